@@ -1,0 +1,131 @@
+"""Checkpoints: weights as safetensors, and beside them a JSON with what rebuilds the model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from deediff.diffusion.schedule import Schedule
+from deediff.errors import UserError
+from deediff.models import EarlyExitModel, build_backbone
+
+FORMAT_VERSION = 1
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write under a temporary name, sync, rename: a reader sees the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON atomically."""
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises UserError when the file is missing or is not one."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a JSON {type(content).__name__}, expected an object")
+    return content
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_checkpoint(
+    path: Path,  # …/<step>.safetensors
+    model: EarlyExitModel,
+    schedule: Schedule,
+    step: int,  # optimiser steps
+    images_seen: int,  # training images, those of the initial checkpoint included
+    dtype: torch.dtype | None = None,  # store in this precision; None: as they are
+    **extra: Any,  # more JSON fields
+) -> Path:
+    """Write weights, then the JSON beside them. Returns `path`."""
+    tensors = {
+        name: value.detach().to("cpu", dtype or value.dtype).contiguous() for name, value in model.state_dict().items()
+    }
+    write_atomically(path, save(tensors))
+    write_json(
+        path.with_suffix(".json"),
+        {
+            "format_version": FORMAT_VERSION,
+            "backbone": model.backbone.config(),
+            "uem": model.uem.config() if model.uem is not None else None,
+            "schedule": asdict(schedule),
+            "prediction": "epsilon",
+            "step": step,
+            "images_seen": images_seen,
+            "sha256": file_sha256(path),
+            **extra,
+        },
+    )
+    return path
+
+
+def find_checkpoint(path: Path) -> Path:
+    """A checkpoint file, or the newest one of a run folder. Raises UserError when there is none."""
+    path = Path(path)
+    if path.is_dir():
+        found = [p for p in (path / "checkpoints").glob("*.safetensors") if p.stem.isdigit()]
+        if not found:
+            raise UserError(
+                f"no checkpoint in {path / 'checkpoints'}: train the run first, or pass a .safetensors file"
+            )
+        return max(found, key=lambda p: int(p.stem))
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} does not exist: pass a run folder or a .safetensors file")
+    if path.suffix != ".safetensors":
+        raise UserError(f"{path} is not a .safetensors checkpoint: convert other formats with 'deediff import'")
+    return path
+
+
+def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> tuple[EarlyExitModel, dict[str, Any]]:
+    """Rebuild the model in eval mode, float32. Returns it with the checkpoint's JSON.
+
+    Raises UserError when a file is missing, corrupt, or does not fit the model it describes.
+    """
+    path = find_checkpoint(path)
+    info = read_json(path.with_suffix(".json"))
+    if info.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{path.with_suffix('.json')}: format_version is {info.get('format_version')}, expected {FORMAT_VERSION}"
+        )
+    try:
+        model = EarlyExitModel(build_backbone(info["backbone"]))
+        if info["uem"] is not None:
+            model.add_exits(info["uem"])
+        Schedule(**info["schedule"])
+        tensors = load_file(path)
+        model.load_state_dict({name: value.float() for name, value in tensors.items()})
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path} is not a readable checkpoint ({error}): it is corrupt or cut short; copy it again"
+        ) from None
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} does not fit the model its JSON describes ({reason})") from None
+    return model.to(device).eval().requires_grad_(False), info

@@ -1,0 +1,188 @@
+"""Checkpoints and exit layers of others' code → run folders of ours."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deediff.analysis.cost import model_cost
+from deediff.checkpoints import save_checkpoint, write_json
+from deediff.diffusion.schedule import Schedule
+from deediff.errors import UserError
+from deediff.models import PRESETS, EarlyExitModel, UViT, UViTConfig
+from deediff.runs import FORMAT_VERSION
+from deediff.traces import schema
+from deediff.traces.writer import finish, write_part
+
+PART_SIZE = 128  # samples per part of an imported trace
+
+
+def load_pickled(path: Path) -> Any:
+    """`torch.load` that executes nothing. Raises UserError when the file is missing, corrupt or holds code."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{path} is not a file of plain tensors ({reason}): it is corrupt, or holds code and was not run"
+        ) from None
+
+
+def uvit_config(
+    state: Mapping[str, Tensor], num_heads: int | None = None, normalize_timesteps: bool = False
+) -> UViTConfig:
+    """The shape of an official U-ViT, read off its tensors.
+
+    The number of heads leaves no trace in the shapes: a preset of the same shape decides, else 64
+    channels per head as in every official configuration. Raises UserError for another network.
+    """
+    try:
+        dim, in_chans, patch_size, _ = state["patch_embed.proj.weight"].shape
+        tokens = state["pos_embed"].shape[1]
+        hidden = state["mid_block.mlp.fc1.weight"].shape[0]
+    except KeyError as error:
+        raise UserError(f"this is not an official U-ViT state dict: it has no {error}") from None
+    num_classes = state["label_emb.weight"].shape[0] if "label_emb.weight" in state else 0
+    side = round((tokens - (2 if num_classes else 1)) ** 0.5)
+    depth = 2 * len({key.split(".")[1] for key in state if key.startswith("in_blocks.")})
+    config = UViTConfig(
+        img_size=side * patch_size,
+        patch_size=patch_size,
+        in_chans=in_chans,
+        embed_dim=dim,
+        depth=depth,
+        num_heads=num_heads or max(1, dim // 64),
+        mlp_ratio=hidden / dim,
+        qkv_bias="mid_block.attn.qkv.bias" in state,
+        mlp_time_embed="time_embed.0.weight" in state,
+        num_classes=num_classes,
+        conv="final_layer.weight" in state,
+        normalize_timesteps=normalize_timesteps,
+    )
+    for preset in PRESETS.values():
+        if num_heads is None and replace(config, num_heads=preset.num_heads) == preset:
+            return preset
+    return config
+
+
+def import_uvit(
+    path: Path,  # an official U-ViT .pth
+    out: Path,  # run folder to write
+    num_heads: int | None = None,
+    normalize_timesteps: bool = False,
+    images_seen: int = 0,  # training images behind these weights, for the record
+) -> Path:
+    """Write a run of status `imported` with one checkpoint. Raises UserError as its parts do."""
+    state = load_pickled(path)
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path} holds no state dict (names → tensors)")
+    model = EarlyExitModel(UViT(uvit_config(state, num_heads, normalize_timesteps)))
+    try:
+        model.backbone.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"{path} does not fit a U-ViT ({' '.join(str(error).split())[:300]})") from None
+    _new_run(out)
+    save_checkpoint(out / "checkpoints" / "0.safetensors", model, Schedule(), 0, images_seen, source=path.name)
+    count = sum(p.numel() for p in model.backbone.parameters())
+    _write_run(out, parameters={"backbone": count, "uem": 0, "heads": 0}, images_seen=images_seen, source=path.name)
+    return out
+
+
+def read_exit_layers(path: Path) -> dict[str, NDArray[np.int8]]:
+    """Name → (timesteps, samples), index 0 is t = 0, value i = i blocks were run.
+
+    A folder of .pt files (each (timesteps, some samples)) is one set, an .npz one per array.
+    """
+    if path.is_dir():
+        files = sorted(path.glob("*.pt"), key=lambda p: [int(n) for n in re.findall(r"\d+", p.name)])
+        if not files:
+            raise UserError(f"no .pt files in {path}: expected exit layers as the DuoDiff repository stores them")
+        arrays = {path.name: np.concatenate([np.asarray(load_pickled(file)) for file in files], axis=1)}
+    else:
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} is neither a folder nor a readable .npz of exit layers ({error})") from None
+    return arrays
+
+
+def import_exit_layers(
+    path: Path,  # a folder of .pt files or an .npz
+    out: Path,  # run folder to write
+    preset: str = "uvit_small",  # the model that was sampled: decides the GFLOPs
+    uem: str = "auto",  # mlp, attention, or auto: the first word of the set's name
+) -> Path:
+    """Write a run of status `imported`, one trace per set: no images, no u, DDPM over all timesteps.
+
+    Raises UserError when shapes or values are not exit layers of that model.
+    """
+    if preset not in PRESETS:
+        raise UserError(f"unknown model {preset!r}, expected one of: {', '.join(PRESETS)}")
+    num_blocks = PRESETS[preset].depth + 1
+    sets = read_exit_layers(path)
+    for name, layers in sets.items():
+        if layers.ndim != 2 or layers.size == 0 or (layers != np.round(layers)).any():
+            raise UserError(f"{path}: {name} has shape {layers.shape}, expected whole numbers (timesteps, samples)")
+        if layers.min() < 0 or layers.max() > num_blocks:
+            raise UserError(
+                f"{path}: {name} holds {layers.min():g} … {layers.max():g}, expected exit layers 0 … {num_blocks}"
+            )
+    _new_run(out)
+    for name, layers in sets.items():
+        kind = name.split("_")[0] if uem == "auto" else uem
+        if kind not in ("mlp", "attention"):
+            raise UserError(f"cannot tell the UEM of {name!r}: say --uem mlp or --uem attention")
+        steps, samples = layers.shape
+        model = EarlyExitModel(UViT(PRESETS[preset])).add_exits({"name": kind, "scope": "layer"})
+        folder = out / "traces" / name
+        parts = [range(a, min(a + PART_SIZE, samples)) for a in range(0, samples, PART_SIZE)]
+        timesteps = list(range(steps - 1, -1, -1))
+        write_json(
+            folder / "trace.json",
+            {
+                "format_version": schema.FORMAT_VERSION,
+                "complete": False,
+                "imported": True,
+                "policy": "imported",
+                "solver": "ddpm",
+                "steps": steps,
+                "num_samples": samples,
+                "batch_size": PART_SIZE,
+                "record": "exit",
+                "num_blocks": num_blocks,
+                "timesteps": timesteps,
+                "has_uncertainty": False,
+                "policy_needs_uncertainty": True,
+                "uem": kind,
+                "cost": model_cost(model).to_json(),
+                "source": path.name,
+            },
+        )
+        in_order = np.ascontiguousarray(layers[::-1].T).astype(np.int8)  # (samples, steps), t = T−1 first
+        for part, numbers in enumerate(parts):
+            block = in_order[numbers.start : numbers.stop]
+            write_part(folder, part, numbers, timesteps, block, None, None, None, num_blocks)
+        finish(folder, len(parts))
+    _write_run(out, source=path.name, model=preset)
+    return out
+
+
+def _new_run(out: Path) -> None:
+    if (out / "run.json").exists():
+        raise UserError(f"{out} already holds a run: choose another --out")
+
+
+def _write_run(out: Path, **fields: Any) -> None:
+    write_json(out / "run.json", {"format_version": FORMAT_VERSION, "status": "imported", "title": out.name, **fields})

@@ -1,0 +1,24 @@
+"""Networks: backbones, UEMs, and the two together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deediff.models.backbone import Backbone
+from deediff.models.early_exit import EarlyExitModel
+from deediff.models.uncertainty import UEM, MLPUncertainty
+from deediff.models.uvit import PRESETS, UViT, UViTConfig
+
+__all__ = ["PRESETS", "UEM", "Backbone", "EarlyExitModel", "MLPUncertainty", "UViT", "UViTConfig", "build_backbone"]
+
+
+def build_backbone(config: dict[str, Any]) -> Backbone:
+    """Build a backbone from its `config()`. Raises ValueError for an unknown name or field."""
+    fields = dict(config)
+    name = fields.pop("name", None)
+    if name != "uvit":
+        raise ValueError(f"unknown backbone {name!r}, expected: uvit")
+    try:
+        return UViT(UViTConfig(**fields))
+    except TypeError as error:
+        raise ValueError(f"backbone config does not fit a U-ViT: {error}") from None

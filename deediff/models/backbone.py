@@ -1,0 +1,68 @@
+"""The interface between early exit and the network that is left early.
+
+A backbone is a stack of N blocks between an embedding and a decoder. Everything else in this
+package asks for its parts by number, so any staged network (U-ViT, U-Net, DiT) fits behind it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Backbone(nn.Module, ABC):
+    """N blocks that turn a noisy image and a timestep into a prediction of the noise.
+
+    `state` below is whatever tensor flows from block to block; its first dimension is the batch.
+    """
+
+    num_blocks: int  # N
+    dim: int  # width D of a state's last dimension
+    in_chans: int  # image channels C
+    img_size: int  # image height and width in pixels
+    num_classes: int  # 0: unconditional
+
+    @abstractmethod
+    def embed(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """(B,C,H,W) image, (B,) timesteps, optional (B,) labels → the input state of block 0."""
+
+    @abstractmethod
+    def block(self, i: int, state: Tensor, skip: Tensor | None = None) -> Tensor:
+        """Run block `i`; `skip` is the output of block `skip_source(i)` for the same samples."""
+
+    @abstractmethod
+    def skip_source(self, i: int) -> int | None:
+        """The block whose output block `i` reads through a long skip, or None."""
+
+    @abstractmethod
+    def decode(self, state: Tensor) -> Tensor:
+        """The output state of the last block → (B,C,H,W) noise prediction."""
+
+    @abstractmethod
+    def make_head(self) -> nn.Module:
+        """A fresh output head g_i: any block's input state → (B,C,H,W) noise prediction."""
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """What `build_backbone` needs to rebuild this network."""
+
+    def states(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Iterator[Tensor]:
+        """The input state of block 0, 1, …, N−1, then the output state of block N−1 (N+1 in all)."""
+        wanted = {self.skip_source(i) for i in range(self.num_blocks)} - {None}
+        outputs: dict[int, Tensor] = {}
+        state = self.embed(x, t, y)
+        for i in range(self.num_blocks):
+            yield state
+            source = self.skip_source(i)
+            state = self.block(i, state, None if source is None else outputs.pop(source))
+            if i in wanted:
+                outputs[i] = state
+        yield state
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """(B,C,H,W), (B,) → (B,C,H,W): the full network, no early exit."""
+        *_, last = self.states(x, t, y)
+        return self.decode(last)

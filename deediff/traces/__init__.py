@@ -1,0 +1,1 @@
+"""Traces: what every sample did at every step, as Parquet."""

@@ -1,0 +1,195 @@
+"""Reads a trace back. It ignores what is not complete, and says so in `problems`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from deediff.analysis.cost import Cost
+from deediff.checkpoints import read_json
+from deediff.errors import UserError
+from deediff.traces.schema import FORMAT_VERSION, THRESHOLDS, rows_file, samples_file, summary_file
+from deediff.traces.summary import Ints, Summary
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """What a threshold would do on the recorded trajectories (an open-loop estimate)."""
+
+    threshold: float  # the slider stop that was answered
+    exits: Ints  # (S, N+1) samples that would leave at each layer
+    layer_ratio: float  # mean(exit layer) / N
+    gflops: float  # mean per image and step, all UEMs evaluated on the way included
+
+
+@dataclass
+class Trace:
+    """One sampling job on disk. Only the summary is held in memory."""
+
+    path: Path
+    meta: dict[str, Any]  # trace.json
+    parts: list[int]  # complete ones
+    problems: list[str] = field(default_factory=list)  # what was ignored, in sentences
+
+    @property
+    def num_blocks(self) -> int:
+        """N."""
+        return int(self.meta["num_blocks"])
+
+    @property
+    def timesteps(self) -> list[int]:
+        """(S,) diffusion t of each step."""
+        return self.meta["timesteps"]
+
+    @cached_property
+    def cost(self) -> Cost:
+        """GFLOPs of the model that was sampled."""
+        return Cost.from_json(self.meta["cost"])
+
+    @cached_property
+    def summary(self) -> Summary:
+        """Sums over all complete parts. Raises UserError when there is none."""
+        if self.meta.get("complete"):
+            return Summary.load(summary_file(self.path))
+        if not self.parts:
+            raise UserError(f"{self.path} holds no complete part yet: let the sampling command go on")
+        total = Summary.load(summary_file(self.path, self.parts[0]))
+        for part in self.parts[1:]:
+            total += Summary.load(summary_file(self.path, part))
+        return total
+
+    @property
+    def what_if_limit(self) -> tuple[float, str] | None:
+        """The lowest threshold that `what_if` answers, with the reason; None when it answers none."""
+        if not self.meta["has_uncertainty"]:
+            return None
+        if self.meta["record"] == "full":
+            return 0.0, "u was recorded at every layer"
+        name, _, argument = str(self.meta["policy"]).partition(":")
+        if name != "threshold":
+            return None
+        return float(argument), f"recorded with exits at τ = {argument}: u is unknown after them"
+
+    @property
+    def why_no_what_if(self) -> str | None:
+        """Why `what_if` answers no threshold at all; None when it answers some."""
+        if self.what_if_limit is not None:
+            return None
+        if not self.meta["has_uncertainty"]:
+            return "this trace holds no uncertainties, only exit layers"
+        return f"this trace stopped recording u at the exits of policy {self.meta['policy']}"
+
+    def what_if(self, threshold: float) -> WhatIf:
+        """Exits under another threshold, from the summary alone; rounded to the nearest slider stop.
+
+        Raises UserError when the trace cannot answer: it holds no u, or was recorded with exits
+        at a higher threshold.
+        """
+        if not 0 <= threshold <= 1:
+            raise UserError(f"threshold is {threshold}, expected a number in [0, 1]")
+        if self.what_if_limit is None:
+            raise UserError(f"{self.path}: no what-if, because {self.why_no_what_if}")
+        lowest, reason = self.what_if_limit
+        index = int(np.abs(THRESHOLDS - np.float32(threshold)).argmin())
+        if THRESHOLDS[index] < np.float32(lowest):
+            raise UserError(f"{self.path} answers thresholds from {lowest:g} only ({reason})")
+        exits = self.summary.exits_at(index)
+        return WhatIf(
+            round(float(THRESHOLDS[index]), 3),
+            exits,
+            self.cost.layer_ratio(exits),
+            self.cost.mean_gflops(exits, with_uem=True),
+        )
+
+    def _rows(self, part: int, columns: list[str]) -> pa.Table:
+        return pq.read_table(rows_file(self.path, part), columns=columns)
+
+    def iter_exit_layers(self) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int8]]]:
+        """Part by part: sample numbers (B,), exit layers (B, S)."""
+        steps = len(self.timesteps)
+        for part in self.parts:
+            table = self._rows(part, ["sample", "exit_layer"])
+            yield table["sample"].to_numpy()[::steps], table["exit_layer"].to_numpy().reshape(-1, steps)
+
+    def exit_layers(self) -> NDArray[np.int8]:
+        """(samples, steps) exit layers, in the order of sample numbers."""
+        return np.concatenate([layers for _, layers in self.iter_exit_layers()])
+
+    def uncertainty(self, part: int) -> NDArray[np.float32]:
+        """(B, S, N) of one part; NaN where no UEM was evaluated. Raises UserError if the trace holds no u."""
+        if not self.meta["has_uncertainty"]:
+            raise UserError(f"{self.path} holds no uncertainties, only exit layers")
+        chunk = self._rows(part, ["uncertainty"])["uncertainty"].combine_chunks()
+        return chunk.flatten().to_numpy().reshape(-1, len(self.timesteps), self.num_blocks)
+
+    def to_pandas(self, samples: slice | None = None) -> pd.DataFrame:
+        """Rows as a data frame; `samples` selects a range of sample numbers."""
+        start, stop, _ = (samples or slice(None)).indices(int(self.meta["num_samples"]))
+        wanted = [("sample", ">=", start), ("sample", "<", stop)]
+        tables = [pq.read_table(rows_file(self.path, part), filters=wanted) for part in self.parts]
+        return pa.concat_tables(tables).to_pandas() if tables else pd.DataFrame()
+
+    def images(self, samples: range) -> list[bytes]:
+        """PNG bytes of these samples; fewer when some are not there (an imported trace has none)."""
+        found: list[bytes] = []
+        for part in self.parts:
+            path = samples_file(self.path, part)
+            if path.exists():
+                table = pq.read_table(path, filters=[("sample", ">=", samples.start), ("sample", "<", samples.stop)])
+                found += [png for png in table["png"].to_pylist() if png is not None]
+        return found
+
+    def mean_exit_layers(self) -> NDArray[np.float32]:
+        """(samples,) mean exit layer of each sample."""
+        files = [samples_file(self.path, part) for part in self.parts]
+        return np.concatenate(
+            [pq.read_table(f, columns=["mean_exit_layer"])["mean_exit_layer"].to_numpy() for f in files]
+        )
+
+
+REQUIRED = (
+    "num_blocks",
+    "num_samples",
+    "timesteps",
+    "policy",
+    "record",
+    "has_uncertainty",
+    "policy_needs_uncertainty",
+    "cost",
+)
+
+
+def read_trace(path: str | Path) -> Trace:
+    """Open a trace folder. Raises UserError when it is not one."""
+    path = Path(path)
+    meta = read_json(path / "trace.json")
+    if meta.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{path / 'trace.json'}: format_version is {meta.get('format_version')}, expected {FORMAT_VERSION}"
+        )
+    if missing := [key for key in REQUIRED if key not in meta]:
+        raise UserError(f"{path / 'trace.json'} lacks {', '.join(missing)}: it is not a trace written by deediff")
+    trace = Trace(path, meta, [])
+    for file in sorted(path.glob("part-*.parquet")):
+        match = re.fullmatch(r"part-(\d+)\.parquet", file.name)
+        if match is None:
+            continue
+        try:
+            pq.read_metadata(file)
+        except (OSError, pa.ArrowInvalid):
+            trace.problems.append(f"{file.name} is cut short and was ignored; run the same sampling command to redo it")
+            continue
+        trace.parts.append(int(match[1]))
+    if not meta.get("complete"):
+        trace.problems.append("this trace is not complete: run the same sampling command to go on")
+    return trace

@@ -1,0 +1,57 @@
+"""The trace on disk: what its files are called and what is in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+FORMAT_VERSION = 1
+
+# The slider's stops: every threshold that a summary answers exactly. float32, like u itself.
+THRESHOLDS = (np.arange(201) * 0.005).astype(np.float32)
+
+
+def row_schema(num_blocks: int) -> pa.Schema:
+    """One row per (sample, step). u is NaN after the exit for `record="exit"`, null where a trace holds none."""
+    return pa.schema(
+        [
+            pa.field("sample", pa.int32(), nullable=False),
+            pa.field("step", pa.int16(), nullable=False),
+            pa.field("timestep", pa.int16(), nullable=False),
+            pa.field("exit_layer", pa.int8(), nullable=False),
+            pa.field("uncertainty", pa.list_(pa.field("element", pa.float32()), num_blocks)),
+        ],
+        metadata={"format_version": str(FORMAT_VERSION)},
+    )
+
+
+def with_deviation(schema: pa.Schema) -> pa.Schema:
+    """The schema plus RMS(g_i − ε_full) per layer."""
+    return schema.append(pa.field("deviation", schema.field("uncertainty").type))
+
+
+SAMPLE_SCHEMA = pa.schema(
+    [
+        pa.field("sample", pa.int32(), nullable=False),
+        pa.field("mean_exit_layer", pa.float32(), nullable=False),
+        pa.field("png", pa.binary()),  # null in an imported trace
+    ],
+    metadata={"format_version": str(FORMAT_VERSION)},
+)
+
+
+def rows_file(folder: Path, part: int) -> Path:
+    """One row per (sample, step); written last, so it marks its part as done."""
+    return folder / f"part-{part:05d}.parquet"
+
+
+def samples_file(folder: Path, part: int) -> Path:
+    """One row per sample: its image."""
+    return folder / f"samples-{part:05d}.parquet"
+
+
+def summary_file(folder: Path, part: int | None = None) -> Path:
+    """The summary of one part, or of the complete trace."""
+    return folder / ("summary.npz" if part is None else f"summary-{part:05d}.npz")

@@ -1,0 +1,123 @@
+"""What is added up while rows are written, so that no question needs the rows again.
+
+The heart is a histogram, per step and layer, of the *running minimum* min_{j≤i} u_j: a sample has
+left by layer i under threshold τ exactly when that minimum is ≤ τ. (A histogram of each u alone
+would count samples that had already left.)
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deediff.checkpoints import write_atomically
+from deediff.errors import UserError
+from deediff.traces.schema import FORMAT_VERSION, THRESHOLDS
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass
+class Summary:
+    """Sums over samples; S steps, N blocks, K = 201 thresholds. Adding two gives that of both."""
+
+    samples: Ints  # () number of samples
+    exits: Ints  # (S, N+1) samples that left at each layer
+    running_min: Ints  # (S, N, K+1) samples whose running minimum lies in (τ_{k−1}, τ_k]
+    u_count: Ints  # (S, N) values of u
+    u_sum: Floats  # (S, N)
+    u_square_sum: Floats  # (S, N)
+    deviation_sum: Floats  # (S, N); zero when not recorded
+    deviation_count: Ints  # (S, N)
+
+    @classmethod
+    def empty(cls, steps: int, blocks: int) -> Summary:
+        """All sums zero."""
+        layers = (steps, blocks)
+        return cls(
+            samples=np.zeros((), np.int64),
+            exits=np.zeros((steps, blocks + 1), np.int64),
+            running_min=np.zeros((steps, blocks, len(THRESHOLDS) + 1), np.int64),
+            u_count=np.zeros(layers, np.int64),
+            u_sum=np.zeros(layers),
+            u_square_sum=np.zeros(layers),
+            deviation_sum=np.zeros(layers),
+            deviation_count=np.zeros(layers, np.int64),
+        )
+
+    def add(
+        self,
+        exit_layer: NDArray[np.int8],  # (B, S)
+        uncertainty: NDArray[np.float32] | None,  # (B, S, N), NaN where not evaluated; None: there is none
+        deviation: NDArray[np.float32] | None = None,  # (B, S, N)
+    ) -> Summary:
+        """Count whole samples in. Returns self."""
+        samples, steps = exit_layer.shape
+        blocks = self.u_count.shape[-1]
+        self.samples += samples
+        for layer in range(blocks + 1):
+            self.exits[:, layer] += (exit_layer == layer).sum(axis=0)
+        if uncertainty is None:
+            return self
+        known = ~np.isnan(uncertainty)
+        self.u_count += known.sum(axis=0)
+        self.u_sum += np.nansum(uncertainty, axis=0, dtype=np.float64)
+        self.u_square_sum += np.nansum(np.square(uncertainty, dtype=np.float64), axis=0)
+        # After an exit the minimum stays what it was; where no u was ever seen it stays NaN: no bin.
+        minimum = np.fmin.accumulate(uncertainty, axis=-1)
+        bins = np.searchsorted(THRESHOLDS, minimum, side="left")  # smallest τ_k ≥ minimum
+        flat = (np.arange(steps * blocks).reshape(steps, blocks) * (len(THRESHOLDS) + 1) + bins)[~np.isnan(minimum)]
+        self.running_min += np.bincount(flat, minlength=self.running_min.size).reshape(self.running_min.shape)
+        if deviation is not None:
+            self.deviation_sum += deviation.sum(axis=0, dtype=np.float64)
+            self.deviation_count += len(deviation)
+        return self
+
+    def __iadd__(self, other: Summary) -> Summary:
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+        return self
+
+    def exits_at(self, threshold_index: int) -> Ints:
+        """(S, N+1): samples that would have left at each layer under τ = THRESHOLDS[index]."""
+        left_by = self.running_min[:, :, : threshold_index + 1].sum(axis=-1)  # (S, N): have left by layer i
+        return np.diff(left_by, axis=1, prepend=0, append=self.samples)
+
+    def mean_uncertainty(self) -> Floats:
+        """(S, N) mean u over the samples that reached the layer; NaN where none did."""
+        return np.divide(self.u_sum, self.u_count, out=np.full(self.u_sum.shape, np.nan), where=self.u_count > 0)
+
+    def save(self, path: Path) -> None:
+        """Write atomically."""
+        arrays = {f.name: getattr(self, f.name) for f in fields(self)}
+        arrays["running_min"] = arrays["running_min"].astype(np.int32)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, format_version=FORMAT_VERSION, thresholds=THRESHOLDS, **arrays)
+        write_atomically(path, buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: Path) -> Summary:
+        """Raises UserError when the file is missing, corrupt, or on another grid of thresholds."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                if file["format_version"] != FORMAT_VERSION or not np.array_equal(file["thresholds"], THRESHOLDS):
+                    raise UserError(f"{path} has another format or grid of thresholds: sample the trace again")
+                arrays = {field.name: file[field.name] for field in fields(cls)}
+        except FileNotFoundError:
+            raise UserError(
+                f"{path} does not exist: the trace is not complete, run the same sampling command again"
+            ) from None
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(
+                f"{path} is not a readable summary ({error}): delete it and run the sampling command again"
+            ) from None
+        arrays["running_min"] = arrays["running_min"].astype(np.int64)
+        return cls(**arrays)

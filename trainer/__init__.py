@@ -1,0 +1,1 @@
+"""Training, one process or many: `python -m trainer.run PRESET`."""
