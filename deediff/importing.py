@@ -23,7 +23,7 @@ from deediff.runs import FORMAT_VERSION
 from deediff.traces import schema
 from deediff.traces.writer import finish, write_part
 
-PART_SIZE = 128  # samples per part of an imported trace
+PART_SIZE = 4096  # samples per part of an imported trace
 
 
 def load_pickled(path: Path) -> Any:

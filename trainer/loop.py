@@ -35,7 +35,15 @@ from trainer.optim import Optimizers, make_optimizer
 from trainer.presets import Stage, TrainConfig
 
 FORMAT_VERSION = 1
-FREE_FIELDS = {"device", "data_root", "save_every", "sample_every", "log_every", "out"}  # may differ on resume
+FREE_FIELDS = {
+    "device",
+    "save_dtype",
+    "data_root",
+    "save_every",
+    "sample_every",
+    "log_every",
+    "out",
+}  # may differ on resume
 
 
 @dataclasses.dataclass(frozen=True)
@@ -337,6 +345,7 @@ class Training:
         folder = self.folder / "checkpoints"
         save_checkpoint(
             folder / f"{self.step}.safetensors", self.ema, self.schedule, self.step, self.images_seen,
+            dtype=getattr(torch, self.config.save_dtype),
             stage=stage, end_of_stage=end_of_stage, dataset=self.config.dataset,
         )  # fmt: skip
         for old in folder.glob("*.json"):

@@ -72,6 +72,8 @@ class TrainConfig:
     """Steps between resumable saves (and checkpoints)."""
     sample_every: int = 2000
     """Steps between sample grids, samples/<step>.png in the run folder; 0: none."""
+    save_dtype: Literal["float32", "float16"] = "float32"
+    """Precision of the checkpoints on disk; float16 halves them (sampling computes in float32 either way)."""
     log_every: int = 50
     """Steps between rows of metrics.parquet and TensorBoard."""
 
@@ -89,6 +91,7 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
             start="identity",
             flip=False,
             ema=0.995,
+            save_dtype="float16",
             save_every=200,
             sample_every=400,
         ),
@@ -102,6 +105,7 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
             exits=Stage(steps=600, lr=2e-3, warmup=50, batch_size=64, betas=(0.9, 0.99)),
             start="identity",
             ema=0.999,
+            save_dtype="float16",
             save_every=500,
         ),
     ),

@@ -31,6 +31,8 @@ def main(args: list[str] | None = None) -> int:
             type(default), default=default, args=args[1:], prog=f"trainer.run {args[0]}", description=description
         )
         print(f"trained: {Training(args[0], config).run()}")
+    except SystemExit as stop:  # the command line's own help or complaint, already printed
+        return int(stop.code or 0)
     except (UserError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

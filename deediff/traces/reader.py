@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from deediff.analysis.cost import Cost
 from deediff.checkpoints import read_json
 from deediff.errors import UserError
-from deediff.traces.schema import FORMAT_VERSION, THRESHOLDS, rows_file, samples_file, summary_file
+from deediff.traces.schema import FORMAT_VERSION, SAMPLE_SCHEMA, THRESHOLDS, rows_file, samples_file, summary_file
 from deediff.traces.summary import Ints, Summary
 
 
@@ -38,7 +38,8 @@ class Trace:
 
     path: Path
     meta: dict[str, Any]  # trace.json
-    parts: list[int]  # complete ones
+    parts: list[int]  # those whose rows are here
+    image_parts: list[int]  # those whose images are here
     problems: list[str] = field(default_factory=list)  # what was ignored, in sentences
 
     @property
@@ -63,8 +64,8 @@ class Trace:
             return Summary.load(summary_file(self.path))
         if not self.parts:
             raise UserError(f"{self.path} holds no complete part yet: let the sampling command go on")
-        total = Summary.load(summary_file(self.path, self.parts[0]))
-        for part in self.parts[1:]:
+        total = Summary.empty(len(self.timesteps), self.num_blocks)
+        for part in self.parts:
             total += Summary.load(summary_file(self.path, part))
         return total
 
@@ -122,7 +123,9 @@ class Trace:
             yield table["sample"].to_numpy()[::steps], table["exit_layer"].to_numpy().reshape(-1, steps)
 
     def exit_layers(self) -> NDArray[np.int8]:
-        """(samples, steps) exit layers, in the order of sample numbers."""
+        """(samples, steps) exit layers, in the order of sample numbers. Raises UserError without rows."""
+        if not self.parts:
+            raise UserError(f"{self.path} came without its rows: only its summary and images can be asked")
         return np.concatenate([layers for _, layers in self.iter_exit_layers()])
 
     def uncertainty(self, part: int) -> NDArray[np.float32]:
@@ -142,16 +145,24 @@ class Trace:
     def images(self, samples: range) -> list[bytes]:
         """PNG bytes of these samples; fewer when some are not there (an imported trace has none)."""
         found: list[bytes] = []
-        for part in self.parts:
-            path = samples_file(self.path, part)
-            if path.exists():
-                table = pq.read_table(path, filters=[("sample", ">=", samples.start), ("sample", "<", samples.stop)])
-                found += [png for png in table["png"].to_pylist() if png is not None]
+        for part in self.image_parts:
+            path, wanted = (
+                samples_file(self.path, part),
+                [("sample", ">=", samples.start), ("sample", "<", samples.stop)],
+            )
+            found += [png for png in pq.read_table(path, filters=wanted)["png"].to_pylist() if png is not None]
         return found
+
+    def samples(self, wanted: range) -> pd.DataFrame:
+        """`sample`, `mean_exit_layer` and `png` (None in an imported trace) of these samples, where they are there."""
+        bounds = [("sample", ">=", wanted.start), ("sample", "<", wanted.stop)]
+        files = [samples_file(self.path, part) for part in self.image_parts]
+        tables = [pq.read_table(file, filters=bounds) for file in files if file.exists()]
+        return pa.concat_tables(tables or [SAMPLE_SCHEMA.empty_table()]).to_pandas()
 
     def mean_exit_layers(self) -> NDArray[np.float32]:
         """(samples,) mean exit layer of each sample."""
-        files = [samples_file(self.path, part) for part in self.parts]
+        files = [samples_file(self.path, part) for part in self.image_parts]
         return np.concatenate(
             [pq.read_table(f, columns=["mean_exit_layer"])["mean_exit_layer"].to_numpy() for f in files]
         )
@@ -179,9 +190,9 @@ def read_trace(path: str | Path) -> Trace:
         )
     if missing := [key for key in REQUIRED if key not in meta]:
         raise UserError(f"{path / 'trace.json'} lacks {', '.join(missing)}: it is not a trace written by deediff")
-    trace = Trace(path, meta, [])
-    for file in sorted(path.glob("part-*.parquet")):
-        match = re.fullmatch(r"part-(\d+)\.parquet", file.name)
+    trace = Trace(path, meta, parts=[], image_parts=[])
+    for file in sorted(path.glob("*-*.parquet")):
+        match = re.fullmatch(r"(part|samples)-(\d+)\.parquet", file.name)
         if match is None:
             continue
         try:
@@ -189,7 +200,8 @@ def read_trace(path: str | Path) -> Trace:
         except (OSError, pa.ArrowInvalid):
             trace.problems.append(f"{file.name} is cut short and was ignored; run the same sampling command to redo it")
             continue
-        trace.parts.append(int(match[1]))
+        (trace.parts if match[1] == "part" else trace.image_parts).append(int(match[2]))
     if not meta.get("complete"):
         trace.problems.append("this trace is not complete: run the same sampling command to go on")
+        trace.image_parts = [part for part in trace.image_parts if part in trace.parts]
     return trace

@@ -111,16 +111,20 @@ def finish(folder: Path, num_parts: int) -> bool:
     """Merge the summaries and mark the trace complete, once every part is there. Safe to call twice."""
     if not all(part_is_complete(folder, part) for part in range(num_parts)):
         return False
-    total: Summary | None = None
-    for part in range(num_parts):
-        summary = Summary.load(summary_file(folder, part))
-        if total is None:
-            total = summary
-        else:
-            total += summary
-    assert total is not None
-    total.save(summary_file(folder))
     meta = read_json(folder / "trace.json")
+    if meta.get("complete"):  # a damaged part was redone: the merged summary already counts it
+        for path in [*folder.glob("summary-*.npz"), *folder.glob("timing-*.json")]:
+            path.unlink()
+        return True
+    total = Summary.empty(len(meta["timesteps"]), meta["num_blocks"])
+    try:
+        for part in range(num_parts):
+            total += Summary.load(summary_file(folder, part))
+    except UserError:
+        if read_json(folder / "trace.json").get("complete"):  # another process was faster
+            return True
+        raise
+    total.save(summary_file(folder))
     seconds = [read_json(path)["seconds"] for path in sorted(folder.glob("timing-*.json"))]
     if seconds:
         meta["wall_seconds"] = sum(seconds)
@@ -242,8 +246,6 @@ def sample_to_trace(
         "versions": versions(),
     }
     _claim(folder, settings, meta)
-    if read_json(folder / "trace.json").get("complete"):
-        return folder
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if world > len(parts):
         raise UserError(

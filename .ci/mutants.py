@@ -1,0 +1,139 @@
+"""Tests the tests: breaks the code in named ways and fails if the suite does not notice.
+
+Each mutant is one replacement in one file of a copy of the repository, and the tests that must fail.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`old` (found exactly once in `file`) becomes `new`; then `tests` must fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+SAMPLER = "deediff/sampling/sampler.py"
+
+MUTANTS = [
+    Mutant(
+        "simulated exit: what has left is computed all the same",
+        SAMPLER,
+        "        state = backbone.block(i, state, skip)\n",
+        "        backbone.block(i, torch.cat([state, torch.zeros(batch - len(alive), *state.shape[1:])]), "
+        "None if skip is None else torch.cat([skip, torch.zeros(batch - len(alive), *skip.shape[1:])]))\n"
+        "        state = backbone.block(i, state, skip)\n",
+        "tests/test_sampling.py",
+    ),
+    Mutant(
+        "batch-mean decision",
+        "deediff/sampling/policies.py",
+        "        return visit.uncertainty <= float(self.threshold)\n",
+        "        return (visit.uncertainty.mean() <= float(self.threshold)).expand(len(visit.uncertainty))\n",
+        "tests/test_sampling.py",
+    ),
+    Mutant(
+        "first sample's timestep for all",
+        "deediff/models/uvit.py",
+        "emb = timestep_embedding(t, self.dim)",
+        "emb = timestep_embedding(t[:1].expand(len(t)), self.dim)",
+        "tests/test_models.py",
+    ),
+    Mutant(
+        "exit off by one: the UEM reads the output of its block",
+        "deediff/models/early_exit.py",
+        "                u.append(self.uem(i, state, t))\n",
+        "                u.append(self.uem(max(i - 1, 0), state, t))\n",
+        "tests/test_models.py",
+    ),
+    Mutant(
+        "exit off by one: the next layer is recorded",
+        SAMPLER,
+        "            exit_layer[gone.cpu()] = i\n",
+        "            exit_layer[gone.cpu()] = i + 1\n",
+        "tests/test_sampling.py",
+    ),
+    Mutant(
+        "batch-dependent noise",
+        "deediff/sampling/noise.py",
+        "key=[seed, sample]",
+        "key=[seed, sample - samples[0]]",
+        "tests/test_sampling.py",
+    ),
+    Mutant(
+        "undetached target",
+        "deediff/diffusion/losses.py",
+        ".tanh().mean(dim=(-3, -2, -1)).detach()",
+        ".tanh().mean(dim=(-3, -2, -1))",
+        "tests/test_diffusion.py",
+    ),
+    Mutant(
+        "histogram without the running minimum",
+        "deediff/traces/summary.py",
+        "minimum = np.fmin.accumulate(uncertainty, axis=-1)",
+        "minimum = uncertainty",
+        "tests/test_traces.py",
+    ),
+    Mutant(
+        "GFLOPs without UEMs",
+        "deediff/analysis/cost.py",
+        "asked = np.cumsum(self.uems) if with_uem and self.uems else np.zeros(n)",
+        "asked = np.zeros(n)",
+        "tests/test_traces.py tests/test_cost.py",
+    ),
+]
+
+
+def survives(mutant: Mutant) -> bool:
+    """Whether the tests still pass with the mutant applied."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "repo"
+        for part in ("deediff", "trainer", "tests", "pyproject.toml"):
+            source = REPO / part
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, _parent(copy) / part)
+        path = copy / mutant.file
+        text = path.read_text()
+        if text.count(mutant.old) != 1:
+            sys.exit(f"mutant {mutant.name!r} no longer applies: its line is not in {mutant.file} exactly once")
+        path.write_text(text.replace(mutant.old, mutant.new))
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *mutant.tests.split()]
+        environment = {**os.environ, "PYTHONPATH": str(copy), "CI": ""}
+        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
+        if done.returncode not in (0, 1):  # 1: tests failed; anything else: the mutant did not even import
+            sys.exit(f"mutant {mutant.name!r} broke the test run itself:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        return done.returncode == 0
+
+
+def _parent(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def main() -> int:
+    """Exit code 1 when a mutant survives."""
+    alive = []
+    for mutant in MUTANTS:
+        survived = survives(mutant)
+        print(f"{'SURVIVED' if survived else 'caught  '}  {mutant.name}", flush=True)
+        if survived:
+            alive.append(mutant)
+    print(f"{len(MUTANTS) - len(alive)} of {len(MUTANTS)} mutants caught")
+    return 1 if alive else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""Opens runs, traces and models once per process, however many sessions look at them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+import torch
+
+from deediff.checkpoints import load_checkpoint, read_json
+from deediff.diffusion.schedule import Schedule
+from deediff.errors import UserError
+from deediff.models import EarlyExitModel
+from deediff.runs import Run
+from deediff.traces.reader import Trace, read_trace
+
+
+def runs_root() -> Path:
+    """Where runs are looked for: $DEEDIFF_RUNS, else the `runs` folder beside `app/`."""
+    return Path(os.environ.get("DEEDIFF_RUNS") or Path(__file__).resolve().parents[1] / "runs")
+
+
+def open_trace(folder: Path) -> Trace:
+    """A trace, read again only when something in its folder changed. Raises UserError."""
+    try:
+        stamp = (folder.stat().st_mtime_ns, (folder / "trace.json").stat().st_mtime_ns)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be opened ({error.strerror}): reload the page") from None
+    return _trace(folder, stamp)
+
+
+@st.cache_resource(max_entries=12, show_spinner=False)
+def _trace(folder: Path, stamp: tuple[int, int]) -> Trace:
+    return read_trace(folder)
+
+
+def open_model(checkpoint: Path) -> tuple[EarlyExitModel, Schedule]:
+    """A model ready to sample, on the GPU where there is one. Raises UserError."""
+    try:
+        stamp = checkpoint.stat().st_mtime_ns
+    except OSError as error:
+        raise UserError(f"{checkpoint} cannot be opened ({error.strerror}): choose another checkpoint") from None
+    return _model(checkpoint, stamp)
+
+
+@st.cache_resource(max_entries=2, show_spinner="Loading the checkpoint …")
+def _model(checkpoint: Path, stamp: int) -> tuple[EarlyExitModel, Schedule]:
+    model, info = load_checkpoint(checkpoint, "cuda" if torch.cuda.is_available() else "cpu")
+    return model, Schedule(**info["schedule"])
+
+
+def metas(run: Run) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """trace.json of every trace of a run that can be read, by name; and what was wrong with the others.
+
+    Those that answer any threshold come first, so that the explorer opens on one of them.
+    """
+    found, problems = {}, []
+    for folder in run.traces:
+        try:
+            found[folder.name] = read_json(folder / "trace.json")
+        except UserError as error:
+            problems.append(str(error))
+    best_first = sorted(found, key=lambda name: (not _answers_all(found[name]), name))
+    return {name: found[name] for name in best_first}, problems
+
+
+def _answers_all(meta: dict[str, Any]) -> bool:
+    return bool(meta.get("has_uncertainty")) and meta.get("record") == "full"

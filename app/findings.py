@@ -1,0 +1,55 @@
+"""What a picture shows, in one sentence from its numbers: the titles of the panels."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def about_exits(mean: NDArray[np.float64], num_blocks: int) -> str:
+    """From the mean exit layer of each step (S,), first step first."""
+    third = max(1, len(mean) // 3)
+    early, late = float(mean[:third].mean()), float(mean[-third:].mean())
+    if mean.min() > num_blocks - 0.005:
+        return "No sample leaves early, at any timestep"
+    if mean.max() < 0.005:
+        return "Every sample skips every step"
+    if abs(late - early) < num_blocks / 20:
+        return f"Samples leave at much the same depth throughout: mean exit layer {mean.mean():.1f} of {num_blocks}"
+    when = "early, while the image is mostly noise" if early < late else "late, when the image is nearly clean"
+    return f"Samples skip most {when}: mean exit layer {early:.1f} in the first third of steps, {late:.1f} in the last"
+
+
+def about_gap(estimated: float, measured: float) -> str:
+    """Layer ratios: the open-loop estimate against a trace that was really sampled."""
+    gap = estimated - measured
+    if abs(gap) < 0.005:
+        return "The open-loop estimate agrees with what was measured"
+    side = "above" if gap > 0 else "below"
+    return f"The open-loop estimate of the layer ratio lies {abs(gap):.3f} {side} the measurement"
+
+
+def about_uncertainty(mean: NDArray[np.float64], timesteps: list[int]) -> str:
+    """From mean u (S, N), NaN where no sample arrived."""
+    if np.isnan(mean).all():
+        return "No uncertainty was recorded"
+    low, high = np.unravel_index(np.nanargmin(mean), mean.shape), np.unravel_index(np.nanargmax(mean), mean.shape)
+    return (
+        f"The UEMs are surest at layer {low[1]}, t = {timesteps[low[0]]} (u {mean[low]:.3f}), "
+        f"least sure at layer {high[1]}, t = {timesteps[high[0]]} (u {mean[high]:.3f})"
+    )
+
+
+def about_depth(mean: NDArray[np.float64]) -> str:
+    """From mean u over the layers of one timestep (N,)."""
+    known = np.flatnonzero(~np.isnan(mean))
+    if len(known) < 2:
+        return "Too few layers were reached to draw a curve"
+    first, last = mean[known[0]], mean[known[-1]]
+    rises = [int(i) for i in known[1:] if mean[i] > mean[i - 1] + 0.01 * np.nanmax(mean)]
+    path = f"from {first:.3f} at layer {known[0]} to {last:.3f} at layer {known[-1]}"
+    if not rises:
+        return f"Going deeper never adds uncertainty: {path}"
+    return f"u does not only fall with depth: {path}, rising at layer {', '.join(map(str, rises[:4]))}" + (
+        " …" if len(rises) > 4 else ""
+    )

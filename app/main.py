@@ -1,0 +1,21 @@
+"""The explorer: `streamlit run app/main.py`. Navigation only; what a page shows stands in app/views/.
+
+(Not in a folder called `pages`: Streamlit would take that for its older convention, and the first link
+that a fresh server gets would open the page without the frame around it.)
+"""
+
+import streamlit as st
+
+import frame
+
+st.set_page_config(page_title="DeeDiff explorer", page_icon=":material/layers:", layout="wide")
+
+page = st.navigation(
+    [
+        st.Page("views/trends.py", title="Exit trends", icon=":material/stairs:", default=True),
+        st.Page("views/live.py", title="Sample live", icon=":material/play_circle:"),
+        st.Page("views/uncertainty.py", title="Uncertainty", icon=":material/blur_on:"),
+        st.Page("views/images.py", title="Images", icon=":material/grid_view:"),
+    ]
+)
+frame.around(page)

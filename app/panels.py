@@ -1,0 +1,87 @@
+"""Panels as data: a page is a list of them over the one shared selection."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+import streamlit as st
+
+from deediff.errors import UserError
+from selection import Selection
+
+PLOT_CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d"]}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What a panel draws."""
+
+    title: str  # what one sees
+    subtitle: str  # N, and whether it is measured or estimated
+    figure: go.Figure
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture: what it needs of the selection, how to read it, and how it is drawn."""
+
+    name: str
+    needs: Sequence[Callable[[Selection], str | None]]  # each says what is missing, or None
+    help: str  # two sentences: how to read it, which equation
+    draw: Callable[[Selection], Picture]
+
+
+def show(rows: Sequence[Sequence[tuple[Panel, float]]], selection: Selection) -> None:
+    """Rows of panels with their relative widths; on a narrow window each panel has a row of its own."""
+    with st.container(key="panels"):
+        for row in rows:
+            for column, (panel, _) in zip(st.columns([width for _, width in row]), row, strict=True):
+                with column, guarded():
+                    _show_one(panel, selection)
+
+
+def _show_one(panel: Panel, selection: Selection) -> None:
+    for need in panel.needs:
+        if (missing := need(selection)) is not None:
+            st.info(missing)
+            return
+    picture = panel.draw(selection)
+    heading(picture.title, picture.subtitle, panel.help)
+    st.plotly_chart(picture.figure, key=f"plot {panel.name}", config=PLOT_CONFIG, alt=picture.title)
+
+
+def heading(title: str, subtitle: str, help_text: str) -> None:
+    """A panel's title with its (?), and the line under it."""
+    st.markdown(f"**{title}**", help=help_text)
+    st.caption(subtitle)
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Whatever goes wrong inside becomes one sentence, and the rest of the page stays."""
+    try:
+        yield
+    except UserError as error:
+        st.error(str(error))
+    except Exception as error:  # a traceback belongs in the server's log, never on a reader's screen
+        logging.getLogger(__name__).exception("a panel failed")
+        reason = (str(error).splitlines() or ["no reason given"])[0]
+        st.error(f"This panel could not be drawn ({type(error).__name__}: {reason}). The server's log says more.")
+
+
+def needs_trace(selection: Selection) -> str | None:
+    """A trace is selected and readable."""
+    return None if selection.trace is not None else "Nothing to draw: the selected trace cannot be read."
+
+
+def needs_uncertainty(selection: Selection) -> str | None:
+    """Trace A recorded u."""
+    if selection.trace is None:
+        return needs_trace(selection)
+    if selection.trace.meta["has_uncertainty"]:
+        return None
+    return "This trace holds no uncertainties, only exit layers: choose a trace that was sampled with UEMs."

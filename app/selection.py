@@ -1,0 +1,171 @@
+"""The one shared selection: run, trace A, trace B, checkpoint, threshold. All of it lives in the URL.
+
+Widgets bound to the URL drop values that they do not know; here the reader is told so first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+import data
+from deediff.errors import UserError
+from deediff.runs import Run, list_runs
+from deediff.traces.reader import Trace
+from deediff.traces.schema import THRESHOLDS
+
+HIGHEST = 0.5  # a threshold above it never makes sense: u is tanh|error| averaged over pixels
+STEP = 0.005  # between two stops of the slider, as in THRESHOLDS
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What every panel draws from."""
+
+    run: Run
+    trace: Trace | None = None  # A
+    other: Trace | None = None  # B
+    checkpoint: Path | None = None
+    threshold: float | None = None  # None where trace A answers no what-if
+    siblings: list[Trace] = field(default_factory=list)  # further traces of the run with A's solver and steps
+
+
+def choose() -> tuple[Selection | None, list[str]]:
+    """Draw the selection's widgets; returns what is selected and, in sentences, what was wrong.
+
+    None when there is no run to select.
+    """
+    runs, problems = list_runs(data.runs_root())
+    if not runs:
+        return None, problems
+    named = {run.name: run for run in runs}
+    run = named[_pick("run", "Run", list(named), problems, f"in {data.runs_root()}")]
+    st.caption(_describe_run(run))
+
+    metas, unreadable = data.metas(run)
+    problems += unreadable
+    trace = other = None
+    siblings: list[Trace] = []
+    if metas:
+        name = _pick("trace", "Trace A", list(metas), problems, f"in run {run.name}")
+        trace = _open(run, name, problems)
+        st.caption(_describe_trace(metas[name]))
+        rest = [n for n in metas if n != name]
+        if rest:
+            second = _pick("b", "Trace B", ["none", *rest], problems, f"in run {run.name}, or is trace A itself")
+            other = _open(run, second, problems) if second != "none" else None
+        alike = [n for n in rest if _protocol(metas[n]) == _protocol(metas[name])]
+        siblings = [t for n in alike if (t := _open(run, n, [])) is not None]
+    threshold = _pick_threshold(trace, siblings, problems) if trace is not None else None
+    checkpoint = None
+    if run.checkpoints:
+        steps = {path.stem: path for path in reversed(run.checkpoints)}
+        help_text = "Training step of the weights that *Sample live* uses; the newest first."
+        checkpoint = steps[_pick("checkpoint", "Checkpoint", list(steps), problems, f"in run {run.name}", help_text)]
+    st.session_state["links checked"] = True
+    return Selection(run, trace, other, checkpoint, threshold, siblings), problems
+
+
+def _pick(key: str, label: str, options: list[str], problems: list[str], where: str, info: str | None = None) -> str:
+    """A select box bound to the URL; an unknown name in the link is reported once."""
+    asked = _asked(key)
+    if asked is not None and asked not in options:
+        problems.append(f"The link asks for {key} “{asked}”, which is not {where}: showing “{options[0]}” instead.")
+    return st.selectbox(label, options, key=key, bind="query-params", help=info)
+
+
+def _asked(key: str) -> str | None:
+    """What the link says, in the first run of a session; later the widgets know better."""
+    return None if "links checked" in st.session_state else st.query_params.get(key)
+
+
+def _open(run: Run, name: str, problems: list[str]) -> Trace | None:
+    try:
+        trace = data.open_trace(run.path / "traces" / name)
+        trace.summary  # noqa: B018 — read now, so that one sentence replaces every panel's failure
+    except UserError as error:
+        problems.append(str(error))
+        return None
+    problems += [f"{name}: {problem}" for problem in trace.problems]
+    return trace
+
+
+def stops(trace: Trace) -> tuple[float, float]:
+    """Lowest and highest useful stop of the slider: what the trace answers, up to where nothing changes any more."""
+    assert trace.what_if_limit is not None
+    lowest = max(0.0, float(np.ceil(trace.what_if_limit[0] / STEP - 1e-4) * STEP))
+    filled = np.flatnonzero(trace.summary.running_min.sum(axis=(0, 1))[: len(THRESHOLDS)])
+    highest = min(HIGHEST, float(THRESHOLDS[filled[-1]])) if len(filled) else HIGHEST
+    return round(lowest, 3), round(max(highest, lowest + STEP), 3)
+
+
+def _pick_threshold(trace: Trace, siblings: list[Trace], problems: list[str]) -> float | None:
+    """The what-if slider; disabled, with the reason, where the trace answers nothing."""
+    if trace.what_if_limit is None:
+        reason = f"No what-if: {trace.why_no_what_if}."
+        st.slider("What-if threshold τ", 0.0, HIGHEST, 0.1, STEP, format="%.3f", disabled=True, help=reason)
+        st.caption(f":material/block: {reason}")
+        return None
+    lowest, highest = stops(trace)
+    asked = _asked("tau")
+    if asked is not None and not _is_between(asked, lowest, highest):
+        problems.append(f"The link asks for τ = {asked}, but this trace answers {lowest:g} … {highest:g} only.")
+    if "tau" in st.session_state:  # another trace may answer another range
+        clamped = min(max(st.session_state["tau"], lowest), highest)
+        if clamped != st.session_state["tau"]:
+            st.session_state["tau"] = clamped
+    start = min(max(_default_threshold([trace, *siblings]), lowest), highest)
+    tau = st.slider(
+        "What-if threshold τ", lowest, highest, start, STEP, format="%.3f", key="tau", bind="query-params",
+        help="A sample leaves at the first layer whose uncertainty u is ≤ τ. Moving the slider samples nothing: "
+        "the exits are recounted from the uncertainties that the trace recorded.",
+    )  # fmt: skip
+    if lowest > 0:
+        st.caption(f"from {lowest:g}: {trace.what_if_limit[1]}")
+    return round(float(tau), 3)
+
+
+def _default_threshold(traces: list[Trace]) -> float:
+    """The middle one of the measured thresholds, so that the estimate opens beside its truth."""
+    measured = sorted(tau for trace in traces if (tau := measured_threshold(trace)) is not None)
+    return round(measured[len(measured) // 2] / STEP) * STEP if measured else 0.1
+
+
+def measured_threshold(trace: Trace) -> float | None:
+    """τ of a trace that was sampled with a threshold policy."""
+    name, _, argument = str(trace.meta["policy"]).partition(":")
+    return float(argument) if name == "threshold" else None
+
+
+def _is_between(text: str, lowest: float, highest: float) -> bool:
+    try:
+        return lowest - 1e-9 <= float(text) <= highest + 1e-9
+    except ValueError:
+        return False
+
+
+def _protocol(meta: dict[str, Any]) -> tuple[Any, ...]:
+    return meta.get("solver"), meta.get("timesteps")
+
+
+def _describe_run(run: Run) -> str:
+    info = run.info
+    parameters = info.get("parameters")
+    total = sum(parameters.values()) if isinstance(parameters, dict) else None
+    words = [
+        str(info.get("dataset") or ""),
+        str(info.get("status") or ""),
+        f"{total:,} parameters" if total else "",
+        f"{info['images_seen']:,} images seen" if isinstance(info.get("images_seen"), int) else "",
+    ]
+    return " · ".join(word for word in words if word)
+
+
+def _describe_trace(meta: dict[str, Any]) -> str:
+    solver = str(meta.get("solver") or "solver unknown").upper()
+    steps = len(meta.get("timesteps", []))
+    return f"{meta.get('policy')} · {solver}, {steps} steps · {meta.get('num_samples', 0):,} samples"

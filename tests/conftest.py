@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from deediff.checkpoints import save_checkpoint, write_json
+from deediff.diffusion.schedule import Schedule
+from deediff.models import EarlyExitModel, UViT, UViTConfig
+
+REPO = Path(__file__).resolve().parents[1]
+TINY = UViTConfig(img_size=16, patch_size=4, in_chans=3, embed_dim=32, depth=12, num_heads=2)
+
+torch.set_num_threads(1)  # these networks are too small to share between cores
+
+
+def make_model(seed: int = 0, config: UViTConfig = TINY) -> EarlyExitModel:
+    """13 blocks with random weights large enough that every block, head and UEM answers differently."""
+    torch.manual_seed(seed)
+    model = EarlyExitModel(UViT(config)).add_exits({"name": "mlp", "scope": "layer"})
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p) * 0.04)
+        # Centre every layer's u on the same value, so that samples and not layers decide the exits.
+        x, t = torch.randn(32, config.in_chans, config.img_size, config.img_size), torch.arange(0, 960, 30)
+        for i, state in zip(range(model.num_blocks), model.backbone.states(x, t), strict=False):
+            model.uem.weight[i].normal_(std=1.0 / float(state.std()))
+            model.uem.bias[i] = -(state @ model.uem.weight[i]).mean()
+    return model.eval().requires_grad_(False)
+
+
+def make_run(folder: Path, model: EarlyExitModel | None = None) -> Path:
+    model = model or make_model()
+    save_checkpoint(folder / "checkpoints" / "7.safetensors", model, Schedule(), 7, 448)
+    write_json(folder / "run.json", {"format_version": 1, "status": "done", "preset": "tiny", "images_seen": 448})
+    return folder
+
+
+@pytest.fixture
+def model() -> EarlyExitModel:
+    return make_model()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "run")
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        pixels = np.full((20, 18, 3), rng.integers(0, 255, 3), np.uint8)
+        pixels[4:12, 4:12] = rng.integers(0, 255, 3)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Development data beside the repository. CI must have it; elsewhere the tests that need it are skipped."""
+    folder = REPO.parent / "shared"
+    if not folder.is_dir():
+        message = "the development data is not beside this repository"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    return folder

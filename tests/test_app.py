@@ -1,0 +1,294 @@
+"""Every page of the explorer: the numbers on screen equal what the Parquet rows say; bad input becomes a sentence."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from streamlit.testing.v1 import AppTest
+
+import deediff
+from deediff.checkpoints import read_json, save_checkpoint, write_json
+from deediff.diffusion.schedule import Schedule
+from deediff.models import EarlyExitModel, UViT, UViTConfig
+from deediff.traces.writer import sample_to_trace
+
+APP = Path(__file__).resolve().parents[1] / "app"
+STEPS, SAMPLES, BLOCKS = 4, 6, 13
+FULL, EXITS = "ddim4-never", "ddim4-threshold-0.1"
+
+
+def write_run(folder: Path, exits: bool = True) -> Path:
+    """An untrained run whose uncertainties spread around 0.1."""
+    torch.manual_seed(0)
+    config = UViTConfig(embed_dim=16, patch_size=8, num_heads=2, in_chans=1, depth=12)
+    model = EarlyExitModel(UViT(config))
+    if exits:
+        model.add_exits({"name": "mlp", "scope": "layer"})
+        assert model.uem is not None
+        torch.nn.init.normal_(model.uem.weight, std=0.25)
+        model.uem.bias.data.fill_(-2.2)
+    save_checkpoint(folder / "checkpoints" / "100.safetensors", model, Schedule(), 100, 6400)
+    write_json(folder / "run.json", {"format_version": 1, "status": "done", "dataset": "toy", "images_seen": 6400})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A runs folder with one run and two traces; tests that damage something copy it first."""
+    root = tmp_path_factory.mktemp("runs")
+    run = write_run(root / "toy")
+    for name, policy, record in ((FULL, "never", "full"), (EXITS, "threshold:0.1", "exit")):
+        sample_to_trace(run, run / "traces" / name, SAMPLES, policy, "ddim", STEPS, batch_size=3, record=record)  # type: ignore[arg-type]
+    return root
+
+
+@pytest.fixture
+def runs(shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the runs folder that the app is pointed at."""
+    root = tmp_path / "runs"
+    shutil.copytree(shipped, root)
+    monkeypatch.setenv("DEEDIFF_RUNS", str(root))
+    monkeypatch.syspath_prepend(str(APP))
+    return root
+
+
+def open_app(page: str | None = None, **link: str) -> AppTest:
+    """The app after its first run, on a page, opened by a link."""
+    app = AppTest.from_file(str(APP / "main.py"), default_timeout=60)
+    for key, value in link.items():
+        app.query_params[key] = value
+    app.run()
+    if page is not None:
+        app.switch_page(f"views/{page}.py").run()
+    assert not app.exception
+    return app
+
+
+def metric(app: AppTest, label: str, which: int = 0) -> str:
+    """What a figure on screen says; `which` counts those of the same label from the top."""
+    return [m.value for m in app.metric if m.label == label][which]
+
+
+def sentences(app: AppTest) -> str:
+    """Everything that complains or explains."""
+    return " ".join(box.value for boxes in (app.error, app.warning, app.info) for box in boxes)
+
+
+def counted_exits(trace: Path, threshold: float) -> np.ndarray:
+    """(samples · steps,) exit layers at a threshold, from the Parquet rows alone."""
+    lists = [pq.read_table(file)["uncertainty"].to_pylist() for file in sorted(trace.glob("part-*.parquet"))]
+    leaves = np.concatenate([np.asarray(rows, np.float32) for rows in lists]) <= np.float32(threshold)
+    return np.where(leaves.any(axis=1), leaves.argmax(axis=1), BLOCKS)
+
+
+def test_the_ratio_at_the_slider_is_a_count_over_the_rows(runs: Path) -> None:
+    app = open_app()
+    seen = set()
+    for tau in (0.08, 0.1, 0.15):
+        app.slider(key="tau").set_value(tau).run()
+        exits = counted_exits(runs / "toy" / "traces" / FULL, tau)
+        assert metric(app, "Layer ratio", 1) == f"{exits.mean() / BLOCKS:.3f}"
+        gflops = deediff.read_trace(runs / "toy" / "traces" / FULL).what_if(tau).gflops
+        assert metric(app, "GFLOPs per step", 1).startswith(f"{gflops:.4g} (")
+        seen.add(metric(app, "Layer ratio", 1))
+    assert len(seen) > 1
+
+
+def test_measured_figures_are_those_of_the_trace(runs: Path) -> None:
+    app = open_app(trace=EXITS)
+    layers = deediff.read_trace(runs / "toy" / "traces" / EXITS).exit_layers()
+    assert metric(app, "Layer ratio") == f"{layers.mean() / BLOCKS:.3f}"
+    a, b = (read_json(runs / "toy" / "traces" / name / "trace.json")["wall_seconds"] for name in (FULL, EXITS))
+    assert metric(app, "Seconds per image") == f"{b / SAMPLES:.4g} s"
+    assert metric(app, "Speed-up") == f"{a / b:.2f}×"
+
+
+def test_a_trace_with_exits_answers_from_its_own_threshold_only(runs: Path) -> None:
+    app = open_app(trace=EXITS, tau="0.05")
+    assert app.slider(key="tau").min == 0.1
+    assert "τ = 0.05" in sentences(app)
+    app.slider(key="tau").set_value(0.1).run()
+    assert metric(app, "Layer ratio", 1) == metric(app, "Layer ratio", 0)  # at its own τ
+
+
+def test_a_link_restores_the_selection(runs: Path) -> None:
+    app = open_app(trace=EXITS, b=FULL, tau="0.12")
+    assert app.selectbox(key="trace").value == EXITS
+    assert app.selectbox(key="b").value == FULL
+    assert app.slider(key="tau").value == pytest.approx(0.12)
+    assert not app.warning
+
+
+def test_an_unknown_name_in_the_link_is_a_sentence(runs: Path) -> None:
+    app = open_app(run="nowhere", trace="never-heard-of")
+    assert "nowhere" in sentences(app)
+    assert "never-heard-of" in sentences(app)
+    assert app.selectbox(key="run").value == "toy"
+    assert metric(app, "Layer ratio") == "1.000"
+
+
+@pytest.mark.parametrize("page", [None, "live", "uncertainty", "images"])
+def test_no_runs_shows_the_command_that_makes_one(page: str | None, runs: Path) -> None:
+    shutil.rmtree(runs / "toy")
+    app = AppTest.from_file(str(APP / "main.py"), default_timeout=60).run()
+    if page is not None:
+        app.switch_page(f"views/{page}.py").run()
+    assert not app.exception
+    assert app.code[0].value == "python -m trainer.run mnist_tiny"
+
+
+def test_a_run_without_traces_shows_the_command_that_samples_one(runs: Path) -> None:
+    shutil.rmtree(runs / "toy" / "traces")
+    for page in (None, "uncertainty", "images"):
+        app = open_app(page)
+        assert f"deediff sample {runs / 'toy'} --policy threshold:0.1" in app.code[0].value
+
+
+def test_a_corrupt_run_is_a_sentence_and_the_others_stay(runs: Path) -> None:
+    (runs / "broken").mkdir()
+    (runs / "broken" / "run.json").write_text("{")
+    app = open_app()
+    assert "broken" in sentences(app)
+    assert app.selectbox(key="run").value == "toy"
+    assert metric(app, "Layer ratio") == "1.000"
+
+
+@pytest.mark.parametrize("page", [None, "uncertainty", "images"])
+def test_a_truncated_part_is_ignored_with_a_warning(page: str | None, runs: Path) -> None:
+    part = runs / "toy" / "traces" / FULL / "part-00001.parquet"
+    part.write_bytes(part.read_bytes()[:-10])
+    app = open_app(page)
+    assert "part-00001.parquet is cut short" in sentences(app)
+    assert not app.error
+
+
+@pytest.mark.parametrize("file", ["trace.json", "summary.npz", "samples-00000.parquet"])
+def test_a_corrupt_file_of_a_trace_never_ends_in_a_traceback(file: str, runs: Path) -> None:
+    (runs / "toy" / "traces" / FULL / file).write_text("nonsense")
+    for page in (None, "live", "uncertainty", "images"):
+        app = AppTest.from_file(str(APP / "main.py"), default_timeout=60)
+        app.query_params["trace"] = FULL
+        app.run()
+        if page is not None:
+            app.switch_page(f"views/{page}.py").run()
+        assert not app.exception
+
+
+def test_an_imported_trace_disables_the_slider_with_the_reason(runs: Path) -> None:
+    folder = runs / "toy" / "traces" / EXITS
+    meta = {**read_json(folder / "trace.json"), "has_uncertainty": False, "solver": None}
+    del meta["wall_seconds"], meta["batch_size"], meta["device"]
+    write_json(folder / "trace.json", meta)
+    app = open_app(trace=EXITS)
+    assert app.slider[0].disabled
+    assert "holds no uncertainties" in sentences(app)
+    layers = deediff.read_trace(folder).exit_layers()
+    assert metric(app, "Layer ratio") == f"{layers.mean() / BLOCKS:.3f}"
+    assert metric(app, "Seconds per image") == "unknown"
+    app.switch_page("views/uncertainty.py").run()
+    assert not app.exception
+    assert "holds no uncertainties" in sentences(app)
+
+
+def sample_live(app: AppTest) -> AppTest:
+    """Press Sample and wait for the job's end."""
+    app.button(key="sample").click().run()
+    assert not app.exception
+    app.session_state["job"].join(60)
+    return app.run()
+
+
+def test_live_sampling_shows_what_the_library_samples(runs: Path) -> None:
+    app = open_app("live")
+    app.slider(key="live tau").set_value(0.12)
+    app.number_input(key="live steps").set_value(STEPS)
+    app.number_input(key="live images").set_value(3)
+    app.number_input(key="live seed").set_value(7).run()
+    app = sample_live(app)
+    assert not app.exception
+    assert not app.error
+    model = deediff.load(runs / "toy")
+    steps = list(deediff.sample(model, 3, "threshold:0.12", "ddim", STEPS, seed=7, batch_size=3))
+    exits = torch.stack([s.exit_layer for s in steps])
+    assert metric(app, "Layer ratio", 1) == f"{exits.double().mean().item() / BLOCKS:.3f}"
+    view = app.session_state["job"].view
+    assert (view.state, view.step) == ("done", STEPS)
+    np.testing.assert_array_equal(view.early.images, deediff.datasets.to_uint8(steps[-1].x).numpy())
+    app.switch_page("views/images.py").run()
+    app.switch_page("views/live.py").run()
+    assert metric(app, "Layer ratio", 1) == f"{exits.double().mean().item() / BLOCKS:.3f}"  # it survives page switches
+
+
+@pytest.mark.parametrize(("policy", "ratio"), [("fixed", 6 / BLOCKS), ("never", 1.0)])
+def test_live_sampling_with_static_policies(policy: str, ratio: float, runs: Path) -> None:
+    app = open_app("live")
+    app.selectbox(key="live policy").set_value(policy)
+    app.number_input(key="live steps").set_value(2).run()
+    app = sample_live(app)
+    assert metric(app, "Layer ratio", 1) == f"{ratio:.3f}"
+
+
+def test_cancel_stops_a_live_job(runs: Path) -> None:
+    app = open_app("live")
+    app.number_input(key="live steps").set_value(1000)
+    app.number_input(key="live images").set_value(16).run()
+    app.button(key="sample").click().run()
+    assert app.button(key="sample").disabled
+    app.button(key="cancel").click().run()
+    app.session_state["job"].join(60)
+    app.run()
+    assert app.session_state["job"].view.state == "cancelled"
+    assert "Cancelled at step" in sentences(app)
+    assert not app.button(key="sample").disabled
+
+
+def test_a_threshold_on_a_model_without_uems_is_refused_in_a_sentence(runs: Path) -> None:
+    write_run(runs / "plain", exits=False)
+    app = AppTest.from_file(str(APP / "main.py"), default_timeout=60)
+    app.query_params["run"] = "plain"
+    app.run()
+    app.switch_page("views/live.py").run()
+    app.button(key="sample").click().run()
+    assert not app.exception
+    assert "needs UEMs, but this model has none" in sentences(app)
+
+
+def test_a_corrupt_checkpoint_is_a_sentence(runs: Path) -> None:
+    (runs / "toy" / "checkpoints" / "100.safetensors").write_bytes(b"nonsense")
+    app = open_app("live")
+    assert "not a readable checkpoint" in sentences(app)
+
+
+def test_jobs_take_turns(runs: Path) -> None:
+    from jobs import DEVICE, Job, Settings
+
+    model, info = deediff.checkpoints.load_checkpoint(runs / "toy")
+    job = Job(model, Schedule(**info["schedule"]), Settings("toy", "never", "ddim", 2, 1, 0))
+    with DEVICE:
+        job.start()
+        job.join(0.3)
+        assert job.view.state == "waiting"
+    job.join(60)
+    assert job.view.state == "done"
+
+
+def test_uncertainty_curves_follow_the_chosen_timestep(runs: Path) -> None:
+    app = open_app("uncertainty")
+    mean = deediff.read_trace(runs / "toy" / "traces" / FULL).summary.mean_uncertainty()
+    for step in (0, STEPS - 1):
+        app.select_slider(key="curve step").set_value(step).run()
+        assert any(f"{mean[step, 0]:.3f} at layer 0" in m.value for m in app.markdown)
+
+
+def test_images_show_every_sample_with_its_mean_exit_layer(runs: Path) -> None:
+    app = open_app("images", trace=EXITS, b=FULL)
+    layers = deediff.read_trace(runs / "toy" / "traces" / EXITS).exit_layers()
+    gallery = " ".join(str(element.proto.body) for element in app.get("html"))
+    for k, mean in enumerate(layers.mean(axis=1)):
+        assert f"sample {k}, mean exit layer {mean:.3f}" in gallery
+    assert gallery.count("<figcaption>") == 2 * SAMPLES

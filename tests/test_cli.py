@@ -1,0 +1,72 @@
+"""The commands: results people script against, and one sentence with exit code 2 for bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from deediff.cli import main
+
+
+def result(capsys: pytest.CaptureFixture[str], *args: object) -> dict:
+    assert main([*map(str, args), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_sample_then_trends(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = run / "traces" / "t"
+    args = ("sample", run, "--policy", "threshold:0.4", "--steps", 4, "--num-samples", 6, "--batch-size", 3)
+    sampled = result(capsys, *args, "--record", "full", "--out", out)
+    assert sampled["complete"] is True
+    trends = result(capsys, "trends", out, "--thresholds", "0.3:0.5:0.1")
+    assert [row["threshold"] for row in trends["thresholds"]] == [0.3, 0.4, 0.5]
+    assert trends["thresholds"][1]["layer_ratio"] == pytest.approx(sampled["layer_ratio"])
+    assert trends["thresholds"][1]["gflops"] == pytest.approx(sampled["mean_gflops"])
+
+
+def test_flops_adds_up(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = result(capsys, "flops", run)
+    total = table["embed_gflops"] + table["decode_gflops"] + sum(row["block_gflops"] for row in table["layers"])
+    assert total == pytest.approx(table["full_gflops"])
+    assert result(capsys, "flops", "uvit_small")["backbone_parameters"] == 44_255_328
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["--policy", "sometimes"], "unknown policy 'sometimes'"),
+        (["--policy", "threshold:2"], "threshold is 2.0, expected a number in [0, 1]"),
+        (["--num-samples", "0"], "the number of samples is 0"),
+        (["--batch-size", "0"], "the batch size is 0"),
+        (["--steps", "0"], "steps is 0"),
+    ],
+)
+def test_bad_settings(run: Path, capsys: pytest.CaptureFixture[str], args: list[str], sentence: str) -> None:
+    out = run / "traces" / "t"
+    assert main(["sample", str(run), "--out", str(out), *args]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert sentence in message
+    assert message.count("\n") == 1
+    assert not out.exists()  # nothing was written
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["trends", "nowhere"], "does not exist"),
+        (["flops", "nowhere"], "checkpoint nowhere does not exist"),
+        (["import", "nowhere.pth", "--layout", "uvit", "--out", "x"], "nowhere.pth does not exist"),
+    ],
+)
+def test_missing_files(capsys: pytest.CaptureFixture[str], args: list[str], sentence: str) -> None:
+    assert main(args) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_an_unwritable_folder_is_a_sentence(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "traces").write_text("a file where a folder should be")
+    assert main(["sample", str(run), "--out", str(run / "traces" / "t"), "--steps", "2"]) == 2
+    assert "cannot be written" in capsys.readouterr().err

@@ -1,0 +1,215 @@
+"""The trainer: resume is exact, frozen is frozen, and every field explains itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+import deediff
+from deediff.checkpoints import load_checkpoint
+from deediff.datasets import load_images
+from deediff.diffusion.schedule import Schedule
+from deediff.errors import UserError
+from tests.conftest import REPO
+from trainer import loop
+from trainer.presets import PRESETS
+from trainer.run import main
+
+TOY = [
+    "uvit_tiny", "--model.img-size", "16", "--model.embed-dim", "64", "--model.num-heads", "2", "--device", "cpu",
+    "--backbone.steps", "6", "--exits.steps", "4", "--backbone.batch-size", "4", "--exits.batch-size", "4",
+    "--save-every", "2", "--log-every", "1", "--sample-every", "0",
+]  # fmt: skip
+
+
+def train(images: Path, out: Path, *more: str) -> int:
+    return main([*TOY, "--dataset", str(images), "--out", str(out), *more])
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(run)[0].state_dict()
+
+
+def test_two_stages_and_what_they_leave_behind(image_folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert train(image_folder, run, "--sample-every", "5") == 0
+    info = json.loads((run / "run.json").read_text())
+    assert info["status"] == "done"
+    assert info["images_seen"] == 24
+    assert info["config"]["model"]["embed_dim"] == 64
+    assert {p.stem for p in (run / "checkpoints").glob("*.safetensors")} == {"6", "10"}
+    metrics = pd.read_parquet(run / "metrics.parquet")
+    assert metrics["step"].tolist() == list(range(1, 11))
+    assert metrics["stage"].tolist() == ["backbone"] * 6 + ["exits"] * 4
+    assert metrics["loss_simple"].notna().all()
+    assert metrics["loss_uncertainty"].notna().sum() == 4
+    assert (run / "samples" / "5.png").exists()
+    assert list((run / "tensorboard").iterdir())
+    assert not (run / "resume.pt").exists()
+    before, after = deediff.load(run / "checkpoints" / "6.safetensors"), deediff.load(run)
+    for name, value in before.backbone.state_dict().items():
+        assert torch.equal(value, after.backbone.state_dict()[name])  # frozen
+    fresh = before.backbone.make_head().state_dict()  # what every head starts from
+    assert not torch.equal(fresh["decoder_pred.weight"], after.heads[0].decoder_pred.weight)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kill_at", [3, 6, 7, 9])
+def test_resume_equals_uninterrupted(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: int
+) -> None:
+    assert train(image_folder, tmp_path / "whole") == 0
+    update = loop.Training._update_ema
+
+    def dies(self: loop.Training, stage_step: int) -> None:
+        if self.step == kill_at:
+            raise Killed
+        update(self, stage_step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Training, "_update_ema", dies)
+        with pytest.raises(Killed):
+            train(image_folder, tmp_path / "killed")
+    assert train(image_folder, tmp_path / "killed") == 0
+    whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+    steps = pd.read_parquet(tmp_path / "killed" / "metrics.parquet")["step"].tolist()
+    assert steps == list(range(1, 11))
+
+
+def test_init_starts_from_another_run_and_carries_its_images(image_folder: Path, tmp_path: Path) -> None:
+    assert train(image_folder, tmp_path / "first") == 0
+    more = ("--init", str(tmp_path / "first"), "--backbone.steps", "0")
+    assert train(image_folder, tmp_path / "second", *more) == 0
+    assert json.loads((tmp_path / "second" / "run.json").read_text())["images_seen"] == 24
+    first, second = deediff.load(tmp_path / "first"), deediff.load(tmp_path / "second")
+    for name, value in first.backbone.state_dict().items():
+        assert torch.equal(value, second.backbone.state_dict()[name])
+
+
+def test_training_lowers_the_loss(image_folder: Path, tmp_path: Path) -> None:
+    more = ("--backbone.steps", "60", "--exits.steps", "0", "--backbone.batch-size", "16", "--backbone.warmup", "5")
+    assert train(image_folder, tmp_path / "run", *more, "--sample-every", "0") == 0
+    loss = pd.read_parquet(tmp_path / "run" / "metrics.parquet")["loss_simple"]
+    assert loss.tail(10).mean() < 0.7 * loss.head(10).mean()
+
+
+def test_every_batch_covers_all_timesteps_and_is_shared_out(image_folder: Path) -> None:
+    config = PRESETS["uvit_tiny"][1]
+    data, schedule = load_images(str(image_folder), 32, 3), Schedule()
+    whole = loop.batch_at(config, config.backbone, data, schedule, 5, loop.Processes())
+    strata = torch.arange(64) / 64 * 1000
+    assert ((whole[1].sort().values - strata).abs() <= 1000 / 64 + 1).all()
+    halves = [loop.batch_at(config, config.backbone, data, schedule, 5, loop.Processes(rank, 2)) for rank in (0, 1)]
+    for i in range(3):
+        assert torch.equal(whole[i][0::2], halves[0][i])
+        assert torch.equal(whole[i][1::2], halves[1][i])
+
+
+def test_help_explains_every_field(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["mnist_tiny", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for words in ("Peak learning rate", "Pixels per side of one token's patch", "Decay of the exponential moving"):
+        assert words in text
+    assert main(["--help"]) == 0
+    assert "uvit_small" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["nothing"], "unknown preset 'nothing'"),
+        (["uvit_tiny", "--dataset", "nowhere"], "'nowhere' is neither cifar10, mnist nor an existing folder"),
+        (["uvit_tiny", "--model.patch-size", "5"], "patch size 5 does not divide image size 32"),
+        (["uvit_tiny", "--backbone.steps", "0"], "give a checkpoint with --init"),
+        (["uvit_tiny", "--init", "nowhere.safetensors"], "nowhere.safetensors does not exist"),
+        (["uvit_tiny", "--device", "cuda"], "device cuda was asked for but is not available"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    image_folder: Path,
+    args: list[str],
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(image_folder.parent)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    data = [] if "--dataset" in args or len(args) == 1 else ["--dataset", str(image_folder)]
+    assert main([*args, *data]) == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_wrong_type_exits_with_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["uvit_tiny", "--backbone.steps", "many"]) == 2
+    assert "backbone.steps" in capsys.readouterr().err
+
+
+def test_other_settings_do_not_overwrite_a_run(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(image_folder, tmp_path / "run") == 0
+    before = weights(tmp_path / "run")
+    assert train(image_folder, tmp_path / "run", "--seed", "1") == 2
+    assert "was trained with other settings (seed)" in capsys.readouterr().err
+    assert all(torch.equal(before[k], v) for k, v in weights(tmp_path / "run").items())
+
+
+def test_a_folder_without_images(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no images below"):
+        load_images(str(tmp_path), 32, 3)
+
+
+def test_a_data_set_that_is_nowhere(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"mnist was not found in .* point --data-root at a folder"):
+        load_images("mnist", 32, 1, root=tmp_path, download=False)
+
+
+@pytest.mark.parametrize(("name", "channels"), [("mnist", 1), ("cifar10", 3)])
+def test_real_data_sets_load(shared: Path, name: str, channels: int) -> None:
+    data = load_images(name, 32, channels, root=shared / "data", train=False, download=False)
+    batch = data[torch.tensor([0, 9999])]
+    assert batch.shape == (2, channels, 32, 32)
+    assert batch.dtype == torch.uint8
+    if name == "mnist":
+        assert not batch[..., :2, :].any()  # padded, not resized
+        assert batch.max() > 200
+
+
+def test_torchvision_operators_are_declared_only_when_missing() -> None:
+    """After the repair both libraries import, and nothing more is declared."""
+    code = "from deediff import _torchvision as fix; import torchvision, torch_fidelity; "
+    code += "assert not fix.declare_missing_operators()"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPO)
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one(image_folder: Path, tmp_path: Path) -> None:
+    assert train(image_folder, tmp_path / "one") == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "trainer.run", *TOY]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    arguments = ["--dataset", str(image_folder), "--out", str(tmp_path / "two")]
+    subprocess.run([*command, *arguments], check=True, cwd=REPO, env=environment, timeout=300)
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name, value in one.items():
+        torch.testing.assert_close(value, two[name], atol=2e-3, rtol=1e-2, msg=name)
+
+
+@pytest.mark.slow
+def test_a_preset_learns_real_digits(shared: Path, tmp_path: Path) -> None:
+    args = ["mnist_tiny", "--data-root", str(shared / "data"), "--out", str(tmp_path / "run"), "--sample-every", "0"]
+    assert main([*args, "--backbone.steps", "60", "--exits.steps", "40", "--device", "cpu"]) == 0
+    metrics = pd.read_parquet(tmp_path / "run" / "metrics.parquet")
+    assert metrics[metrics["stage"] == "backbone"]["loss_simple"].iloc[-1] < 0.2  # ε ≈ x_t alone gives more
+    exits = metrics[metrics["stage"] == "exits"]
+    assert exits["loss_total"].notna().all()
