@@ -15,6 +15,7 @@ from tqdm import tqdm
 from deediff import __version__
 from deediff.analysis.cost import model_cost
 from deediff.analysis.trends import threshold_table
+from deediff.bench import bench_sampler
 from deediff.checkpoints import load_checkpoint
 from deediff.diffusion.solvers import SOLVERS, SPACINGS
 from deediff.errors import UserError
@@ -87,10 +88,7 @@ def trends_command(args: argparse.Namespace) -> dict[str, Any]:
 
 def flops_command(args: argparse.Namespace) -> dict[str, Any]:
     """The component table."""
-    if args.checkpoint in PRESETS:
-        model = EarlyExitModel(UViT(PRESETS[args.checkpoint])).add_exits({"name": args.uem, "scope": "layer"})
-    else:
-        model, _ = load_checkpoint(Path(args.checkpoint))
+    model = _model(args.checkpoint, args.uem)
     cost = model_cost(model)
     exits = cost.at_exit(with_uem=True)
     parameters = sum(p.numel() for p in model.backbone.parameters())
@@ -115,13 +113,29 @@ def flops_command(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def bench_command(args: argparse.Namespace) -> dict[str, Any]:
+    """Ratios measured side by side."""
+    model = _model(args.checkpoint, "mlp")
+    sizes = tuple(int(size) for size in args.batch_sizes.split(","))
+    return bench_sampler(model.eval(), args.device, sizes, args.steps, args.repeats, args.cpu_time)
+
+
+def _model(name: str, uem: str) -> EarlyExitModel:
+    """A checkpoint's model, or a preset with random weights and exits."""
+    if name in PRESETS:
+        return EarlyExitModel(UViT(PRESETS[name])).add_exits({"name": uem, "scope": "layer"})
+    return load_checkpoint(Path(name))[0]
+
+
 def show(result: dict[str, Any]) -> None:
     """Print a result for people: scalars as lines, lists of rows as tables."""
     for key, value in result.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
-            print("\n" + "  ".join(f"{name:>12}" for name in value[0]))
-            for row in value:
-                print("  ".join(f"{_format(cell):>12}" for cell in row.values()))
+            cells = [list(value[0])] + [[_format(cell) for cell in row.values()] for row in value]
+            widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+            print()
+            for line in cells:
+                print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
         elif isinstance(value, dict):
             print(f"{key}: " + ", ".join(f"{name} {_format(cell)}" for name, cell in value.items()))
         elif value not in (None, []):
@@ -191,6 +205,17 @@ def build_parser() -> argparse.ArgumentParser:
     p = command("flops", flops_command, "GFLOPs of every component and of leaving at every exit")
     p.add_argument("checkpoint", help="a run folder, a .safetensors file, or a preset: " + ", ".join(PRESETS))
     p.add_argument("--uem", default="mlp", choices=list(UEMS), help="the UEM to put on a preset")
+
+    p = command("bench", bench_command, "real exits in seconds beside their promise in FLOPs, measured side by side")
+    p.add_argument("what", choices=["sampler"])
+    p.add_argument(
+        "checkpoint", nargs="?", default="uvit_tiny", help="a run, a checkpoint, or a preset (random weights)"
+    )
+    p.add_argument("--batch-sizes", default="1,16,64")
+    p.add_argument("--steps", type=int, default=4, help="denoising steps per measurement")
+    p.add_argument("--repeats", type=int, default=3, help="rounds; medians are printed")
+    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    p.add_argument("--cpu-time", action="store_true", help="count this process's CPU time, for a machine that is busy")
     return parser
 
 

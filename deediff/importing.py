@@ -185,4 +185,4 @@ def _new_run(out: Path) -> None:
 
 
 def _write_run(out: Path, **fields: Any) -> None:
-    write_json(out / "run.json", {"format_version": FORMAT_VERSION, "status": "imported", "title": out.name, **fields})
+    write_json(out / "run.json", {"format_version": FORMAT_VERSION, "status": "imported", **fields})

@@ -26,11 +26,6 @@ class Run:
         """The folder's name."""
         return self.path.name
 
-    @property
-    def title(self) -> str:
-        """One line for lists."""
-        return str(self.info.get("title") or self.name)
-
 
 def read_run(path: Path) -> Run:
     """Raises UserError when the folder holds no readable run.json."""
@@ -45,12 +40,11 @@ def read_run(path: Path) -> Run:
 
 
 def list_runs(root: Path) -> tuple[list[Run], list[str]]:
-    """Every readable run below `root` (in `order` of run.json, then by name), and what was wrong with the others."""
+    """Every readable run below `root`, by name, and what was wrong with the others."""
     runs, problems = [], []
     for file in sorted(root.glob("*/run.json")):
         try:
             runs.append(read_run(file.parent))
         except UserError as error:
             problems.append(str(error))
-    runs.sort(key=lambda run: (run.info.get("order", 100), run.name))
     return runs, problems

@@ -19,7 +19,7 @@ from deediff.diffusion.losses import (
     uncertainty_target,
 )
 from deediff.diffusion.schedule import Schedule
-from deediff.diffusion.solvers import DDIM, DDPM, make_solver, spaced_timesteps
+from deediff.diffusion.solvers import DDIM, DDPM, DPMSolver, make_solver, spaced_timesteps
 from deediff.errors import UserError
 
 
@@ -134,6 +134,26 @@ def test_ddpm_equals_diffusers_fixed_small_without_clipping(steps: int) -> None:
 
 
 @pytest.mark.parametrize("spacing", ["linspace", "trailing"])
+@pytest.mark.parametrize("steps", [5, 20, STEPS])
+def test_dpm_solver_equals_diffusers_multistep(steps: int, spacing: str) -> None:
+    """algorithm dpmsolver++, order 2, midpoint, final sigma zero, given our timesteps.
+
+    diffusers' own linspace leaves out t = 0, so its spacing is not compared.
+    """
+    ours = DPMSolver(Schedule(), steps, spacing)
+    theirs = diffusers.DPMSolverMultistepScheduler(**DIFFUSERS, solver_order=2, final_sigmas_type="zero")
+    theirs.set_timesteps(timesteps=ours.timesteps)
+    torch.manual_seed(0)
+    x, x0 = torch.randn(2, 3, 4, 4), None
+    for s, t in enumerate(ours.timesteps):
+        eps = torch.randn_like(x)
+        expected = theirs.step(eps, t, x).prev_sample
+        previous_x0, x0 = x0, ours.predict_x0(s, x, eps)
+        x = ours.step(s, x, eps, None, previous_x0)
+        torch.testing.assert_close(x, expected, atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("spacing", ["linspace", "trailing"])
 @pytest.mark.parametrize("steps", [1, 2, 7, 50, 333, 1000])
 def test_timesteps_descend_from_the_last_one(spacing: str, steps: int) -> None:
     t = spaced_timesteps(1000, steps, spacing)
@@ -155,7 +175,7 @@ def test_a_perfect_network_is_denoised_exactly() -> None:
 
 
 def test_bad_settings_are_sentences() -> None:
-    with pytest.raises(UserError, match="unknown solver 'euler', expected one of: ddim, ddpm"):
+    with pytest.raises(UserError, match="unknown solver 'euler', expected one of: ddim, ddpm, dpm-solver"):
         make_solver("euler", Schedule(), 10)
     with pytest.raises(UserError, match="steps is 0, expected 1 … 1000"):
         make_solver("ddim", Schedule(), 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -101,7 +103,7 @@ def test_deviation_is_the_rms_distance_from_the_full_network() -> None:
     torch.testing.assert_close(p.deviation, expected, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("solver", ["ddim", "ddpm"])
+@pytest.mark.parametrize("solver", ["ddim", "ddpm", "dpm-solver++"])
 def test_a_batch_of_64_equals_64_of_one(solver: str) -> None:
     """Decisions per sample, noise per sample: bit-equal noise, equal decisions, pixels within ±2."""
     settings = {"num_samples": 64, "policy": f"threshold:{TAU}", "solver": solver, "steps": 6, "seed": 5}
@@ -217,3 +219,17 @@ def test_a_model_without_exits_can_only_run_in_full(policy: str, missing: str) -
         sample(plain, policy=policy)
     make_policy("never").check(plain)
     make_policy("fixed:13").check(plain)
+
+
+def test_a_network_that_breaks_down_is_named() -> None:
+    broken = make_model()
+    with torch.no_grad():
+        broken.backbone.decoder_pred.bias.fill_(torch.nan)
+    with pytest.raises(UserError, match="not finite for sample 5 at timestep 999"):
+        list(sample(broken, num_samples=2, first_sample=5, steps=3))
+
+
+def test_a_class_conditional_model_is_refused() -> None:
+    conditional = EarlyExitModel(UViT(replace(TINY, num_classes=3)))
+    with pytest.raises(UserError, match="class-conditional"):
+        sample(conditional)

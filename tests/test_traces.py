@@ -257,3 +257,21 @@ def test_a_trace_may_come_without_its_rows(run_folder: Path) -> None:
     assert len(light.images(range(10))) == 10
     with pytest.raises(UserError, match="came without its rows"):
         light.exit_layers()
+
+
+def test_a_full_disk_loses_nothing_that_was_complete(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from deediff.traces import writer
+
+    whole, real = record(run_folder, "roomy"), writer.write_atomically
+
+    def full_disk(path: Path, data: bytes) -> None:
+        if path.name == "samples-00001.parquet":
+            raise OSError(28, "No space left on device")
+        real(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "write_atomically", full_disk)
+        with pytest.raises(UserError, match=r"No space left on device\): the parts before 1 are complete"):
+            record(run_folder, "crowded")
+    assert deediff.read_trace(run_folder / "traces" / "crowded").parts == [0]
+    assert comparable(record(run_folder, "crowded")) == comparable(whole)

@@ -24,7 +24,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from deediff.checkpoints import load_checkpoint, read_json, save_checkpoint, write_atomically, write_json
+from deediff.checkpoints import (
+    find_checkpoint,
+    load_checkpoint,
+    read_json,
+    save_checkpoint,
+    write_atomically,
+    write_json,
+)
 from deediff.datasets import Images, load_images, to_model_range
 from deediff.diffusion.losses import LossTerms, early_exit_loss, simple_loss
 from deediff.diffusion.schedule import Schedule
@@ -35,15 +42,8 @@ from trainer.optim import Optimizers, make_optimizer
 from trainer.presets import Stage, TrainConfig
 
 FORMAT_VERSION = 1
-FREE_FIELDS = {
-    "device",
-    "save_dtype",
-    "data_root",
-    "save_every",
-    "sample_every",
-    "log_every",
-    "out",
-}  # may differ on resume
+MACHINE_FIELDS = {"device", "data_root", "out"}
+FREE_FIELDS = {"save_dtype", "save_every", "sample_every", "log_every"}  # may differ on resume
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +205,14 @@ class Training:
         return EarlyExitModel(net).to(self.device), 0
 
     def _settings(self) -> dict[str, Any]:
-        return json.loads(json.dumps(dataclasses.asdict(self.config), default=str))
+        """The configuration as JSON, without what belongs to this machine."""
+        settings = json.loads(json.dumps(dataclasses.asdict(self.config), default=str))
+        for field in MACHINE_FIELDS:
+            del settings[field]
+        if self.config.init is not None:
+            file = find_checkpoint(self.config.init)
+            settings["init"] = f"{file.parent.parent.name}/{file.stem}"
+        return settings
 
     def _check_same_settings(self) -> None:
         if not (self.folder / "run.json").exists():

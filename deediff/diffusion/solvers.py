@@ -5,6 +5,7 @@ To add one: a class with `timesteps` and `step`, and a line in `SOLVERS`.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import numpy as np
@@ -44,10 +45,13 @@ class Solver(ABC):
         self._alpha_bar = [alphas_bar[t] for t in self.timesteps] + [1.0]  # after the last step: x_0
 
     @abstractmethod
-    def step(self, s: int, x: Tensor, eps: Tensor, noise: Tensor | None = None) -> Tensor:
+    def step(
+        self, s: int, x: Tensor, eps: Tensor, noise: Tensor | None = None, previous_x0: Tensor | None = None
+    ) -> Tensor:
         """Denoising step `s` (0, 1, …): x and the predicted noise, (B,C,H,W) each → the next x.
 
-        `noise` is standard normal, needed when `stochastic` and s is not the last step.
+        `noise` is standard normal, needed when `needs_noise(s)`; `previous_x0` is what `predict_x0`
+        gave at step s−1, for multistep solvers.
         """
 
     def predict_x0(self, s: int, x: Tensor, eps: Tensor) -> Tensor:
@@ -65,7 +69,9 @@ class DDPM(Solver):
 
     stochastic = True
 
-    def step(self, s: int, x: Tensor, eps: Tensor, noise: Tensor | None = None) -> Tensor:
+    def step(
+        self, s: int, x: Tensor, eps: Tensor, noise: Tensor | None = None, previous_x0: Tensor | None = None
+    ) -> Tensor:
         a, a_next = self._alpha_bar[s], self._alpha_bar[s + 1]
         alpha = a / a_next
         mean = (x - (1 - alpha) / (1 - a) ** 0.5 * eps) / alpha**0.5
@@ -85,7 +91,9 @@ class DDIM(Solver):
             raise UserError(f"eta is {eta}, expected a number in [0, 1] (0 is deterministic, 1 is DDPM)")
         self.eta, self.stochastic = eta, eta > 0
 
-    def step(self, s: int, x: Tensor, eps: Tensor, noise: Tensor | None = None) -> Tensor:
+    def step(
+        self, s: int, x: Tensor, eps: Tensor, noise: Tensor | None = None, previous_x0: Tensor | None = None
+    ) -> Tensor:
         a, a_next = self._alpha_bar[s], self._alpha_bar[s + 1]
         sigma = self.eta * ((1 - a_next) / (1 - a) * (1 - a / a_next)) ** 0.5
         direction = (1 - a_next - sigma**2) ** 0.5 * eps
@@ -96,7 +104,34 @@ class DDIM(Solver):
         return x
 
 
-SOLVERS: dict[str, type[Solver]] = {"ddim": DDIM, "ddpm": DDPM}
+class DPMSolver(Solver):
+    """DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2): deterministic, second order, one evaluation per step.
+
+    The first step and the last one (which lands on x_0) are first order.
+    """
+
+    stochastic = False
+
+    def step(
+        self, s: int, x: Tensor, eps: Tensor, noise: Tensor | None = None, previous_x0: Tensor | None = None
+    ) -> Tensor:
+        x0 = self.predict_x0(s, x, eps)
+        if s == len(self.timesteps) - 1:
+            return x0
+        h = self._half_log_snr(s + 1) - self._half_log_snr(s)
+        if previous_x0 is not None:
+            r = (self._half_log_snr(s) - self._half_log_snr(s - 1)) / h
+            x0 = x0 + (x0 - previous_x0) / (2 * r)
+        a, a_next = self._alpha_bar[s], self._alpha_bar[s + 1]
+        return ((1 - a_next) / (1 - a)) ** 0.5 * x - a_next**0.5 * math.expm1(-h) * x0
+
+    def _half_log_snr(self, s: int) -> float:
+        """λ = log(√ᾱ / √(1−ᾱ))."""
+        a = self._alpha_bar[s]
+        return 0.5 * math.log(a / (1 - a))
+
+
+SOLVERS: dict[str, type[Solver]] = {"ddim": DDIM, "ddpm": DDPM, "dpm-solver++": DPMSolver}
 
 
 def make_solver(name: str, schedule: Schedule, steps: int, spacing: str = "trailing", eta: float = 0.0) -> Solver:

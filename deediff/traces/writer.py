@@ -168,10 +168,24 @@ class TraceWriter:
         part = self.part_of[step.samples]
         images = to_uint8(step.x).cpu().numpy()
         seconds = time.perf_counter() - self._start
-        write_json(self.folder / f"timing-{part:05d}.json", {"seconds": seconds})
-        write_part(
-            self.folder, part, step.samples, self.timesteps, exit_layer, uncertainty, deviation, images, self.num_blocks
-        )
+        try:
+            write_json(self.folder / f"timing-{part:05d}.json", {"seconds": seconds})
+            write_part(
+                self.folder,
+                part,
+                step.samples,
+                self.timesteps,
+                exit_layer,
+                uncertainty,
+                deviation,
+                images,
+                self.num_blocks,
+            )
+        except OSError as error:
+            raise UserError(
+                f"{self.folder} cannot be written any more ({error.strerror}): the parts before {part} are complete; "
+                "make room, then run the same command to go on"
+            ) from None
         self._steps = []
         self._start = time.perf_counter()
         self.logging_seconds += self._start - tick
