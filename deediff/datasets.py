@@ -86,8 +86,9 @@ def load_images(
             root.mkdir(parents=True, exist_ok=True)
             data = kind(str(root), train=train, download=True)
         except Exception as error:  # urllib, ssl, file system: torchvision does not wrap them
+            reason = " ".join(str(error).split())[:160]
             raise UserError(
-                f"{name} was not found in {root} and could not be downloaded ({error}): "
+                f"{name} was not found in {root} and could not be downloaded ({reason}): "
                 f"put it there in torchvision's layout or point --data-root at a folder that holds it"
             ) from None
     pixels = torch.as_tensor(data.data)  # CIFAR-10 (M,32,32,3), MNIST (M,28,28)

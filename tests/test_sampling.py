@@ -10,6 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deediff.analysis.cost import model_cost
+from deediff.bench import bench_sampler, bimodal_exits, independent_exits
 from deediff.datasets import to_uint8
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel, UViT
@@ -233,3 +235,25 @@ def test_a_class_conditional_model_is_refused() -> None:
     conditional = EarlyExitModel(UViT(replace(TINY, num_classes=3)))
     with pytest.raises(UserError, match="class-conditional"):
         sample(conditional)
+
+
+def test_bench_compares_every_variant_with_the_full_network() -> None:
+    """Ratios and costs, not times: a machine may be as slow as it likes."""
+    result = bench_sampler(MODEL, batch_sizes=(3,), steps=2, repeats=1)
+    rows = {row["variant"]: row for row in result["rows"]}
+    assert rows["full"]["speed_up"] == 1
+    exits = independent_exits(3, 2, 13, 0.5)
+    counts = torch.bincount(exits.flatten(), minlength=14).numpy()
+    row = rows["real, independent 0.5"]
+    assert row["gflops"] == pytest.approx(model_cost(MODEL).mean_gflops(counts, with_uem=True))
+    assert row["efficiency"] == pytest.approx(row["speed_up"] * row["gflops"] / model_cost(MODEL).full)
+    assert rows["simulated"]["efficiency"] is None
+
+
+def test_bench_profiles_have_the_layer_ratio_they_say() -> None:
+    for ratio in (0.5, 0.7):
+        assert independent_exits(500, 50, 13, ratio).float().mean() / 13 == pytest.approx(ratio, abs=0.01)
+    layers = bimodal_exits(500, 50, 13)
+    assert set(layers.unique().tolist()) == {1, 2, 13}
+    assert layers[:, 0].max() <= 2
+    assert layers[:, -1].min() == 13

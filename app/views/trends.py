@@ -37,7 +37,13 @@ def draw_heatmap(selection: Selection) -> Picture:
 def label(trace: Trace) -> str:
     """A measured trace in a legend."""
     tau = measured_threshold(trace)
-    return f"τ = {tau:g}" if tau is not None else str(trace.meta["policy"])
+    if tau is not None:
+        return f"τ = {tau:g}"
+    return trace.path.name if trace.meta.get("imported") else str(trace.meta["policy"])
+
+
+def _legend(trace: Trace) -> str:
+    return label(trace) if trace.meta.get("imported") else f"{label(trace)} measured"
 
 
 def draw_lines(selection: Selection) -> Picture:
@@ -55,7 +61,7 @@ def draw_lines(selection: Selection) -> Picture:
             color = figures.B
         else:
             color = next(spare)
-        lines.append(figures.Line(f"{label(measured)} measured", mean_exit_layer(measured.summary.exits), color))
+        lines.append(figures.Line(_legend(measured), mean_exit_layer(measured.summary.exits), color))
     title = "Measured mean exit layer per timestep"
     if selection.threshold is not None:
         answer = trace.what_if(selection.threshold)
