@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from deediff.analysis.cost import model_cost
+from deediff.devices import device_name
 from deediff.models import EarlyExitModel
 from deediff.sampling.noise import sample_noise
 from deediff.sampling.policies import ExitPolicy, Never, Replay
 from deediff.sampling.sampler import Record, predict
-from deediff.traces.writer import device_name
 
 
 def independent_exits(samples: int, steps: int, blocks: int, layer_ratio: float, seed: int = 0) -> Tensor:
@@ -37,7 +37,7 @@ def bimodal_exits(samples: int, steps: int, blocks: int, seed: int = 0) -> Tenso
     return torch.where(leaves, torch.randint(1, 3, (samples, steps), generator=rng), blocks)
 
 
-def matmul_peak(device: str, clock: Callable[[], float], seconds: float = 0.5) -> float:
+def matmul_peak(device: torch.device, clock: Callable[[], float], seconds: float = 0.5) -> float:
     """GFLOP/s of a large float32 matrix product on this machine."""
     n = 1024
     a, b = torch.randn(n, n, device=device), torch.randn(n, n, device=device)
@@ -49,8 +49,8 @@ def matmul_peak(device: str, clock: Callable[[], float], seconds: float = 0.5) -
     return done * 2 * n**3 / 1e9 / (clock() - tick)
 
 
-def _finish(device: str) -> None:
-    if device.startswith("cuda"):
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
         torch.cuda.synchronize()
 
 
@@ -66,8 +66,8 @@ def _evaluate(
 
 def bench_sampler(
     model: EarlyExitModel,
-    device: str = "cpu",
-    batch_sizes: tuple[int, ...] = (1, 16, 64),
+    device: torch.device,
+    batch_sizes: Sequence[int] = (1, 16, 64),
     steps: int = 4,
     repeats: int = 3,
     cpu_time: bool = False,  # time of this process instead of the wall's, for a machine that is busy

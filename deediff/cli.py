@@ -9,14 +9,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from deediff import __version__
+from deediff.analysis.compare import comparison_table
 from deediff.analysis.cost import model_cost
 from deediff.analysis.trends import threshold_table
 from deediff.bench import bench_sampler
-from deediff.checkpoints import load_checkpoint
+from deediff.checkpoints import load_checkpoint, read_json
+from deediff.devices import DEVICES, choose_device
 from deediff.diffusion.solvers import SOLVERS, SPACINGS
 from deediff.errors import UserError
 from deediff.importing import import_exit_layers, import_uvit
@@ -40,7 +41,7 @@ def sample_command(args: argparse.Namespace) -> dict[str, Any]:
         folder = sample_to_trace(
             args.checkpoint, args.out, args.num_samples, args.policy, args.solver, args.steps, args.seed,
             args.batch_size, args.spacing, args.eta, args.record, args.deviations,
-            device=args.device or ("cuda" if torch.cuda.is_available() else "cpu"), on_step=on_step,
+            args.device, on_step,
         )  # fmt: skip
     trace = read_trace(folder)
     keys = ("policy", "num_samples", "layer_ratio", "mean_gflops", "full_gflops", "wall_seconds", "complete")
@@ -86,6 +87,14 @@ def trends_command(args: argparse.Namespace) -> dict[str, Any]:
     return {"measured": recorded, "thresholds": threshold_table(trace, wanted).to_dict("records")}
 
 
+def compare_command(args: argparse.Namespace) -> dict[str, Any]:
+    """Cost, promised and measured, and distance from the full network's images."""
+    table = comparison_table([read_trace(path) for path in args.traces])
+    device = {read_json(path / "trace.json").get("device") for path in args.traces} - {None}
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    return {"device": "; ".join(sorted(device)), "traces": rows}
+
+
 def flops_command(args: argparse.Namespace) -> dict[str, Any]:
     """The component table."""
     model = _model(args.checkpoint, args.uem)
@@ -116,8 +125,8 @@ def flops_command(args: argparse.Namespace) -> dict[str, Any]:
 def bench_command(args: argparse.Namespace) -> dict[str, Any]:
     """Ratios measured side by side."""
     model = _model(args.checkpoint, "mlp")
-    sizes = tuple(int(size) for size in args.batch_sizes.split(","))
-    return bench_sampler(model.eval(), args.device, sizes, args.steps, args.repeats, args.cpu_time)
+    where = choose_device(args.device)
+    return bench_sampler(model.eval(), where, args.batch_sizes, args.steps, args.repeats, args.cpu_time)
 
 
 def _model(name: str, uem: str) -> EarlyExitModel:
@@ -144,6 +153,13 @@ def show(result: dict[str, Any]) -> None:
 
 def _format(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else "–" if value is None else str(value)
+
+
+def positive(text: str) -> int:
+    """A whole number ≥ 1, for argparse."""
+    if (value := int(text)) < 1:
+        raise ValueError
+    return value
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -179,7 +195,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="exit: stop at the exit (fast); full: u at every layer",
     )
     p.add_argument("--deviations", action="store_true", help="with --record full: also RMS(g_i − ε_full) per layer")
-    p.add_argument("--device", default=None, help="cpu, cuda or mps; CUDA where there is one")
+    p.add_argument("--device", default="auto", choices=DEVICES, help="auto: CUDA (in bf16), else MPS, else the CPU")
     p.add_argument("--out", type=Path, required=True, help="the trace's folder, for example runs/RUN/traces/NAME")
 
     p = command("import", import_command, "turn an official U-ViT .pth, or exit layers of others' runs, into a run")
@@ -202,6 +218,11 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("trace", type=Path, help="a trace folder")
     p.add_argument("--thresholds", default=None, help="start:stop:step or a comma-separated list, rounded to 0.005")
 
+    p = command("compare", compare_command, "traces beside each other: GFLOPs, seconds, change of the images")
+    p.add_argument(
+        "traces", type=Path, nargs="+", help="trace folders; a `never` one among them is what others are held against"
+    )
+
     p = command("flops", flops_command, "GFLOPs of every component and of leaving at every exit")
     p.add_argument("checkpoint", help="a run folder, a .safetensors file, or a preset: " + ", ".join(PRESETS))
     p.add_argument("--uem", default="mlp", choices=list(UEMS), help="the UEM to put on a preset")
@@ -211,10 +232,10 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument(
         "checkpoint", nargs="?", default="uvit_tiny", help="a run, a checkpoint, or a preset (random weights)"
     )
-    p.add_argument("--batch-sizes", default="1,16,64")
-    p.add_argument("--steps", type=int, default=4, help="denoising steps per measurement")
-    p.add_argument("--repeats", type=int, default=3, help="rounds; medians are printed")
-    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    p.add_argument("--batch-sizes", type=positive, nargs="+", default=[1, 16, 64])
+    p.add_argument("--steps", type=positive, default=4, help="denoising steps per measurement")
+    p.add_argument("--repeats", type=positive, default=3, help="rounds; medians are printed")
+    p.add_argument("--device", default="auto", choices=DEVICES)
     p.add_argument("--cpu-time", action="store_true", help="count this process's CPU time, for a machine that is busy")
     return parser
 

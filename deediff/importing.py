@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -113,7 +114,7 @@ def read_exit_layers(path: Path) -> dict[str, NDArray[np.int8]]:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
             raise UserError(f"{path} is neither a folder nor a readable .npz of exit layers ({error})") from None
     return arrays
 
@@ -133,7 +134,7 @@ def import_exit_layers(
     num_blocks = PRESETS[preset].depth + 1
     sets = read_exit_layers(path)
     for name, layers in sets.items():
-        if layers.ndim != 2 or layers.size == 0 or (layers != np.round(layers)).any():
+        if layers.dtype.kind not in "iuf" or layers.ndim != 2 or layers.size == 0 or (layers != np.round(layers)).any():
             raise UserError(f"{path}: {name} has shape {layers.shape}, expected whole numbers (timesteps, samples)")
         if layers.min() < 0 or layers.max() > num_blocks:
             raise UserError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -239,7 +241,7 @@ def test_a_class_conditional_model_is_refused() -> None:
 
 def test_bench_compares_every_variant_with_the_full_network() -> None:
     """Ratios and costs, not times: a machine may be as slow as it likes."""
-    result = bench_sampler(MODEL, batch_sizes=(3,), steps=2, repeats=1)
+    result = bench_sampler(MODEL, torch.device("cpu"), batch_sizes=(3,), steps=2, repeats=1)
     rows = {row["variant"]: row for row in result["rows"]}
     assert rows["full"]["speed_up"] == 1
     exits = independent_exits(3, 2, 13, 0.5)
@@ -257,3 +259,40 @@ def test_bench_profiles_have_the_layer_ratio_they_say() -> None:
     assert set(layers.unique().tolist()) == {1, 2, 13}
     assert layers[:, 0].max() <= 2
     assert layers[:, -1].min() == 13
+
+
+def write_schedule(folder: Path, **content: object) -> str:
+    (folder / "schedule.json").write_text(json.dumps(content))
+    return f"schedule:{folder / 'schedule.json'}"
+
+
+def test_a_schedule_of_exit_layers_holds_per_range_of_timesteps(tmp_path: Path) -> None:
+    """ASE's notation: one depth per hundred timesteps, from t = 0 upward."""
+    layers = [13, 13, 11, 11, 9, 9, 7, 7, 5, 0]
+    steps = all_steps(num_samples=2, policy=write_schedule(tmp_path, exit_layer=layers), steps=100)
+    assert [int(s.exit_layer[0]) for s in steps] == [layers[s.timestep // 100] for s in steps]
+    assert all(s.uncertainty.isnan().all() for s in steps)
+
+
+def test_a_schedule_of_equal_thresholds_is_a_threshold(tmp_path: Path) -> None:
+    expected = all_steps(num_samples=5, policy=f"threshold:{TAU}", steps=4)
+    for content in ({"threshold": [TAU] * 5}, {"layer_threshold": [TAU] * 13}):
+        policy = write_schedule(tmp_path, **content)
+        for a, b in zip(all_steps(num_samples=5, policy=policy, steps=4), expected, strict=True):
+            assert torch.equal(a.exit_layer, b.exit_layer)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ({"exit_layer": [14] * 10}, "holds exit layer 14, but this model has only 13 blocks"),
+        ({"exit_layer": [13] * 7}, "has 7 values, which does not divide 1000 timesteps evenly"),
+        ({"exit_layer": [1.5]}, "holds 1.5, expected layers 0, 1"),
+        ({"threshold": [2]}, r"holds 2, expected numbers in \[0, 1\]"),
+        ({"layer_threshold": [0.1] * 12}, "holds 12 thresholds, expected one per layer: 13"),
+        ({"layers": [1]}, "give exactly one"),
+    ],
+)
+def test_a_bad_schedule_is_refused(tmp_path: Path, content: dict[str, object], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        sample(MODEL, policy=write_schedule(tmp_path, **content))

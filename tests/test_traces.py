@@ -19,6 +19,7 @@ from deediff.analysis.cost import Cost
 from deediff.analysis.trends import mean_exit_layer, threshold_table, timestep_share
 from deediff.datasets import to_uint8
 from deediff.errors import UserError
+from deediff.sampling import make_policy
 from deediff.traces import schema
 from deediff.traces.schema import THRESHOLDS
 from deediff.traces.summary import Summary
@@ -275,3 +276,12 @@ def test_a_full_disk_loses_nothing_that_was_complete(run_folder: Path, monkeypat
             record(run_folder, "crowded")
     assert deediff.read_trace(run_folder / "traces" / "crowded").parts == [0]
     assert comparable(record(run_folder, "crowded")) == comparable(whole)
+
+
+def test_a_budget_is_the_cheapest_threshold_that_keeps_it(full: deediff.Trace) -> None:
+    costs = {round(float(tau), 3): full.what_if(float(tau)).gflops for tau in THRESHOLDS}
+    budget = (min(costs.values()) + max(costs.values())) / 2
+    chosen = make_policy(f"budget:{budget}@{full.path}")
+    assert chosen.spec == f"threshold:{min(tau for tau, cost in costs.items() if cost <= budget):g}"
+    with pytest.raises(UserError, match="no threshold costs 1e-09 GFLOPs or less"):
+        make_policy(f"budget:1e-9@{full.path}")

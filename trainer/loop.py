@@ -33,6 +33,7 @@ from deediff.checkpoints import (
     write_json,
 )
 from deediff.datasets import Images, load_images, to_model_range
+from deediff.devices import choose_device
 from deediff.diffusion.losses import LossTerms, early_exit_loss, simple_loss
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
@@ -59,18 +60,6 @@ class Processes:
             return cls()
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         return cls(dist.get_rank(), dist.get_world_size())
-
-
-def choose_device(name: str) -> torch.device:
-    """auto: CUDA, else MPS, else the CPU. Raises UserError when the named one is not there."""
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(kind for kind, there in available.items() if there)
-    if not available[name]:
-        raise UserError(f"device {name} was asked for but is not available here: use --device auto or cpu")
-    if name == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device(name)
 
 
 class BackboneObjective(nn.Module):
@@ -166,6 +155,8 @@ class Training:
         self.preset, self.config = preset, config
         self.folder = config.out or Path("runs") / preset
         self.device = choose_device(config.device)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
         self.procs = Processes.join(self.device)
         if config.backbone.batch_size % self.procs.count or config.exits.batch_size % self.procs.count:
             raise UserError(f"batch_size is not a multiple of the {self.procs.count} processes: change one of them")

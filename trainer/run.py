@@ -33,6 +33,9 @@ def main(args: list[str] | None = None) -> int:
         print(f"trained: {Training(args[0], config).run()}")
     except SystemExit as stop:  # the command line's own help or complaint, already printed
         return int(stop.code or 0)
+    except OSError as error:
+        print(f"error: {error}: what was saved is kept; make room or choose another --out", file=sys.stderr)
+        return 2
     except (UserError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

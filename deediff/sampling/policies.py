@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from deediff.checkpoints import read_json
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
+from deediff.traces.reader import Trace, read_trace
+from deediff.traces.schema import THRESHOLDS
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,92 @@ class Fixed(ExitPolicy):
             super().check(model)
 
 
+class ScheduledExit(ExitPolicy):
+    """An exit layer per timestep, the same for every sample (ASE, Moon et al. 2024); no UEM is evaluated."""
+
+    def __init__(self, spec: str, layers: list[int], num_timesteps: int):
+        self.spec, self.layers, self.num_timesteps = spec, layers, num_timesteps
+
+    def leaves(self, visit: Visit) -> bool:
+        return visit.layer == self.layers[visit.timestep * len(self.layers) // self.num_timesteps]
+
+    def check(self, model: EarlyExitModel) -> None:
+        if max(self.layers) > model.num_blocks:
+            raise UserError(
+                f"policy {self.spec} holds exit layer {max(self.layers)}, but this model has only "
+                f"{model.num_blocks} blocks: give layers 0 … {model.num_blocks}"
+            )
+        if min(self.layers) < model.num_blocks:
+            super().check(model)
+
+
+class ScheduledThreshold(ExitPolicy):
+    """Exit when u ≤ τ, with a τ per timestep or per layer."""
+
+    needs_uncertainty = True
+
+    def __init__(self, spec: str, thresholds: list[float], num_timesteps: int | None):
+        self.spec, self.num_timesteps = spec, num_timesteps  # None: one τ per layer
+        self.thresholds = [float(np.float32(value)) for value in thresholds]
+
+    def leaves(self, visit: Visit) -> Tensor:
+        assert visit.uncertainty is not None
+        if self.num_timesteps is None:
+            return visit.uncertainty <= self.thresholds[visit.layer]
+        return visit.uncertainty <= self.thresholds[visit.timestep * len(self.thresholds) // self.num_timesteps]
+
+    def check(self, model: EarlyExitModel) -> None:
+        super().check(model)
+        if self.num_timesteps is None and len(self.thresholds) != model.num_blocks:
+            raise UserError(
+                f"policy {self.spec} holds {len(self.thresholds)} thresholds, expected one per layer: {model.num_blocks}"
+            )
+
+
+def read_schedule(file: Path) -> ExitPolicy:
+    """A policy from a JSON file with one list: `exit_layer` or `threshold` over time, or `layer_threshold`.
+
+    A list over time starts at t = 0 and is spread evenly over `num_timesteps` (default 1000): 1000
+    values are one per timestep, 10 one per hundred. Raises UserError when it is anything else.
+    """
+    content, spec = read_json(file), f"schedule:{file}"
+    total = content.get("num_timesteps", 1000)
+    kinds = [kind for kind in ("exit_layer", "threshold", "layer_threshold") if kind in content]
+    if len(kinds) != 1:
+        raise UserError(f"{file} holds {kinds or 'none'} of exit_layer, threshold, layer_threshold: give exactly one")
+    kind, values = kinds[0], content[kinds[0]]
+    if not isinstance(values, list) or not values or not isinstance(total, int) or total < 1:
+        raise UserError(f"{file}: {kind} is not a list of numbers")
+    whole = kind == "exit_layer"
+    for value in values:
+        fits = isinstance(value, int) and value >= 0 if whole else isinstance(value, int | float) and 0 <= value <= 1
+        if not fits:
+            raise UserError(
+                f"{file}: {kind} holds {value!r}, expected {'layers 0, 1, …' if whole else 'numbers in [0, 1]'}"
+            )
+    if kind == "layer_threshold":
+        return ScheduledThreshold(spec, values, None)
+    if total % len(values):
+        raise UserError(f"{file}: {kind} has {len(values)} values, which does not divide {total} timesteps evenly")
+    return ScheduledExit(spec, values, total) if whole else ScheduledThreshold(spec, values, total)
+
+
+def budget_threshold(gflops: float, trace: Trace) -> Threshold:
+    """The smallest τ at which `trace` promises at most this many GFLOPs per image and step (open loop).
+
+    Raises UserError when it answers no threshold that cheap.
+    """
+    lowest = trace.what_if_limit
+    if lowest is None:
+        raise UserError(f"{trace.path} cannot find a threshold for a budget, because {trace.why_no_what_if}")
+    cost = float("nan")
+    for tau in THRESHOLDS[np.float32(lowest[0]) <= THRESHOLDS]:
+        cost = trace.what_if(float(tau)).gflops
+        if cost <= gflops:
+            return Threshold(round(float(tau), 3))
+    raise UserError(f"no threshold costs {gflops:g} GFLOPs or less on {trace.path}: the cheapest is {cost:.4g}")
+
+
 class Replay(ExitPolicy):
     """Given exit layers, whatever the weights say: for benchmarks. Evaluates the UEMs like a threshold."""
 
@@ -109,6 +199,8 @@ POLICIES: dict[str, str] = {
     "never": "the full network",
     "threshold:τ": "exit when the uncertainty is ≤ τ, for example threshold:0.075",
     "fixed:i": "every sample leaves after i blocks, for example fixed:6",
+    "schedule:FILE": "JSON: exit_layer or threshold per range of timesteps from t = 0, or layer_threshold",
+    "budget:GFLOPs@TRACE": "the threshold that costs this much per image and step, by a trace's summary",
 }
 
 
@@ -124,6 +216,11 @@ def make_policy(spec: str | ExitPolicy) -> ExitPolicy:
             return Threshold(float(argument))
         if name == "fixed":
             return Fixed(int(argument))
+        if name == "schedule":
+            return read_schedule(Path(argument))
+        if name == "budget":
+            gflops, _, trace = argument.partition("@")
+            return budget_threshold(float(gflops), read_trace(trace))
     except UserError:
         raise
     except ValueError:

@@ -22,6 +22,7 @@ from PIL import Image
 from deediff.analysis.cost import Cost, model_cost
 from deediff.checkpoints import find_checkpoint, load_checkpoint, read_json, write_atomically, write_json
 from deediff.datasets import to_uint8
+from deediff.devices import choose_device, device_name
 from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import make_solver
 from deediff.errors import UserError
@@ -214,7 +215,7 @@ def sample_to_trace(
     eta: float = 0.0,
     record: Record = "exit",
     deviations: bool = False,
-    device: str = "cpu",
+    device: str = "auto",
     on_step: Callable[[Step, int, int], None] | None = None,  # (step, steps done, steps in all)
 ) -> Path:
     """Sample into a trace folder; resumes there if it holds a part of the same trace.
@@ -222,8 +223,8 @@ def sample_to_trace(
     Under torchrun each process takes every n-th part. Raises UserError for bad settings, or when
     the folder holds another trace.
     """
-    checkpoint = find_checkpoint(checkpoint)
-    model, info = load_checkpoint(checkpoint, device)
+    checkpoint, where = find_checkpoint(checkpoint), choose_device(device)
+    model, info = load_checkpoint(checkpoint, where)
     schedule = Schedule(**info["schedule"])
     chosen, stepper = make_policy(policy), make_solver(solver, schedule, steps, spacing, eta)
     parts = batches(num_samples, max(1, batch_size))
@@ -254,9 +255,9 @@ def sample_to_trace(
         "has_uncertainty": model.uem is not None and (record == "full" or chosen.needs_uncertainty),
         "policy_needs_uncertainty": chosen.needs_uncertainty,
         "cost": model_cost(model).to_json(),
-        "device": device_name(device),
+        "device": device_name(where),
         "threads": torch.get_num_threads(),
-        "dtype": "bfloat16" if device.startswith("cuda") else "float32",
+        "dtype": "bfloat16" if where.type == "cuda" else "float32",
         "versions": versions(),
     }
     _claim(folder, settings, meta)
@@ -274,18 +275,6 @@ def sample_to_trace(
             on_step(step, done, len(todo) * steps)
     finish(folder, len(parts))
     return folder
-
-
-def device_name(device: str) -> str:
-    """The device in words, for a trace's record."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    if device == "cpu" and (cpuinfo := Path("/proc/cpuinfo")).exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
-        ]
-        return f"{names[0]} ({os.cpu_count()} cores)" if names else "cpu"
-    return device
 
 
 def _claim(folder: Path, settings: dict[str, Any], meta: dict[str, Any]) -> None:

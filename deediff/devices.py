@@ -1,0 +1,36 @@
+"""Where the work is done."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from deediff.errors import UserError
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def choose_device(name: str) -> torch.device:
+    """auto: CUDA, else MPS, else the CPU; under torchrun each process takes its own GPU.
+
+    Raises UserError when the named device is not there.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, there in available.items() if there)
+    if not available.get(name):
+        raise UserError(f"device {name} was asked for but is not available here: use --device auto or cpu")
+    return torch.device(name, int(os.environ.get("LOCAL_RANK", "0"))) if name == "cuda" else torch.device(name)
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words, for the record of a result."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu" and (cpuinfo := Path("/proc/cpuinfo")).exists():
+        lines = cpuinfo.read_text().splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        return f"{names[0]} ({os.cpu_count()} cores)" if names else "cpu"
+    return device.type
