@@ -90,7 +90,7 @@ def trends_command(args: argparse.Namespace) -> dict[str, Any]:
 def compare_command(args: argparse.Namespace) -> dict[str, Any]:
     """Cost, promised and measured, and distance from the full network's images."""
     table = comparison_table([read_trace(path) for path in args.traces])
-    device = {read_json(path / "trace.json").get("device") for path in args.traces} - {None}
+    device = {str(read_json(path / "trace.json").get("device", "unknown")) for path in args.traces}
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
     return {"device": "; ".join(sorted(device)), "traces": rows}
 

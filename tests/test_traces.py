@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import deediff
+from deediff.analysis.compare import comparison_table
 from deediff.analysis.cost import Cost
 from deediff.analysis.trends import mean_exit_layer, threshold_table, timestep_share
 from deediff.datasets import to_uint8
@@ -285,3 +287,17 @@ def test_a_budget_is_the_cheapest_threshold_that_keeps_it(full: deediff.Trace) -
     assert chosen.spec == f"threshold:{min(tau for tau, cost in costs.items() if cost <= budget):g}"
     with pytest.raises(UserError, match="no threshold costs 1e-09 GFLOPs or less"):
         make_policy(f"budget:1e-9@{full.path}")
+
+
+def test_comparison_holds_traces_against_the_full_network(run_folder: Path, exits: deediff.Trace) -> None:
+    never = record(run_folder, "plain", policy="never")
+    table = comparison_table([exits, never]).set_index("policy")
+    row, full = table.loc[f"threshold:{TAU}"], table.loc["never"]
+    assert row["layer_ratio"] == pytest.approx(exits.exit_layers().mean() / 13)
+    assert row["gflops_per_step"] == pytest.approx(exits.meta["mean_gflops"])
+    assert row["speed_up"] == pytest.approx(full["seconds_per_image"] / row["seconds_per_image"])
+    assert row["efficiency"] == pytest.approx(row["speed_up"] * row["gflops_per_step"] / never.cost.full)
+    pixels = [[np.asarray(Image.open(io.BytesIO(png)), float) for png in t.images(range(10))] for t in (exits, never)]
+    assert row["image_change"] == pytest.approx(np.abs(np.subtract(*pixels)).mean(), rel=1e-5)
+    assert full["image_change"] == 0
+    assert pd.isna(comparison_table([exits])["speed_up"][0])

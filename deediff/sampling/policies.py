@@ -134,7 +134,8 @@ class ScheduledThreshold(ExitPolicy):
         super().check(model)
         if self.num_timesteps is None and len(self.thresholds) != model.num_blocks:
             raise UserError(
-                f"policy {self.spec} holds {len(self.thresholds)} thresholds, expected one per layer: {model.num_blocks}"
+                f"policy {self.spec} holds {len(self.thresholds)} thresholds, "
+                f"expected one per layer: {model.num_blocks}"
             )
 
 
@@ -156,9 +157,8 @@ def read_schedule(file: Path) -> ExitPolicy:
     for value in values:
         fits = isinstance(value, int) and value >= 0 if whole else isinstance(value, int | float) and 0 <= value <= 1
         if not fits:
-            raise UserError(
-                f"{file}: {kind} holds {value!r}, expected {'layers 0, 1, …' if whole else 'numbers in [0, 1]'}"
-            )
+            expected = "layers 0, 1, …" if whole else "numbers in [0, 1]"
+            raise UserError(f"{file}: {kind} holds {value!r}, expected {expected}")
     if kind == "layer_threshold":
         return ScheduledThreshold(spec, values, None)
     if total % len(values):
