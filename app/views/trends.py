@@ -52,10 +52,13 @@ def draw_lines(selection: Selection) -> Picture:
     assert trace is not None
     spare = iter(figures.OTHERS * 8)
     lines = []
+    if any(measured.meta["policy"] == "never" for measured in [trace, *selection.siblings]):
+        whole = np.full(len(trace.timesteps), float(trace.num_blocks))
+        lines.append(figures.Line("full network", whole, figures.FULL))
     for measured in sorted([trace, *selection.siblings], key=label):
         if measured.meta["policy"] == "never":
-            color = figures.FULL
-        elif measured is trace:
+            continue
+        if measured is trace:
             color = figures.A
         elif selection.other is not None and measured.path == selection.other.path:
             color = figures.B
