@@ -114,6 +114,10 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> tuple[Ear
         raise UserError(
             f"{path.with_suffix('.json')}: format_version is {info.get('format_version')}, expected {FORMAT_VERSION}"
         )
+    if info.get("prediction") != "epsilon":
+        raise UserError(
+            f"{path}: its prediction type is {info.get('prediction')!r}, only 'epsilon' is supported so far"
+        )
     try:
         model = EarlyExitModel(build_backbone(info["backbone"]))
         if info["uem"] is not None:

@@ -1,8 +1,10 @@
-"""Where the work is done."""
+"""Where the work is done, and with what."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import platform
 from pathlib import Path
 
 import torch
@@ -34,3 +36,9 @@ def device_name(device: torch.device) -> str:
         names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
         return f"{names[0]} ({os.cpu_count()} cores)" if names else "cpu"
     return device.type
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    names = ("torch", "numpy", "pyarrow")
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +30,7 @@ from deediff.traces import schema
 from deediff.traces.schema import THRESHOLDS
 from deediff.traces.summary import Summary
 from deediff.traces.writer import sample_to_trace
-from tests.conftest import make_run
+from tests.conftest import REPO, make_run
 
 TAU = 0.4
 
@@ -301,3 +305,39 @@ def test_comparison_holds_traces_against_the_full_network(run_folder: Path, exit
     assert row["image_change"] == pytest.approx(np.abs(np.subtract(*pixels)).mean(), rel=1e-5)
     assert full["image_change"] == 0
     assert pd.isna(comparison_table([exits])["speed_up"][0])
+
+
+def command_line(run: Path, name: str, *more: str) -> list[str]:
+    out = ["--out", str(run / "traces" / name)]
+    options = ["--policy", f"threshold:{TAU}", "--solver", "ddpm", "--num-samples", "24", "--batch-size", "4", *more]
+    return ["-m", "deediff.cli", "sample", str(run), *options, *out]
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_write_the_trace_of_one(run_folder: Path) -> None:
+    subprocess.run([sys.executable, *command_line(run_folder, "solo", "--steps", "20")], check=True, cwd=REPO)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command = [*launcher, *command_line(run_folder, "duet", "--steps", "20")]
+    subprocess.run(command, check=True, cwd=REPO, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+    solo, duet = (deediff.read_trace(run_folder / "traces" / name) for name in ("solo", "duet"))
+    assert duet.meta["complete"] is True
+    np.testing.assert_array_equal(solo.exit_layers(), duet.exit_layers())
+    assert solo.images(range(24)) == duet.images(range(24))
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_resumed_to_the_same_trace(run_folder: Path) -> None:
+    """kill -9 as soon as the first part stands, wherever the second one is."""
+    whole, killed = (command_line(run_folder, name, "--steps", "200") for name in ("unharmed", "killed-hard"))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, *whole], check=True, cwd=REPO, env=environment)
+    process = subprocess.Popen([sys.executable, *killed], cwd=REPO, env=environment)
+    folder = run_folder / "traces" / "killed-hard"
+    while not (folder / "part-00000.parquet").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert 1 <= len(deediff.read_trace(folder).parts) < 6
+    subprocess.run([sys.executable, *killed], check=True, cwd=REPO, env=environment)
+    assert comparable(deediff.read_trace(folder)) == comparable(deediff.read_trace(run_folder / "traces" / "unharmed"))

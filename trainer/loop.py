@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import importlib.metadata
 import io
 import json
 import math
 import os
-import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +31,7 @@ from deediff.checkpoints import (
     write_json,
 )
 from deediff.datasets import Images, load_images, to_model_range
-from deediff.devices import choose_device
+from deediff.devices import choose_device, versions
 from deediff.diffusion.losses import LossTerms, early_exit_loss, simple_loss
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
@@ -140,12 +138,6 @@ def learning_rate(stage: Stage, step: int) -> float:
     """Linear warm-up, then a cosine to zero; `step` counts within the stage."""
     warm = min(1.0, (step + 1) / max(1, stage.warmup))
     return stage.lr * warm * 0.5 * (1 + math.cos(math.pi * step / max(1, stage.steps)))
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    names = ("torch", "numpy", "pyarrow")
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
 
 
 class Training:

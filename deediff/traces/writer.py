@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import io
 import os
-import platform
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -22,7 +20,7 @@ from PIL import Image
 from deediff.analysis.cost import Cost, model_cost
 from deediff.checkpoints import find_checkpoint, load_checkpoint, read_json, write_atomically, write_json
 from deediff.datasets import to_uint8
-from deediff.devices import choose_device, device_name
+from deediff.devices import choose_device, device_name, versions
 from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import make_solver
 from deediff.errors import UserError
@@ -153,14 +151,11 @@ class TraceWriter:
         self.folder, self.timesteps, self.num_blocks, self.part_of = folder, timesteps, num_blocks, part_of
         self._steps: list[Step] = []
         self._start = time.perf_counter()
-        self.logging_seconds = 0.0
 
     def add(self, step: Step) -> bool:
         """Take one step. True when this completed a part."""
-        tick = time.perf_counter()
         self._steps.append(dataclasses.replace(step, x=step.x if self._is_last(step) else step.x[:0], x0=step.x0[:0]))
         if not self._is_last(step):
-            self.logging_seconds += time.perf_counter() - tick
             return False
         exit_layer = torch.stack([s.exit_layer for s in self._steps], dim=1).numpy().astype(np.int8)  # (B, S)
         uncertainty = torch.stack([s.uncertainty for s in self._steps], dim=1).numpy()  # (B, S, N)
@@ -189,17 +184,10 @@ class TraceWriter:
             ) from None
         self._steps = []
         self._start = time.perf_counter()
-        self.logging_seconds += self._start - tick
         return True
 
     def _is_last(self, step: Step) -> bool:
         return step.step == len(self.timesteps) - 1
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a trace depends on."""
-    names = ("torch", "numpy", "pyarrow")
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
 
 
 def sample_to_trace(
@@ -232,6 +220,11 @@ def sample_to_trace(
         policy=chosen, seed=seed, batch_size=batch_size, record=record, deviations=deviations
     )
     sample(model, num_samples, solver=stepper, **stream_settings)  # raises before anything is written
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if world > len(parts):
+        raise UserError(
+            f"{world} processes for {len(parts)} parts: use at most {len(parts)}, or a smaller --batch-size"
+        )
     settings = {
         "policy": chosen.spec,
         "solver": solver,
@@ -261,11 +254,6 @@ def sample_to_trace(
         "versions": versions(),
     }
     _claim(folder, settings, meta)
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    if world > len(parts):
-        raise UserError(
-            f"{world} processes for {len(parts)} parts: use at most {len(parts)}, or a smaller --batch-size"
-        )
     todo = [p for i, p in enumerate(parts) if i % world == rank and not part_is_complete(folder, i)]
     writer = TraceWriter(folder, stepper.timesteps, model.num_blocks, {p: i for i, p in enumerate(parts)})
     stream: Iterable[Step] = sample(model, num_samples, solver=stepper, parts=todo, **stream_settings)
