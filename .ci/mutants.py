@@ -56,8 +56,8 @@ MUTANTS = [
     Mutant(
         "exit off by one: the UEM reads the output of its block",
         "deediff/models/early_exit.py",
-        "                u.append(self.uem(i, state, t))\n",
-        "                u.append(self.uem(max(i - 1, 0), state, t))\n",
+        "                u.append(self.uncertainty(i, state, t))\n",
+        "                u.append(self.uncertainty(max(i - 1, 0), state, t))\n",
         "tests/test_models.py",
     ),
     Mutant(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from deediff.analysis.cost import model_cost
-from deediff.devices import device_name
+from deediff.devices import autocast, device_name
 from deediff.models import EarlyExitModel
 from deediff.sampling.noise import sample_noise
 from deediff.sampling.policies import ExitPolicy, Never, Replay
@@ -52,6 +52,8 @@ def matmul_peak(device: torch.device, clock: Callable[[], float], seconds: float
 def _finish(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def _evaluate(
@@ -99,7 +101,7 @@ def bench_sampler(
             **{f"real, {name}": (steps_of(Replay(exits.to(device))), exits) for name, exits in profiles.items()},
         }
         times: dict[str, list[float]] = {name: [] for name in variants}
-        with torch.inference_mode():
+        with torch.inference_mode(), autocast(device):
             for repeat in range(repeats + 1):
                 for name, (run, _) in variants.items():
                     _finish(device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import uuid
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ FORMAT_VERSION = 1
 def write_atomically(path: Path, data: bytes) -> None:
     """Write under a temporary name, sync, rename: a reader sees the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     with open(temporary, "wb") as file:
         file.write(data)
         file.flush()
@@ -86,16 +87,23 @@ def save_checkpoint(
     return path
 
 
+def numbered_checkpoints(run: Path) -> list[Path]:
+    """The complete checkpoints of a run folder (weights and JSON), newest last."""
+    files = (run / "checkpoints").glob("*.safetensors")
+    whole = [p for p in files if p.stem.isdigit() and p.with_suffix(".json").exists()]
+    return sorted(whole, key=lambda p: int(p.stem))
+
+
 def find_checkpoint(path: Path) -> Path:
     """A checkpoint file, or the newest one of a run folder. Raises UserError when there is none."""
     path = Path(path)
     if path.is_dir():
-        found = [p for p in (path / "checkpoints").glob("*.safetensors") if p.stem.isdigit()]
+        found = numbered_checkpoints(path)
         if not found:
             raise UserError(
                 f"no checkpoint in {path / 'checkpoints'}: train the run first, or pass a .safetensors file"
             )
-        return max(found, key=lambda p: int(p.stem))
+        return found[-1]
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist: pass a run folder or a .safetensors file")
     if path.suffix != ".safetensors":
@@ -118,6 +126,8 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> tuple[Ear
         raise UserError(
             f"{path}: its prediction type is {info.get('prediction')!r}, only 'epsilon' is supported so far"
         )
+    if missing := [key for key in ("backbone", "uem", "schedule", "sha256", "images_seen") if key not in info]:
+        raise UserError(f"{path.with_suffix('.json')} lacks {', '.join(missing)}: it was not written by deediff")
     try:
         model = EarlyExitModel(build_backbone(info["backbone"]))
         if info["uem"] is not None:
@@ -129,7 +139,7 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> tuple[Ear
         raise UserError(
             f"{path} is not a readable checkpoint ({error}): it is corrupt or cut short; copy it again"
         ) from None
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} does not fit the model its JSON describes ({reason})") from None
     return model.to(device).eval().requires_grad_(False), info

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def parse_thresholds(text: str) -> list[float]:
         if ":" not in text:
             return [float(part) for part in text.split(",")]
         start, stop, step = (float(part) for part in text.split(":"))
-        if step <= 0 or stop < start:
+        if not (step > 0 and 0 <= start <= stop <= 1):
             raise ValueError
         return [round(start + i * step, 6) for i in range(math.floor((stop - start) / step + 1e-9) + 1)]
     except ValueError:
@@ -126,6 +127,8 @@ def bench_command(args: argparse.Namespace) -> dict[str, Any]:
     """Ratios measured side by side."""
     model = _model(args.checkpoint, "mlp")
     where = choose_device(args.device)
+    if model.uem is None or model.backbone.num_classes:
+        raise UserError(f"{args.checkpoint} cannot be benchmarked: it needs UEMs and heads, and no class labels")
     return bench_sampler(model.eval(), where, args.batch_sizes, args.steps, args.repeats, args.cpu_time)
 
 
@@ -247,6 +250,15 @@ def main(argv: list[str] | None = None) -> int:
         result = args.function(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Exception as error:  # the last resort: a sentence, and the traceback for those who ask
+        if os.environ.get("DEEDIFF_DEBUG"):
+            raise
+        reason = " ".join(str(error).split())
+        print(
+            f"error: {type(error).__name__} ({reason}): a damaged file, or a bug; DEEDIFF_DEBUG=1 shows where",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("stopped: what was complete is kept; run the same command again to go on", file=sys.stderr)

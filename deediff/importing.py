@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -33,8 +34,8 @@ def load_pickled(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
+    except (OSError, EOFError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        reason = (str(error) or "it is empty").splitlines()[0]
         raise UserError(
             f"{path} is not a file of plain tensors ({reason}): it is corrupt, or holds code and was not run"
         ) from None
@@ -54,6 +55,8 @@ def uvit_config(
         hidden = state["mid_block.mlp.fc1.weight"].shape[0]
     except KeyError as error:
         raise UserError(f"this is not an official U-ViT state dict: it has no {error}") from None
+    except (ValueError, IndexError):
+        raise UserError("this is not an official U-ViT state dict: its tensors have other shapes") from None
     num_classes = state["label_emb.weight"].shape[0] if "label_emb.weight" in state else 0
     side = round((tokens - (2 if num_classes else 1)) ** 0.5)
     depth = 2 * len({key.split(".")[1] for key in state if key.startswith("in_blocks.")})
@@ -86,9 +89,16 @@ def import_uvit(
 ) -> Path:
     """Write a run of status `imported` with one checkpoint. Raises UserError as its parts do."""
     state = load_pickled(path)
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise UserError(f"{path} holds no state dict (names → tensors)")
-    model = EarlyExitModel(UViT(uvit_config(state, num_heads, normalize_timesteps)))
+    if images_seen < 0:
+        raise UserError(f"images seen is {images_seen}, expected 0 or more")
+    try:
+        model = EarlyExitModel(UViT(uvit_config(state, num_heads, normalize_timesteps)))
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{path} does not fit a U-ViT: {error}") from None
     try:
         model.backbone.load_state_dict(state)
     except RuntimeError as error:
@@ -109,12 +119,16 @@ def read_exit_layers(path: Path) -> dict[str, NDArray[np.int8]]:
         files = sorted(path.glob("*.pt"), key=lambda p: [int(n) for n in re.findall(r"\d+", p.name)])
         if not files:
             raise UserError(f"no .pt files in {path}: expected exit layers as the DuoDiff repository stores them")
-        arrays = {path.name: np.concatenate([np.asarray(load_pickled(file)) for file in files], axis=1)}
+        tensors = [load_pickled(file) for file in files]
+        shapes = {tuple(t.shape[:1]) if isinstance(t, Tensor) and t.ndim == 2 else None for t in tensors}
+        if None in shapes or len(shapes) > 1:
+            raise UserError(f"the .pt files in {path} are not tensors (timesteps, samples) of equally many timesteps")
+        arrays = {path.name: torch.cat(tensors, dim=1).numpy()}
     else:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{path} is neither a folder nor a readable .npz of exit layers ({error})") from None
     return arrays
 
@@ -134,6 +148,10 @@ def import_exit_layers(
     num_blocks = PRESETS[preset].depth + 1
     sets = read_exit_layers(path)
     for name, layers in sets.items():
+        if not isinstance(layers, np.ndarray):
+            raise UserError(f"{path}: {name} is not an array of exit layers")
+        if not re.fullmatch(r"\w[\w.+-]*", name):
+            raise UserError(f"{path}: a set is called {name!r}, expected letters, digits and . _ + - only")
         if layers.dtype.kind not in "iuf" or layers.ndim != 2 or layers.size == 0 or (layers != np.round(layers)).any():
             raise UserError(f"{path}: {name} has shape {layers.shape}, expected whole numbers (timesteps, samples)")
         if layers.min() < 0 or layers.max() > num_blocks:

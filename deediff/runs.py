@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deediff.checkpoints import read_json
+from deediff.checkpoints import numbered_checkpoints, read_json
 from deediff.errors import UserError
 
 FORMAT_VERSION = 1
@@ -34,9 +34,8 @@ def read_run(path: Path) -> Run:
         raise UserError(
             f"{path / 'run.json'}: format_version is {info.get('format_version')}, expected {FORMAT_VERSION}"
         )
-    numbered = [p for p in (path / "checkpoints").glob("*.safetensors") if p.stem.isdigit()]
     traces = sorted(p.parent for p in (path / "traces").glob("*/trace.json"))
-    return Run(path, info, sorted(numbered, key=lambda p: int(p.stem)), traces)
+    return Run(path, info, numbered_checkpoints(path), traces)
 
 
 def list_runs(root: Path) -> tuple[list[Run], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,3 +107,33 @@ def test_a_checkpoint_that_does_not_fit_its_json(tmp_path: Path) -> None:
     info.write_text(info.read_text().replace('"embed_dim": 32', '"embed_dim": 64'))
     with pytest.raises(UserError, match="does not fit the model its JSON describes"):
         deediff.load(path)
+
+
+def test_more_files_that_are_not_what_they_say(tmp_path: Path) -> None:
+    (tmp_path / "empty.pth").write_bytes(b"")
+    with pytest.raises(UserError, match="not a file of plain tensors"):
+        import_uvit(tmp_path / "empty.pth", tmp_path / "run")
+    (tmp_path / "empty.npz").write_bytes(b"")
+    with pytest.raises(UserError, match=r"neither a folder nor a readable \.npz"):
+        import_exit_layers(tmp_path / "empty.npz", tmp_path / "run")
+    np.savez(tmp_path / "out.npz", **{"mlp_/../../elsewhere": np.full((10, 4), 13)})
+    with pytest.raises(UserError, match="expected letters, digits"):
+        import_exit_layers(tmp_path / "out.npz", tmp_path / "run")
+    (tmp_path / "sets").mkdir()
+    torch.save({"a": torch.zeros(3)}, tmp_path / "sets" / "1.pt")
+    with pytest.raises(UserError, match=r"are not tensors \(timesteps, samples\)"):
+        import_exit_layers(tmp_path / "sets", tmp_path / "run")
+
+
+def test_a_checkpoint_whose_json_was_not_written_yet_is_passed_over(run: Path) -> None:
+    """A kill between the two files must not hide the older, whole checkpoint."""
+    (run / "checkpoints" / "9.safetensors").write_bytes(b"half a checkpoint")
+    assert deediff.load(run).num_blocks == 13
+
+
+@pytest.mark.parametrize("schedule", ['{"num_timesteps": 3.5}', '{"beta_end": 5}', '{"beta_start": "x"}'])
+def test_a_schedule_that_makes_no_sense(run: Path, schedule: str) -> None:
+    file = run / "checkpoints" / "7.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "schedule": json.loads(schedule)}))
+    with pytest.raises(UserError, match="does not fit the model its JSON describes"):
+        deediff.load(run)

@@ -154,3 +154,11 @@ def test_a_patch_size_that_does_not_divide_the_image_is_refused() -> None:
 def test_images_of_another_size_are_refused(model: EarlyExitModel) -> None:
     with pytest.raises(ValueError, match=r"this model takes \(3, 16, 16\)"):
         model(torch.zeros(1, 3, 32, 32), torch.zeros(1))
+
+
+def test_uncertainties_keep_float32_under_autocast(model: EarlyExitModel) -> None:
+    state, t = torch.randn(2, 17, 32), torch.zeros(2)
+    with torch.autocast("cpu", torch.bfloat16):
+        u = model.uncertainty(3, state, t)
+    assert u.dtype == torch.float32
+    assert torch.equal(u, model.uncertainty(3, state, t))

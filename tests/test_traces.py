@@ -29,7 +29,7 @@ from deediff.sampling import make_policy
 from deediff.traces import schema
 from deediff.traces.schema import THRESHOLDS
 from deediff.traces.summary import Summary
-from deediff.traces.writer import sample_to_trace
+from deediff.traces.writer import finish, sample_to_trace
 from tests.conftest import REPO, make_run
 
 TAU = 0.4
@@ -311,6 +311,42 @@ def command_line(run: Path, name: str, *more: str) -> list[str]:
     out = ["--out", str(run / "traces" / name)]
     options = ["--policy", f"threshold:{TAU}", "--solver", "ddpm", "--num-samples", "24", "--batch-size", "4", *more]
     return ["-m", "deediff.cli", "sample", str(run), *options, *out]
+
+
+@pytest.mark.parametrize("damaged", ["samples-00001.parquet", "summary.npz", "part-00000.parquet"])
+def test_whatever_is_damaged_is_redone_by_the_same_command(run_folder: Path, damaged: str) -> None:
+    trace = record(run_folder, f"damaged-{damaged}")
+    before = comparable(trace)
+    (trace.path / damaged).write_bytes(before[damaged][:40])
+    assert comparable(record(run_folder, f"damaged-{damaged}")) == before
+
+
+def test_several_processes_may_finish_at_once(run_folder: Path) -> None:
+    """One finds the part summaries gone, because another has merged them and cleaned up."""
+    trace = record(run_folder, "finished")
+    before = json.loads((trace.path / "trace.json").read_text())
+    for _ in range(2):
+        assert finish(trace.path, 3)
+    assert json.loads((trace.path / "trace.json").read_text()) == before
+    assert before["wall_seconds"] > 0
+
+
+def test_an_edited_schedule_is_another_trace(run_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "schedule.json"
+    file.write_text('{"exit_layer": [13, 5]}')
+    trace = record(run_folder, "scheduled", policy=f"schedule:{file}")
+    assert trace.meta["policy_content"] == {"exit_layer": [13, 5]}
+    file.write_text('{"exit_layer": [13, 6]}')
+    with pytest.raises(UserError, match="policy_content"):
+        record(run_folder, "scheduled", policy=f"schedule:{file}")
+
+
+@pytest.mark.parametrize("field", ["timesteps", "cost", "num_samples", "policy"])
+def test_damaged_fields_of_a_trace_are_a_sentence(run_folder: Path, tmp_path: Path, field: str) -> None:
+    meta = record(run_folder, "fields").meta
+    (tmp_path / "trace.json").write_text(json.dumps({**meta, field: {"policy": "threshold:abc"}.get(field, 0)}))
+    with pytest.raises(UserError, match="is damaged"):
+        deediff.read_trace(tmp_path)
 
 
 @pytest.mark.slow

@@ -60,8 +60,8 @@ def test_two_stages_and_what_they_leave_behind(image_folder: Path, tmp_path: Pat
     assert not torch.equal(fresh["decoder_pred.weight"], after.heads[0].decoder_pred.weight)
 
 
-class Killed(Exception):
-    pass
+class Killed(BaseException):
+    """Like kill -9: nothing may catch it."""
 
 
 @pytest.mark.parametrize("kill_at", [3, 6, 7, 9])
@@ -213,3 +213,29 @@ def test_a_preset_learns_real_digits(shared: Path, tmp_path: Path) -> None:
     assert metrics[metrics["stage"] == "backbone"]["loss_simple"].iloc[-1] < 0.2  # ε ≈ x_t alone gives more
     exits = metrics[metrics["stage"] == "exits"]
     assert exits["loss_total"].notna().all()
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage"])
+def test_a_damaged_resume_file_is_a_sentence(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "resume.pt").write_bytes(content)
+    assert train(image_folder, tmp_path / "run") == 2
+    assert "resume.pt is not a file of plain tensors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["--ema", "nan"], "expected a decay in [0, 1)"),
+        (["--backbone.steps", "-1"], "a stage needs steps"),
+        (["--log-every", "0"], "must be 1 or more"),
+        (["--model.num-heads", "0"], "must be 1 or more"),
+    ],
+)
+def test_settings_that_make_no_sense(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], args: list[str], sentence: str
+) -> None:
+    assert train(image_folder, tmp_path / "run", *args) == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())

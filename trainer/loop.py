@@ -31,10 +31,11 @@ from deediff.checkpoints import (
     write_json,
 )
 from deediff.datasets import Images, load_images, to_model_range
-from deediff.devices import choose_device, versions
+from deediff.devices import autocast, choose_device, versions
 from deediff.diffusion.losses import LossTerms, early_exit_loss, simple_loss
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
+from deediff.importing import load_pickled
 from deediff.models import EarlyExitModel, UViT
 from deediff.models.uvit import identity_start_
 from trainer.optim import Optimizers, make_optimizer
@@ -82,11 +83,10 @@ class ExitsObjective(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
         model = self.model
-        assert model.uem is not None
         with torch.no_grad():
             states = list(model.backbone.states(x, t))
         predictions = torch.stack([model.read_out(i, state).float() for i, state in enumerate(states)])
-        u = torch.stack([model.uem(i, state, t).float() for i, state in enumerate(states[:-1])])
+        u = torch.stack([model.uncertainty(i, state, t) for i, state in enumerate(states[:-1])])
         terms: LossTerms = early_exit_loss(
             predictions, u, noise, self.config.lambda_u, self.config.beta_ual, self.config.layer_weight
         )
@@ -155,13 +155,13 @@ class Training:
         if not config.backbone.steps and config.init is None:
             raise UserError("--backbone.steps is 0, so there is nothing to put exits on: give a checkpoint with --init")
         c = config.model
+        self._check_same_settings()
         self.data = load_images(config.dataset, c.img_size, c.in_chans, config.data_root)
         self.schedule = Schedule()
         self.model, self.images_before = self._initial_model()
         self.ema = copy.deepcopy(self.model).requires_grad_(False)
         self.step = 0  # over both stages
         self.metrics: list[dict[str, Any]] = []
-        self._check_same_settings()
 
     @property
     def is_main(self) -> bool:
@@ -200,7 +200,7 @@ class Training:
     def _check_same_settings(self) -> None:
         if not (self.folder / "run.json").exists():
             return
-        theirs, ours = read_json(self.folder / "run.json").get("config", {}), self._settings()
+        theirs, ours = read_json(self.folder / "run.json").get("config") or {}, self._settings()
         differs = [k for k in ours if k not in FREE_FIELDS and theirs.get(k) != ours[k]]
         if differs:
             raise UserError(
@@ -213,7 +213,7 @@ class Training:
         config, resume = self.config, self.folder / "resume.pt"
         saved: dict[str, Any] | None = None
         if resume.exists():
-            saved = torch.load(resume, map_location="cpu", weights_only=True)
+            saved = self._load_resume(resume)
             self.step = saved["step"]
         elif (self.folder / "run.json").exists() and read_json(self.folder / "run.json").get("status") == "done":
             print(f"{self.folder} is already trained: choose another folder with --out to train again")
@@ -239,6 +239,13 @@ class Training:
             dist.destroy_process_group()
         return self.folder
 
+    @staticmethod
+    def _load_resume(path: Path) -> dict[str, Any]:
+        saved = load_pickled(path)
+        if not isinstance(saved, dict) or not {"step", "stage", "model", "ema", "optimizer"} <= saved.keys():
+            raise UserError(f"{path} is not what a training resumes from: delete it to train from the start")
+        return saved
+
     def _attach_exits(self) -> None:
         """UEMs and heads go on the averaged backbone, so that is what they are trained for."""
         self.model.load_state_dict(self.ema.state_dict())
@@ -256,7 +263,7 @@ class Training:
             self.ema.load_state_dict(saved["ema"])
             optimizer.load_state_dict(saved["optimizer"])
         parallel = DistributedDataParallel(objective) if self.procs.count > 1 else objective
-        bf16 = torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda")
+        bf16 = autocast(self.device)
         last = first + stage.steps
         tick, tick_step = time.perf_counter(), self.step
         for _ in self._progress(name, first, last):
@@ -308,6 +315,8 @@ class Training:
         torch._foreach_lerp_([e for e, _ in pairs], [p for _, p in pairs], 1 - decay)
 
     def _log(self, stage: str, terms: dict[str, float], lr: float, rate: float) -> None:
+        if not math.isfinite(terms["total"]):
+            raise UserError(f"the loss is not finite at step {self.step}: lower the learning rate and start again")
         row: dict[str, Any] = {"step": self.step, "stage": stage, "images_seen": self.images_seen}
         row |= {
             f"loss_{name}": terms.get(name, math.nan) for name in ("total", "simple", "uncertainty", "ual", "layer")
@@ -339,7 +348,7 @@ class Training:
             stage=stage, end_of_stage=end_of_stage, dataset=self.config.dataset,
         )  # fmt: skip
         for old in folder.glob("*.json"):
-            if int(old.stem) != self.step and not read_json(old).get("end_of_stage"):
+            if old.stem.isdigit() and int(old.stem) != self.step and not read_json(old).get("end_of_stage"):
                 old.with_suffix(".safetensors").unlink(missing_ok=True)
                 old.unlink()
         buffer = io.BytesIO()

@@ -31,6 +31,10 @@ class Stage:
     clip_grad: float = 1.0
     """Largest gradient norm; 0 turns clipping off."""
 
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.batch_size < 1 or self.warmup < 0 or not self.lr > 0:
+            raise ValueError("a stage needs steps ≥ 0, batch_size ≥ 1, warmup ≥ 0 and lr > 0")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -76,6 +80,12 @@ class TrainConfig:
     """Precision of the checkpoints on disk; float16 halves them (sampling computes in float32 either way)."""
     log_every: int = 50
     """Steps between rows of metrics.parquet and TensorBoard."""
+
+    def __post_init__(self) -> None:
+        if min(self.save_every, self.log_every) < 1 or self.sample_every < 0:
+            raise ValueError("save_every and log_every must be 1 or more, sample_every 0 or more")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema is {self.ema}, expected a decay in [0, 1)")
 
 
 MNIST_TINY = replace(MODELS["uvit_tiny"], in_chans=1)

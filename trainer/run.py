@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import tyro
@@ -38,6 +39,12 @@ def main(args: list[str] | None = None) -> int:
         return 2
     except (UserError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Exception as error:  # the last resort: a sentence, and the traceback for those who ask
+        if os.environ.get("DEEDIFF_DEBUG"):
+            raise
+        reason = " ".join(str(error).split())[:300]
+        print(f"error: {type(error).__name__} ({reason}): DEEDIFF_DEBUG=1 shows where", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped: start the same command again to resume", file=sys.stderr)

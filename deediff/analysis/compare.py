@@ -20,6 +20,12 @@ def _same(a: Trace, b: Trace, keys: tuple[str, ...]) -> bool:
     return all(a.meta.get(key) == b.meta.get(key) for key in keys)
 
 
+def _images(trace: Trace, numbers: range) -> dict[int, bytes]:
+    """Sample number → PNG, where there is one."""
+    table = trace.samples(numbers)
+    return {sample: png for sample, png in zip(table["sample"], table["png"], strict=True) if png is not None}
+
+
 def _pixels(png: bytes) -> NDArray[np.float32]:
     return np.asarray(Image.open(io.BytesIO(png)), dtype=np.float32)
 
@@ -33,8 +39,9 @@ def image_change(trace: Trace, full: Trace, batch: int = 256) -> float | None:
     total, images = 0.0, 0
     for start in range(0, count, batch):
         numbers = range(start, min(start + batch, count))
-        for a, b in zip(trace.images(numbers), full.images(numbers), strict=False):
-            total += float(np.abs(_pixels(a) - _pixels(b)).mean())
+        mine, theirs = (_images(t, numbers) for t in (trace, full))
+        for sample in mine.keys() & theirs.keys():
+            total += float(np.abs(_pixels(mine[sample]) - _pixels(theirs[sample])).mean())
             images += 1
     return total / images if images else None
 

@@ -20,10 +20,6 @@ class LossTerms:
     layer: Tensor
     total: Tensor
 
-    def scalars(self) -> dict[str, float]:
-        """Each term as a Python number, for logs."""
-        return {f"loss_{name}": float(value.detach()) for name, value in vars(self).items()}
-
 
 def squared_error(prediction: Tensor, noise: Tensor) -> Tensor:
     """Per-sample mean over pixels and channels: (…,B,C,H,W), (B,C,H,W) → (…,B)."""

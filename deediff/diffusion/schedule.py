@@ -16,6 +16,12 @@ class Schedule:
     beta_start: float = 1e-4
     beta_end: float = 0.02
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.num_timesteps, int) or self.num_timesteps < 1:
+            raise ValueError(f"num_timesteps is {self.num_timesteps!r}, expected a whole number ≥ 1")
+        if not 0 < float(self.beta_start) <= float(self.beta_end) < 1:
+            raise ValueError(f"β runs from {self.beta_start} to {self.beta_end}, expected 0 < start ≤ end < 1")
+
     @property
     def betas(self) -> Tensor:
         """(T,) float64: β_t of Eq. 1."""

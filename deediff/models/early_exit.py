@@ -53,16 +53,25 @@ class EarlyExitModel(nn.Module):
             raise ValueError("this model has no output heads: train them first (stage 'exits' of the trainer)")
         return self.heads[layer](state)
 
+    def uncertainty(self, layer: int, state: Tensor, t: Tensor) -> Tensor:
+        """u of exit `layer` (0 … N−1) from the state it reads: (B, …), (B,) → (B,).
+
+        In float32 even under autocast: a decision should not hang on the eight bits of bfloat16.
+        Raises ValueError when the model has no UEMs.
+        """
+        if self.uem is None:
+            raise ValueError("this model has no UEMs: train them first (stage 'exits' of the trainer)")
+        with torch.autocast(state.device.type, enabled=False):
+            return self.uem(layer, state.float(), t)
+
     def all_exits(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(B,C,H,W), (B,) → predictions (N+1,B,C,H,W), the last one the backbone's own, and u (N,B).
 
         Raises ValueError when the model has no UEMs.
         """
-        if self.uem is None:
-            raise ValueError("this model has no UEMs: train them first (stage 'exits' of the trainer)")
         predictions, u = [], []
         for i, state in enumerate(self.backbone.states(x, t, y)):
             predictions.append(self.read_out(i, state))
             if i < self.num_blocks:
-                u.append(self.uem(i, state, t))
+                u.append(self.uncertainty(i, state, t))
         return torch.stack(predictions), torch.stack(u)

@@ -57,6 +57,8 @@ class AttentionUncertainty(UEM):
 
     def __init__(self, num_layers: int, dim: int, num_heads: int = 8):
         super().__init__()
+        if num_heads < 1 or dim % num_heads:
+            raise ValueError(f"width {dim} is not a multiple of the {num_heads} attention heads of the UEM")
         self.num_layers, self.num_heads = num_layers, num_heads
         self.q = nn.Parameter(torch.randn(num_layers, num_heads, 1, dim // num_heads) * 0.02)
         self.weight_kv = nn.ModuleList(nn.Linear(dim, 2 * dim) for _ in range(num_layers))

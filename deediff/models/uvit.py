@@ -44,6 +44,8 @@ class UViTConfig:
     """Whether the network is fed t/1000 instead of t in 0…999."""
 
     def __post_init__(self) -> None:
+        if min(self.img_size, self.in_chans, self.embed_dim, self.num_heads) < 1 or self.num_classes < 0:
+            raise ValueError("image size, channels, width and attention heads must be 1 or more")
         if self.patch_size < 1 or self.img_size % self.patch_size:
             raise ValueError(
                 f"patch size {self.patch_size} does not divide image size {self.img_size}: choose one that does"

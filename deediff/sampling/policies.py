@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ class ExitPolicy(ABC):
     needs_uncertainty: ClassVar[bool] = False  # evaluates the UEM of every layer up to the exit
     needs_heads: ClassVar[bool] = True
     spec: str
+    content: Any = None  # what `spec` refers to, where that is a file: part of a trace's record
 
     @abstractmethod
     def leaves(self, visit: Visit) -> Tensor | bool:
@@ -70,7 +71,7 @@ class Threshold(ExitPolicy):
         if not 0 <= threshold <= 1:
             raise UserError(f"threshold is {threshold}, expected a number in [0, 1] (exit when u ≤ threshold)")
         self.threshold = np.float32(threshold)
-        self.spec = f"threshold:{threshold:g}"
+        self.spec = f"threshold:{float(threshold)!r}"
 
     def leaves(self, visit: Visit) -> Tensor:
         assert visit.uncertainty is not None
@@ -96,6 +97,13 @@ class Fixed(ExitPolicy):
             super().check(model)
 
 
+def _at(values: list[Any], timestep: int, num_timesteps: int) -> Any:
+    """The value of a list that is spread evenly over the timesteps, from t = 0."""
+    if timestep >= num_timesteps:
+        raise UserError(f"the schedule covers timesteps 0 … {num_timesteps - 1}, but sampling starts at {timestep}")
+    return values[timestep * len(values) // num_timesteps]
+
+
 class ScheduledExit(ExitPolicy):
     """An exit layer per timestep, the same for every sample (ASE, Moon et al. 2024); no UEM is evaluated."""
 
@@ -103,7 +111,7 @@ class ScheduledExit(ExitPolicy):
         self.spec, self.layers, self.num_timesteps = spec, layers, num_timesteps
 
     def leaves(self, visit: Visit) -> bool:
-        return visit.layer == self.layers[visit.timestep * len(self.layers) // self.num_timesteps]
+        return visit.layer == _at(self.layers, visit.timestep, self.num_timesteps)
 
     def check(self, model: EarlyExitModel) -> None:
         if max(self.layers) > model.num_blocks:
@@ -128,7 +136,7 @@ class ScheduledThreshold(ExitPolicy):
         assert visit.uncertainty is not None
         if self.num_timesteps is None:
             return visit.uncertainty <= self.thresholds[visit.layer]
-        return visit.uncertainty <= self.thresholds[visit.timestep * len(self.thresholds) // self.num_timesteps]
+        return visit.uncertainty <= _at(self.thresholds, visit.timestep, self.num_timesteps)
 
     def check(self, model: EarlyExitModel) -> None:
         super().check(model)
@@ -159,11 +167,15 @@ def read_schedule(file: Path) -> ExitPolicy:
         if not fits:
             expected = "layers 0, 1, …" if whole else "numbers in [0, 1]"
             raise UserError(f"{file}: {kind} holds {value!r}, expected {expected}")
-    if kind == "layer_threshold":
-        return ScheduledThreshold(spec, values, None)
-    if total % len(values):
+    if kind != "layer_threshold" and total % len(values):
         raise UserError(f"{file}: {kind} has {len(values)} values, which does not divide {total} timesteps evenly")
-    return ScheduledExit(spec, values, total) if whole else ScheduledThreshold(spec, values, total)
+    policy: ExitPolicy
+    if whole:
+        policy = ScheduledExit(spec, values, total)
+    else:
+        policy = ScheduledThreshold(spec, values, None if kind == "layer_threshold" else total)
+    policy.content = content
+    return policy
 
 
 def budget_threshold(gflops: float, trace: Trace) -> Threshold:

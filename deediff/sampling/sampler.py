@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from deediff.devices import autocast
 from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import Solver, make_solver
 from deediff.errors import UserError
@@ -74,8 +75,7 @@ def predict_with_exits(
     for i in range(blocks):
         u = None
         if policy.needs_uncertainty:
-            assert model.uem is not None
-            u = model.uem(i, state, t[: len(alive)]).float()
+            u = model.uncertainty(i, state, t[: len(alive)])
             uncertainty[alive, i] = u
         leaves = as_mask(policy.leaves(Visit(i, step, timestep, samples[alive], u)), len(alive), device)
         if leaves.any():
@@ -122,7 +122,7 @@ def predict_all_layers(
             stays = exit_layer == blocks
             eps[stays] = full[stays]
             break
-        u = model.uem(i, state, t).float() if model.uem is not None else None
+        u = model.uncertainty(i, state, t) if model.uem is not None else None
         if u is not None:
             uncertainty[:, i] = u
         leaves = as_mask(policy.leaves(Visit(i, step, timestep, samples, u)), batch, device)
@@ -184,7 +184,7 @@ def denoise(
     """Denoise one batch from noise to images, one `Step` at a time."""
     device = next(model.parameters()).device
     numbers = torch.arange(samples.start, samples.stop, device=device)
-    bf16 = torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda")
+    bf16 = autocast(device)
     x = sample_noise(seed, samples, 0, model.image_shape).to(device)
     x0: Tensor | None = None
     expected_exit: Tensor | None = None
@@ -236,8 +236,8 @@ def sample(
         raise UserError(f"the number of samples is {num_samples}, expected 1 or more")
     if batch_size < 1:
         raise UserError(f"the batch size is {batch_size}, expected 1 or more")
-    if seed < 0:
-        raise UserError(f"the seed is {seed}, expected 0 or more")
+    if not 0 <= seed < 2**63:
+        raise UserError(f"the seed is {seed}, expected 0 or more (and below 2^63)")
     if record not in ("exit", "full"):
         raise UserError(f"record is {record!r}, expected 'exit' or 'full'")
     if deviations and (record != "full" or model.heads is None):

@@ -190,6 +190,7 @@ def read_trace(path: str | Path) -> Trace:
         )
     if missing := [key for key in REQUIRED if key not in meta]:
         raise UserError(f"{path / 'trace.json'} lacks {', '.join(missing)}: it is not a trace written by deediff")
+    _check_types(path / "trace.json", meta)
     trace = Trace(path, meta, parts=[], image_parts=[])
     for file in sorted(path.glob("*-*.parquet")):
         match = re.fullmatch(r"(part|samples)-(\d+)\.parquet", file.name)
@@ -205,3 +206,20 @@ def read_trace(path: str | Path) -> Trace:
         trace.problems.append("this trace is not complete: run the same sampling command to go on")
         trace.image_parts = [part for part in trace.image_parts if part in trace.parts]
     return trace
+
+
+def _check_types(file: Path, meta: dict[str, Any]) -> None:
+    """Raises UserError when a field that is computed with is not what it should be."""
+    blocks, steps = meta["num_blocks"], meta["timesteps"]
+    sound = isinstance(blocks, int) and blocks > 0 and isinstance(steps, list) and bool(steps)
+    sound = sound and all(isinstance(t, int) for t in steps)
+    sound = sound and isinstance(meta["num_samples"], int) and meta["num_samples"] > 0
+    sound = sound and isinstance(meta.get("wall_seconds", 0.0), int | float)
+    try:
+        sound = sound and len(Cost.from_json(meta["cost"]).blocks) == blocks
+        name, _, argument = str(meta["policy"]).partition(":")
+        sound = sound and (name != "threshold" or 0 <= float(argument) <= 1)
+    except (TypeError, ValueError):
+        sound = False
+    if not sound:
+        raise UserError(f"{file} is damaged: its blocks, timesteps, samples, policy or cost make no sense")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -113,7 +114,7 @@ class Summary:
             raise UserError(
                 f"{path} does not exist: the trace is not complete, run the same sampling command again"
             ) from None
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             if isinstance(error, UserError):
                 raise
             raise UserError(

@@ -98,39 +98,64 @@ def write_part(
 
 
 def part_is_complete(folder: Path, part: int) -> bool:
-    """Whether the rows file stands and its footer can be read."""
+    """Whether its rows file stands, and it and the images written before it can be read."""
     try:
         pq.read_metadata(rows_file(folder, part))
+        pq.read_metadata(samples_file(folder, part))
     except (OSError, pa.ArrowInvalid):
         return False
     return True
 
 
 def finish(folder: Path, num_parts: int) -> bool:
-    """Merge the summaries and mark the trace complete, once every part is there. Safe to call twice."""
+    """Merge the summaries and mark the trace complete, once every part is there.
+
+    Safe to call twice, and by several processes at once: whoever finds its work done steps back.
+    """
     if not all(part_is_complete(folder, part) for part in range(num_parts)):
         return False
-    meta = read_json(folder / "trace.json")
-    if meta.get("complete"):  # a damaged part was redone: the merged summary already counts it
-        for path in [*folder.glob("summary-*.npz"), *folder.glob("timing-*.json")]:
-            path.unlink()
-        return True
-    total = Summary.empty(len(meta["timesteps"]), meta["num_blocks"])
     try:
-        for part in range(num_parts):
-            total += Summary.load(summary_file(folder, part))
+        meta = read_json(folder / "trace.json")
+        if meta.get("complete"):  # a damaged part was redone; the merged summary counts it already, if it is sound
+            _restore_summary(folder, num_parts, meta)
+        else:
+            total = Summary.empty(len(meta["timesteps"]), meta["num_blocks"])
+            for part in range(num_parts):
+                total += Summary.load(summary_file(folder, part))
+            seconds = [read_json(path)["seconds"] for path in sorted(folder.glob("timing-*.json"))]
+            if seconds:
+                meta["wall_seconds"] = sum(seconds)
+            if read_json(folder / "trace.json").get("complete"):
+                return True
+            total.save(summary_file(folder))
+            write_json(folder / "trace.json", {**meta, **headline(total, meta), "complete": True})
     except UserError:
-        if read_json(folder / "trace.json").get("complete"):  # another process was faster
+        if read_json(folder / "trace.json").get("complete"):  # another process was faster and has cleaned up
             return True
         raise
-    total.save(summary_file(folder))
-    seconds = [read_json(path)["seconds"] for path in sorted(folder.glob("timing-*.json"))]
-    if seconds:
-        meta["wall_seconds"] = sum(seconds)
-    write_json(folder / "trace.json", {**meta, **headline(total, meta), "complete": True})
     for path in [*folder.glob("summary-*.npz"), *folder.glob("timing-*.json")]:
-        path.unlink()
+        path.unlink(missing_ok=True)
     return True
+
+
+def _restore_summary(folder: Path, num_parts: int, meta: dict[str, Any]) -> None:
+    """Add the summary up again from the rows, if it is missing or damaged."""
+    try:
+        Summary.load(summary_file(folder))
+    except UserError:
+        steps, blocks = len(meta["timesteps"]), meta["num_blocks"]
+        total = Summary.empty(steps, blocks)
+        for part in range(num_parts):
+            rows = pq.read_table(rows_file(folder, part))
+
+            def values(column: str, rows: pa.Table = rows) -> NDArray[np.float32] | None:
+                if column not in rows.column_names or rows[column].null_count:
+                    return None
+                return rows[column].combine_chunks().flatten().to_numpy().reshape(-1, steps, blocks)
+
+            exit_layer = rows["exit_layer"].to_numpy().reshape(-1, steps)
+            total.add(exit_layer, values("uncertainty"), values("deviation"))
+        total.save(summary_file(folder))
 
 
 def headline(summary: Summary, meta: dict[str, Any]) -> dict[str, Any]:
@@ -227,6 +252,7 @@ def sample_to_trace(
         )
     settings = {
         "policy": chosen.spec,
+        "policy_content": chosen.content,
         "solver": solver,
         "steps": steps,
         "spacing": spacing,
