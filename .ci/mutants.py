@@ -27,16 +27,17 @@ class Mutant:
     tests: str
 
 
-SAMPLER = "deediff/sampling/sampler.py"
+WALK = "deediff/sampling/walk.py"
 
 MUTANTS = [
     Mutant(
         "simulated exit: what has left is computed all the same",
-        SAMPLER,
-        "        state = backbone.block(i, state, skip)\n",
-        "        backbone.block(i, torch.cat([state, torch.zeros(batch - len(alive), *state.shape[1:])]), "
-        "None if skip is None else torch.cat([skip, torch.zeros(batch - len(alive), *skip.shape[1:])]))\n"
-        "        state = backbone.block(i, state, skip)\n",
+        WALK,
+        "                chunk.state = backbone.block(i - 1, chunk.state, skip)\n",
+        "                absent = torch.zeros(batch - len(chunk.state), *chunk.state.shape[1:])\n"
+        "                backbone.block(i - 1, torch.cat([chunk.state, absent]), "
+        "None if skip is None else torch.cat([skip, absent]))\n"
+        "                chunk.state = backbone.block(i - 1, chunk.state, skip)\n",
         "tests/test_sampling.py",
     ),
     Mutant(
@@ -62,9 +63,9 @@ MUTANTS = [
     ),
     Mutant(
         "exit off by one: the next layer is recorded",
-        SAMPLER,
-        "            exit_layer[gone.cpu()] = i\n",
-        "            exit_layer[gone.cpu()] = i + 1\n",
+        WALK,
+        "return Prediction(output, torch.from_numpy(exit_layer),",
+        "return Prediction(output, torch.from_numpy(np.minimum(exit_layer + 1, model.num_blocks)),",
         "tests/test_sampling.py",
     ),
     Mutant(

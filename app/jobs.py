@@ -15,13 +15,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from deediff.analysis.cost import Cost, model_cost
+from deediff.analysis.cost import Cost, sampling_cost
 from deediff.datasets import to_uint8
 from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import make_solver
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
-from deediff.sampling import Step, make_policy, sample
+from deediff.sampling import ExitPolicy, Never, Step, make_policy, sample
 
 DEVICE = threading.Lock()  # one sampling job at a time; the next one waits here
 
@@ -71,11 +71,11 @@ class Job:
         self.settings, self.num_blocks = settings, model.num_blocks
         self.view = View()
         self.cost: Cost | None = None  # known once the worker has counted it
-        policy = make_policy(settings.policy)
-        self.evaluates_uems = policy.needs_uncertainty
+        self._policy = make_policy(settings.policy)
+        self.evaluates_uems = self._policy.needs_uncertainty
         self._model, self._schedule = model, schedule
         self.timesteps = make_solver(settings.solver, schedule, settings.steps).timesteps
-        self._twins = [self._sample("never"), self._sample(settings.policy)]
+        self._twins = [self._sample(Never()), self._sample(self._policy)]
         self._cancel = threading.Event()
         self._thread = threading.Thread(target=self._work, name="live sampling", daemon=True)
 
@@ -92,7 +92,7 @@ class Job:
         """Wait for the end."""
         self._thread.join(timeout)
 
-    def _sample(self, policy: str, steps: int | None = None) -> Iterator[Step]:
+    def _sample(self, policy: ExitPolicy, steps: int | None = None) -> Iterator[Step]:
         s, batch = self.settings, max(1, self.settings.num_samples)
         steps = steps or s.steps
         return sample(self._model, s.num_samples, policy, s.solver, steps, s.seed, batch, schedule=self._schedule)
@@ -114,8 +114,8 @@ class Job:
 
     def _denoise(self) -> None:
         self.view = replace(self.view, state="running")
-        self.cost = model_cost(self._model)
-        for policy in ("never", self.settings.policy):  # the first pass is slower: keep it out of the seconds
+        self.cost = sampling_cost(self._model, self._policy, self.timesteps, guidance=None)
+        for policy in (Never(), self._policy):  # the first pass is slower: keep it out of the seconds
             if not self._cancel.is_set():
                 next(self._sample(policy, steps=1))
         sides: list[Side | None] = [None, None]
@@ -145,5 +145,8 @@ class Job:
         """Mean per image and step, counted from the exits so far."""
         if self.cost is None:
             return None
-        counts = np.bincount(side.exit_layers.reshape(-1), minlength=self.num_blocks + 1)
-        return self.cost.mean_gflops(counts, with_uem=early and self.evaluates_uems)
+        if not early:
+            return self.cost.full
+        layers = np.arange(self.num_blocks + 1)
+        counts = (side.exit_layers[:, :, None] == layers).sum(axis=0)  # (steps so far, N+1)
+        return self.cost.mean_gflops(counts, with_uem=self.evaluates_uems)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,27 +15,17 @@ from safetensors.torch import load_file, save
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel, build_backbone
+from deediff.storage import AnyPath, write_atomically
 
 FORMAT_VERSION = 1
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write under a temporary name, sync, rename: a reader sees the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: AnyPath, content: dict[str, Any]) -> None:
     """Write JSON atomically."""
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: AnyPath) -> dict[str, Any]:
     """Read a JSON object. Raises UserError when the file is missing or is not one."""
     try:
         content = json.loads(path.read_text())
@@ -76,8 +64,9 @@ def save_checkpoint(
             "format_version": FORMAT_VERSION,
             "backbone": model.backbone.config(),
             "uem": model.uem.config() if model.uem is not None else None,
+            "heads": model.head_kind,
             "schedule": asdict(schedule),
-            "prediction": "epsilon",
+            "prediction": model.prediction,
             "step": step,
             "images_seen": images_seen,
             "sha256": file_sha256(path),
@@ -122,17 +111,14 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> tuple[Ear
         raise UserError(
             f"{path.with_suffix('.json')}: format_version is {info.get('format_version')}, expected {FORMAT_VERSION}"
         )
-    if info.get("prediction") != "epsilon":
-        raise UserError(
-            f"{path}: its prediction type is {info.get('prediction')!r}, only 'epsilon' is supported so far"
-        )
-    if missing := [key for key in ("backbone", "uem", "schedule", "sha256", "images_seen") if key not in info]:
+    required = ("backbone", "uem", "schedule", "prediction", "sha256", "images_seen")
+    if missing := [key for key in required if key not in info]:
         raise UserError(f"{path.with_suffix('.json')} lacks {', '.join(missing)}: it was not written by deediff")
     try:
-        model = EarlyExitModel(build_backbone(info["backbone"]))
+        schedule = Schedule(**info["schedule"])
+        model = EarlyExitModel(build_backbone(info["backbone"]), prediction=info["prediction"])
         if info["uem"] is not None:
-            model.add_exits(info["uem"])
-        Schedule(**info["schedule"])
+            model.add_exits(info["uem"], info.get("heads") or "each", schedule.num_timesteps)
         tensors = load_file(path)
         model.load_state_dict({name: value.float() for name, value in tensors.items()})
     except (SafetensorError, OSError) as error:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +17,36 @@ from deediff import __version__
 from deediff.analysis.compare import comparison_table
 from deediff.analysis.cost import model_cost
 from deediff.analysis.trends import threshold_table
-from deediff.bench import bench_sampler
-from deediff.checkpoints import load_checkpoint, read_json
+from deediff.bench.sampler import bench_sampler
+from deediff.bench.trace import bench_trace
+from deediff.checkpoints import load_checkpoint
 from deediff.devices import DEVICES, choose_device
 from deediff.diffusion.solvers import SOLVERS, SPACINGS
 from deediff.errors import UserError
 from deediff.importing import import_exit_layers, import_uvit
 from deediff.models import PRESETS, EarlyExitModel, UViT
 from deediff.models.uncertainty import UEMS
-from deediff.sampling import POLICIES
+from deediff.sampling.registry import BOUNDS, POLICIES
 from deediff.sampling.sampler import Step
 from deediff.traces.reader import read_trace
 from deediff.traces.writer import sample_to_trace
+
+POLICY_HELP = "; ".join(f"{entry.usage}: {entry.help}" for entry in POLICIES.values()) + "; " + BOUNDS
 
 
 def sample_command(args: argparse.Namespace) -> dict[str, Any]:
     """Sample into a trace."""
     with tqdm(unit="step", desc=args.policy, disable=None, mininterval=0.5) as bar:
 
-        def on_step(step: Step, done: int, total: int) -> None:
-            bar.total = total
+        def on_step(step: Step) -> None:
+            bar.total = step.total
             bar.set_postfix(samples=f"{step.samples.start}…{step.samples.stop - 1}", t=step.timestep, refresh=False)
             bar.update()
 
         folder = sample_to_trace(
             args.checkpoint, args.out, args.num_samples, args.policy, args.solver, args.steps, args.seed,
             args.batch_size, args.spacing, args.eta, args.record, args.deviations,
-            args.device, on_step,
+            args.device, on_step, classes=args.classes, guidance=args.guidance,
         )  # fmt: skip
     trace = read_trace(folder)
     keys = ("policy", "num_samples", "layer_ratio", "mean_gflops", "full_gflops", "wall_seconds", "complete")
@@ -90,8 +94,9 @@ def trends_command(args: argparse.Namespace) -> dict[str, Any]:
 
 def compare_command(args: argparse.Namespace) -> dict[str, Any]:
     """Cost, promised and measured, and distance from the full network's images."""
-    table = comparison_table([read_trace(path) for path in args.traces])
-    device = {str(read_json(path / "trace.json").get("device", "unknown")) for path in args.traces}
+    traces = [read_trace(path) for path in args.traces]
+    table = comparison_table(traces)
+    device = {str(trace.meta.get("device", "unknown")) for trace in traces}
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
     return {"device": "; ".join(sorted(device)), "traces": rows}
 
@@ -123,13 +128,21 @@ def flops_command(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def bench_command(args: argparse.Namespace) -> dict[str, Any]:
-    """Ratios measured side by side."""
-    model = _model(args.checkpoint, "mlp")
-    where = choose_device(args.device)
-    if model.uem is None or model.backbone.num_classes:
-        raise UserError(f"{args.checkpoint} cannot be benchmarked: it needs UEMs and heads, and no class labels")
-    return bench_sampler(model.eval(), where, args.batch_sizes, args.steps, args.repeats, args.cpu_time)
+def bench_sampler_command(args: argparse.Namespace) -> dict[str, Any]:
+    """Real exits beside the full network."""
+    return bench_sampler(
+        _model(args.checkpoint, "mlp").eval(), choose_device(args.device),
+        args.batch_sizes, args.steps, args.repeats, args.minutes, args.profile, args.cpu_time,
+    )  # fmt: skip
+
+
+def bench_trace_command(args: argparse.Namespace) -> dict[str, Any]:
+    """Logging beside sampling."""
+    with tempfile.TemporaryDirectory() as folder:
+        return bench_trace(
+            _model(args.checkpoint, "mlp").eval(), choose_device(args.device), Path(folder),
+            args.num_samples, args.batch_size, args.steps, args.policy, args.repeats,
+        )  # fmt: skip
 
 
 def _model(name: str, uem: str) -> EarlyExitModel:
@@ -173,8 +186,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"deediff {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, function: Any, help: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(
+    def command(name: str, function: Any, help: str, group: Any = commands) -> argparse.ArgumentParser:
+        sub = group.add_parser(
             name, help=help, description=help, formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )
         sub.set_defaults(function=function)
@@ -183,7 +196,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     p = command("sample", sample_command, "sample images into a trace; run it again to resume")
     p.add_argument("checkpoint", type=Path, help="a run folder or a .safetensors file")
-    p.add_argument("--policy", default="never", help="; ".join(f"{k}: {v}" for k, v in POLICIES.items()))
+    p.add_argument("--policy", default="never", help=POLICY_HELP)
     p.add_argument("--solver", default="ddim", choices=list(SOLVERS))
     p.add_argument("--steps", type=int, default=50, help="denoising steps")
     p.add_argument("--spacing", default="trailing", choices=SPACINGS, help="how the timesteps are spread")
@@ -198,8 +211,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="exit: stop at the exit (fast); full: u at every layer",
     )
     p.add_argument("--deviations", action="store_true", help="with --record full: also RMS(g_i − ε_full) per layer")
+    p.add_argument("--classes", type=int, nargs="+", default=None, help="class-conditional models: drawn in turn")
+    p.add_argument("--guidance", type=float, default=None, help="scale of classifier-free guidance; 1 is none")
     p.add_argument("--device", default="auto", choices=DEVICES, help="auto: CUDA (in bf16), else MPS, else the CPU")
-    p.add_argument("--out", type=Path, required=True, help="the trace's folder, for example runs/RUN/traces/NAME")
+    p.add_argument("--out", required=True, help="the trace's folder, e.g. runs/RUN/traces/NAME, or any fsspec URL")
 
     p = command("import", import_command, "turn an official U-ViT .pth, or exit layers of others' runs, into a run")
     p.add_argument("path", type=Path, help="a .pth; or for exit layers a folder of .pt files or an .npz")
@@ -218,28 +233,45 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     p = command("trends", trends_command, "layer ratio, GFLOPs and exits per threshold, without sampling")
-    p.add_argument("trace", type=Path, help="a trace folder")
+    p.add_argument("trace", help="a trace folder, or its URL")
     p.add_argument("--thresholds", default=None, help="start:stop:step or a comma-separated list, rounded to 0.005")
 
     p = command("compare", compare_command, "traces beside each other: GFLOPs, seconds, change of the images")
     p.add_argument(
-        "traces", type=Path, nargs="+", help="trace folders; a `never` one among them is what others are held against"
+        "traces", nargs="+", help="trace folders or URLs; a `never` one among them is what others are held against"
     )
 
     p = command("flops", flops_command, "GFLOPs of every component and of leaving at every exit")
     p.add_argument("checkpoint", help="a run folder, a .safetensors file, or a preset: " + ", ".join(PRESETS))
     p.add_argument("--uem", default="mlp", choices=list(UEMS), help="the UEM to put on a preset")
 
-    p = command("bench", bench_command, "real exits in seconds beside their promise in FLOPs, measured side by side")
-    p.add_argument("what", choices=["sampler"])
+    help = "what exits are worth in seconds, and what a trace costs"
+    benches = commands.add_parser("bench", help=help, description=help).add_subparsers(required=True, metavar="WHAT")
+    model_help = "a run, a checkpoint, or a preset (random weights)"
+
+    p = command("sampler", bench_sampler_command, "real exits in seconds beside their promise in FLOPs", benches)
+    p.add_argument("checkpoint", nargs="?", default="uvit_tiny", help=model_help)
+    p.add_argument("--batch-sizes", type=positive, nargs="+", default=None, help="default: 1 16 64, and 512 on CUDA")
+    p.add_argument("--steps", type=positive, default=4, help="denoising steps, spread evenly over all timesteps")
+    p.add_argument("--repeats", type=positive, default=15, help="rounds at most; medians are printed")
+    p.add_argument("--minutes", type=float, default=8.0, help="for all batch sizes together; each gets one round")
     p.add_argument(
-        "checkpoint", nargs="?", default="uvit_tiny", help="a run, a checkpoint, or a preset (random weights)"
+        "--profile",
+        default=None,
+        metavar="FILE[:NAME]",
+        help="exit layers of a real run to replay: an .npz of (1000, samples), or a trace; default: an imitation",
     )
-    p.add_argument("--batch-sizes", type=positive, nargs="+", default=[1, 16, 64])
-    p.add_argument("--steps", type=positive, default=4, help="denoising steps per measurement")
-    p.add_argument("--repeats", type=positive, default=3, help="rounds; medians are printed")
-    p.add_argument("--device", default="auto", choices=DEVICES)
+    p.add_argument("--device", default="auto", choices=DEVICES, help="auto: CUDA (in bf16), else MPS, else the CPU")
     p.add_argument("--cpu-time", action="store_true", help="count this process's CPU time, for a machine that is busy")
+
+    p = command("trace", bench_trace_command, "logging's share of the sampling time, and the speed of a trace", benches)
+    p.add_argument("checkpoint", nargs="?", default="uvit_tiny", help=model_help)
+    p.add_argument("--policy", default="threshold:0.1", help="the policy to log, beside replayed exits at half depth")
+    p.add_argument("--num-samples", type=positive, default=64, help="images")
+    p.add_argument("--batch-size", type=positive, default=64, help="images at a time, and per part of the trace")
+    p.add_argument("--steps", type=positive, default=20, help="denoising steps (DDIM)")
+    p.add_argument("--repeats", type=positive, default=3, help="rounds; medians are printed")
+    p.add_argument("--device", default="auto", choices=DEVICES, help="auto: CUDA (in bf16), else MPS, else the CPU")
     return parser
 
 

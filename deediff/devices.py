@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import os
 import platform
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -25,6 +27,19 @@ def choose_device(name: str) -> torch.device:
     if not available.get(name):
         raise UserError(f"device {name} was asked for but is not available here: use --device auto or cpu")
     return torch.device(name, int(os.environ.get("LOCAL_RANK", "0"))) if name == "cuda" else torch.device(name)
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Tell glibc's malloc to keep large freed blocks for the next tensor of that size, in this process.
+
+    By default it gives them back and gets every page anew, zeroed: a tenth to a third of the time of a
+    network on the CPU. Does nothing elsewhere.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-3, 32 * 2**20)  # M_MMAP_THRESHOLD, at its largest
+        libc.mallopt(-1, 2**30)  # M_TRIM_THRESHOLD
 
 
 def autocast(device: torch.device) -> torch.autocast:

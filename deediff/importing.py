@@ -7,7 +7,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def uvit_config(
         normalize_timesteps=normalize_timesteps,
     )
     for preset in PRESETS.values():
-        if num_heads is None and replace(config, num_heads=preset.num_heads) == preset:
+        if num_heads is None and {**asdict(preset), "num_heads": 0} == {**asdict(config), "num_heads": 0}:
             return preset
     return config
 

@@ -27,7 +27,8 @@ def make_model(seed: int = 0, config: UViTConfig = TINY) -> EarlyExitModel:
             p.add_(torch.randn_like(p) * 0.04)
         # Centre every layer's u on the same value, so that samples and not layers decide the exits.
         x, t = torch.randn(32, config.in_chans, config.img_size, config.img_size), torch.arange(0, 960, 30)
-        for i, state in zip(range(model.num_blocks), model.backbone.states(x, t), strict=False):
+        y = torch.arange(32) % config.num_classes if config.num_classes else None
+        for i, state in zip(range(model.num_blocks), model.backbone.states(x, t, y), strict=False):
             model.uem.weight[i].normal_(std=1.0 / float(state.std()))
             model.uem.bias[i] = -(state @ model.uem.weight[i]).mean()
     return model.eval().requires_grad_(False)

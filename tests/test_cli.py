@@ -57,6 +57,7 @@ def test_bad_settings(run: Path, capsys: pytest.CaptureFixture[str], args: list[
     ("args", "sentence"),
     [
         (["trends", "nowhere"], "does not exist"),
+        (["trends", "memory://nowhere/x"], "memory://nowhere/x/trace.json does not exist"),
         (["flops", "nowhere"], "checkpoint nowhere does not exist"),
         (["import", "nowhere.pth", "--layout", "uvit", "--out", "x"], "nowhere.pth does not exist"),
     ],

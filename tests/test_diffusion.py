@@ -99,30 +99,37 @@ STEPS = 50
 DIFFUSERS = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
 
 
+@pytest.mark.parametrize("spacing", ["linspace", "trailing"])
 @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
-def test_ddim_equals_diffusers_trailing_without_clipping(eta: float) -> None:
-    theirs = diffusers.DDIMScheduler(**DIFFUSERS, clip_sample=False, set_alpha_to_one=True, timestep_spacing="trailing")
+def test_ddim_equals_diffusers_without_clipping(eta: float, spacing: str) -> None:
+    """diffusers takes the next timestep to be t − T // steps whatever the spacing, so it is told at each."""
+    theirs = diffusers.DDIMScheduler(**DIFFUSERS, clip_sample=False, set_alpha_to_one=True, timestep_spacing=spacing)
     theirs.set_timesteps(STEPS)
-    ours = DDIM(Schedule(), STEPS, "trailing", eta)
+    ours = DDIM(Schedule(), STEPS, spacing, eta)
     assert theirs.timesteps.tolist() == ours.timesteps
     torch.manual_seed(0)
     x = torch.randn(2, 3, 4, 4)
     for s, t in enumerate(ours.timesteps):
         eps, z = torch.randn_like(x), torch.randn_like(x)
         last = s == STEPS - 1
+        if not last:
+            gap = t - ours.timesteps[s + 1]
+            theirs.num_inference_steps = 1000 // gap
+            assert 1000 // theirs.num_inference_steps == gap
         kwargs = {"eta": 0.0 if last else eta, "variance_noise": None if last or not eta else z}
         expected = theirs.step(eps, t, x, **kwargs).prev_sample
         x = ours.step(s, x, eps, z)
         torch.testing.assert_close(x, expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("spacing", ["linspace", "trailing"])
 @pytest.mark.parametrize("steps", [1000, STEPS])
-def test_ddpm_equals_diffusers_fixed_small_without_clipping(steps: int) -> None:
+def test_ddpm_equals_diffusers_fixed_small_without_clipping(steps: int, spacing: str) -> None:
     theirs = diffusers.DDPMScheduler(
-        **DIFFUSERS, clip_sample=False, variance_type="fixed_small", timestep_spacing="trailing"
+        **DIFFUSERS, clip_sample=False, variance_type="fixed_small", timestep_spacing=spacing
     )
     theirs.set_timesteps(steps)
-    ours = DDPM(Schedule(), steps, "trailing")
+    ours = DDPM(Schedule(), steps, spacing)
     assert theirs.timesteps.tolist() == ours.timesteps
     x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(1))
     for s, t in enumerate(ours.timesteps):

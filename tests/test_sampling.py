@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +11,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deediff.analysis.cost import model_cost
-from deediff.bench import bench_sampler, bimodal_exits, independent_exits
+from deediff.analysis.cost import sampling_cost
 from deediff.datasets import to_uint8
+from deediff.diffusion.prediction import training_target
+from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel, UViT
 from deediff.sampling import Fixed, Never, Replay, Step, Threshold, make_policy, sample, sample_noise
-from deediff.sampling.sampler import predict_all_layers, predict_with_exits
+from deediff.sampling.policies import Visit
+from deediff.sampling.walk import Condition, predict
 from tests.conftest import TINY, make_model
 
 MODEL = make_model()
@@ -42,7 +43,7 @@ def exits_by_definition(u: torch.Tensor, threshold: float) -> torch.Tensor:
 
 X = sample_noise(3, range(16), 0, MODEL.image_shape)
 TAU = a_threshold_that_splits(X, 700)
-NUMBERS = torch.arange(16)
+NUMBERS = np.arange(16)
 
 
 def all_steps(**kwargs: object) -> list[Step]:
@@ -61,11 +62,11 @@ def test_a_real_exit_equals_the_simulated_one(threshold: float, timestep: int, s
     x = sample_noise(seed, range(8), 0, MODEL.image_shape)
     eps_all, u = MODEL.all_exits(x, torch.full((8,), timestep))
     expected = exits_by_definition(u, threshold)
-    real = predict_with_exits(MODEL, x, Threshold(threshold), 0, timestep, NUMBERS[:8])
+    real = predict(MODEL, x, Threshold(threshold), 0, timestep, NUMBERS[:8])
     edge = (u - threshold).abs().amin(0) < 1e-5
     assert torch.equal(real.exit_layer[~edge], expected[~edge])
     chosen = eps_all[real.exit_layer, torch.arange(8)]
-    torch.testing.assert_close(real.eps, chosen, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(real.output, chosen, atol=1e-4, rtol=1e-4)
     # u is recorded up to and including the exit, and nothing after it.
     known = ~real.uncertainty.isnan()
     assert torch.equal(known.sum(1), (real.exit_layer + 1).clamp(max=13))
@@ -82,7 +83,7 @@ def test_each_block_processes_exactly_the_samples_that_are_still_in() -> None:
         return lambda _, args: rows.__setitem__(i, rows[i] + len(args[0]))
 
     hooks = [block.register_forward_pre_hook(count(i)) for i, block in enumerate(blocks)]
-    p = predict_with_exits(MODEL, X, Threshold(TAU), 0, 700, NUMBERS)
+    p = predict(MODEL, X, Threshold(TAU), 0, 700, NUMBERS)
     for hook in hooks:
         hook.remove()
     assert rows == [int((p.exit_layer > i).sum()) for i in range(13)]
@@ -101,7 +102,7 @@ def test_recording_everything_changes_nothing() -> None:
 
 
 def test_deviation_is_the_rms_distance_from_the_full_network() -> None:
-    p = predict_all_layers(MODEL, X, Never(), 0, 700, NUMBERS, deviations=True)
+    p = predict(MODEL, X, Never(), 0, 700, NUMBERS, "full", deviations=True)
     eps_all, _ = MODEL.all_exits(X, torch.full((16,), 700))
     expected = (eps_all[:-1] - eps_all[-1]).square().mean((2, 3, 4)).sqrt().T
     torch.testing.assert_close(p.deviation, expected, atol=1e-5, rtol=1e-4)
@@ -149,32 +150,32 @@ def test_images_do_not_depend_on_the_batch_size_or_the_order_of_work() -> None:
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_a_higher_threshold_never_exits_later_on_the_same_trajectory(a: float, b: float) -> None:
     low, high = sorted((a, b))
-    later = predict_with_exits(MODEL, X, Threshold(low), 0, 300, NUMBERS).exit_layer
-    earlier = predict_with_exits(MODEL, X, Threshold(high), 0, 300, NUMBERS).exit_layer
+    later = predict(MODEL, X, Threshold(low), 0, 300, NUMBERS).exit_layer
+    earlier = predict(MODEL, X, Threshold(high), 0, 300, NUMBERS).exit_layer
     assert (earlier <= later).all()
 
 
 def test_never_is_the_plain_network() -> None:
-    p = predict_with_exits(MODEL, X, Never(), 0, 123, NUMBERS)
-    torch.testing.assert_close(p.eps, MODEL(X, torch.full((16,), 123)))
+    p = predict(MODEL, X, Never(), 0, 123, NUMBERS)
+    torch.testing.assert_close(p.output, MODEL(X, torch.full((16,), 123)))
     assert (p.exit_layer == 13).all()
     assert p.uncertainty.isnan().all()
 
 
 @pytest.mark.parametrize("layer", [0, 1, 6, 7, 12, 13])
 def test_fixed_leaves_at_its_layer(layer: int) -> None:
-    p = predict_with_exits(MODEL, X, Fixed(layer), 0, 123, NUMBERS)
+    p = predict(MODEL, X, Fixed(layer), 0, 123, NUMBERS)
     eps_all, _ = MODEL.all_exits(X, torch.full((16,), 123))
-    torch.testing.assert_close(p.eps, eps_all[layer], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(p.output, eps_all[layer], atol=1e-4, rtol=1e-4)
     assert (p.exit_layer == layer).all()
 
 
 def test_replayed_exits_are_followed_sample_by_sample() -> None:
     layers = torch.randint(0, 14, (16, 3))
-    p = predict_with_exits(MODEL, X, Replay(layers), 2, 123, NUMBERS)
+    p = predict(MODEL, X, Replay(layers), 2, 123, NUMBERS)
     assert torch.equal(p.exit_layer, layers[:, 2])
     eps_all, _ = MODEL.all_exits(X, torch.full((16,), 123))
-    torch.testing.assert_close(p.eps, eps_all[layers[:, 2], NUMBERS], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(p.output, eps_all[layers[:, 2], NUMBERS], atol=1e-4, rtol=1e-4)
 
 
 def test_the_threshold_is_rounded_to_float32_once() -> None:
@@ -182,10 +183,8 @@ def test_the_threshold_is_rounded_to_float32_once() -> None:
     assert Threshold(0.1).leaves(_visit(u)).all()
 
 
-def _visit(u: torch.Tensor):
-    from deediff.sampling.policies import Visit
-
-    return Visit(0, 0, 0, torch.zeros(1, dtype=torch.int64), u)
+def _visit(u: torch.Tensor) -> Visit:
+    return Visit(0, 13, 0, 0, np.zeros(1, dtype=np.int64), u)
 
 
 def test_a_consumer_that_stops_asking_stops_the_work() -> None:
@@ -233,66 +232,96 @@ def test_a_network_that_breaks_down_is_named() -> None:
         list(sample(broken, num_samples=2, first_sample=5, steps=3))
 
 
-def test_a_class_conditional_model_is_refused() -> None:
-    conditional = EarlyExitModel(UViT(replace(TINY, num_classes=3)))
-    with pytest.raises(UserError, match="class-conditional"):
-        sample(conditional)
+def test_a_stream_can_be_cancelled_and_tells_its_progress() -> None:
+    seen: list[Step] = []
+    for step in sample(MODEL, num_samples=5, steps=4, batch_size=2, cancelled=lambda: len(seen) == 6):
+        seen.append(step)
+    assert [(s.done, s.total) for s in seen] == [(k, 12) for k in range(1, 7)]
 
 
-def test_bench_compares_every_variant_with_the_full_network() -> None:
-    """Ratios and costs, not times: a machine may be as slow as it likes."""
-    result = bench_sampler(MODEL, torch.device("cpu"), batch_sizes=(3,), steps=2, repeats=1)
-    rows = {row["variant"]: row for row in result["rows"]}
-    assert rows["full"]["speed_up"] == 1
-    exits = independent_exits(3, 2, 13, 0.5)
-    counts = torch.bincount(exits.flatten(), minlength=14).numpy()
-    row = rows["real, independent 0.5"]
-    assert row["gflops"] == pytest.approx(model_cost(MODEL).mean_gflops(counts, with_uem=True))
-    assert row["efficiency"] == pytest.approx(row["speed_up"] * row["gflops"] / model_cost(MODEL).full)
-    assert rows["simulated"]["efficiency"] is None
+CONDITIONAL = make_model(config=replace(TINY, num_classes=4))
+CLASSES = {"classes": [2, 0], "num_samples": 6, "policy": "threshold:0.5", "steps": 4, "seed": 2}
 
 
-def test_bench_profiles_have_the_layer_ratio_they_say() -> None:
-    for ratio in (0.5, 0.7):
-        assert independent_exits(500, 50, 13, ratio).float().mean() / 13 == pytest.approx(ratio, abs=0.01)
-    layers = bimodal_exits(500, 50, 13)
-    assert set(layers.unique().tolist()) == {1, 2, 13}
-    assert layers[:, 0].max() <= 2
-    assert layers[:, -1].min() == 13
+def conditional_steps(**kwargs: object) -> list[Step]:
+    return list(sample(CONDITIONAL, **{**CLASSES, **kwargs}))  # type: ignore[arg-type]
 
 
-def write_schedule(folder: Path, **content: object) -> str:
-    (folder / "schedule.json").write_text(json.dumps(content))
-    return f"schedule:{folder / 'schedule.json'}"
+def test_the_class_of_a_sample_depends_on_its_number_only() -> None:
+    together, alone = conditional_steps(batch_size=6), conditional_steps(batch_size=1)
+    for k in range(6):
+        torch.testing.assert_close(together[-1].x[k], alone[4 * k + 3].x[0], atol=1e-3, rtol=1e-3)
+    a, b = (conditional_steps(policy="never", classes=classes)[-1].x for classes in ([2, 0], [2, 1]))
+    same = torch.isclose(a, b, atol=1e-3).flatten(1).all(1)
+    assert same.tolist() == [True, False] * 3
 
 
-def test_a_schedule_of_exit_layers_holds_per_range_of_timesteps(tmp_path: Path) -> None:
-    """ASE's notation: one depth per hundred timesteps, from t = 0 upward."""
-    layers = [13, 13, 11, 11, 9, 9, 7, 7, 5, 0]
-    steps = all_steps(num_samples=2, policy=write_schedule(tmp_path, exit_layer=layers), steps=100)
-    assert [int(s.exit_layer[0]) for s in steps] == [layers[s.timestep // 100] for s in steps]
-    assert all(s.uncertainty.isnan().all() for s in steps)
+@pytest.mark.parametrize("record", ["exit", "full"])
+def test_guidance_combines_both_halves_and_they_leave_together(record: str) -> None:
+    """ε = ε(∅) + w (ε(y) − ε(∅)), and a pair leaves once both are certain."""
+    x, labels = sample_noise(3, range(8), 0, CONDITIONAL.image_shape), torch.tensor([2, 0] * 4)
+    t = torch.full((8,), 700)
+    eps_y, u_y = CONDITIONAL.all_exits(x, t, labels)
+    eps_0, u_0 = CONDITIONAL.all_exits(x, t, torch.full((8,), 3))
+    u = torch.maximum(u_y, u_0)
+    tau = float(u.amin(0).median()) + 0.01
+    condition = Condition(labels, guidance=2.5, null_label=3)
+    p = predict(CONDITIONAL, x, Threshold(tau), 0, 700, np.arange(8), record, condition=condition)  # type: ignore[arg-type]
+    expected = exits_by_definition(u, tau)
+    assert len(expected.unique()) > 2
+    assert torch.equal(p.exit_layer, expected)
+    combined = eps_0 + 2.5 * (eps_y - eps_0)
+    torch.testing.assert_close(p.output, combined[expected, torch.arange(8)], atol=1e-3, rtol=1e-3)
+    known = ~p.uncertainty.isnan()
+    torch.testing.assert_close(p.uncertainty[known], u.T[known], atol=1e-5, rtol=1e-4)
+    assert known.all() == (record == "full")
 
 
-def test_a_schedule_of_equal_thresholds_is_a_threshold(tmp_path: Path) -> None:
-    expected = all_steps(num_samples=5, policy=f"threshold:{TAU}", steps=4)
-    for content in ({"threshold": [TAU] * 5}, {"layer_threshold": [TAU] * 13}):
-        policy = write_schedule(tmp_path, **content)
-        for a, b in zip(all_steps(num_samples=5, policy=policy, steps=4), expected, strict=True):
-            assert torch.equal(a.exit_layer, b.exit_layer)
+def test_a_guidance_of_one_is_no_guidance_and_costs_twice() -> None:
+    plain = conditional_steps(policy="never")[-1].x
+    torch.testing.assert_close(conditional_steps(policy="never", guidance=1.0)[-1].x, plain, atol=1e-3, rtol=1e-3)
+    timesteps = [999, 499]
+    cost, guided = (sampling_cost(CONDITIONAL, Never(), timesteps, guidance) for guidance in (None, 1.0))
+    assert guided.full == pytest.approx(2 * cost.full)
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"),
+    ("model", "kwargs", "sentence"),
     [
-        ({"exit_layer": [14] * 10}, "holds exit layer 14, but this model has only 13 blocks"),
-        ({"exit_layer": [13] * 7}, "has 7 values, which does not divide 1000 timesteps evenly"),
-        ({"exit_layer": [1.5]}, "holds 1.5, expected layers 0, 1"),
-        ({"threshold": [2]}, r"holds 2, expected numbers in \[0, 1\]"),
-        ({"layer_threshold": [0.1] * 12}, "holds 12 thresholds, expected one per layer: 13"),
-        ({"layers": [1]}, "give exactly one"),
+        (CONDITIONAL, {"classes": [4]}, r"the classes are \[4\], expected some of 0 … 3"),
+        (CONDITIONAL, {"guidance": -1.0}, "the guidance scale is -1.0"),
+        (MODEL, {"classes": [0]}, "this model is unconditional"),
+        (MODEL, {"guidance": 2.0}, "this model is unconditional"),
     ],
 )
-def test_a_bad_schedule_is_refused(tmp_path: Path, content: dict[str, object], sentence: str) -> None:
+def test_classes_that_do_not_fit_the_model_are_refused(
+    model: EarlyExitModel, kwargs: dict[str, object], sentence: str
+) -> None:
     with pytest.raises(UserError, match=sentence):
-        sample(MODEL, policy=write_schedule(tmp_path, **content))
+        sample(model, **kwargs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["x0", "v"])
+def test_a_network_may_predict_x0_or_v_instead(kind: str) -> None:
+    """The same knowledge in another parametrisation gives the same images: here, that x_0 is 0.3 everywhere."""
+    schedule = Schedule()
+
+    def knowing(kind: str) -> EarlyExitModel:
+        model = make_model()
+        model.prediction = kind
+
+        def embed(x: torch.Tensor, t: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
+            return torch.stack([x, t[:, None, None, None].float().expand_as(x)], dim=1)
+
+        def decode(state: torch.Tensor) -> torch.Tensor:
+            x, a = state[:, 0], schedule.alphas_bar[int(state[0, 1, 0, 0, 0])].float()
+            return training_target(kind, torch.full_like(x, 0.3), (x - a.sqrt() * 0.3) / (1 - a).sqrt(), a)
+
+        net: Any = model.backbone
+        net.embed, net.block, net.decode = embed, lambda i, state, skip=None: state, decode
+        return model
+
+    images = [[s.x for s in sample(knowing(k), num_samples=3, solver="ddpm", steps=20)] for k in ("epsilon", kind)]
+    for a, b in zip(*images, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(images[1][-1], torch.full_like(images[1][-1], 0.3), atol=1e-3, rtol=1e-3)

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -23,6 +25,7 @@ import deediff
 from deediff.analysis.compare import comparison_table
 from deediff.analysis.cost import Cost
 from deediff.analysis.trends import mean_exit_layer, threshold_table, timestep_share
+from deediff.cli import main
 from deediff.datasets import to_uint8
 from deediff.errors import UserError
 from deediff.sampling import make_policy
@@ -30,7 +33,7 @@ from deediff.traces import schema
 from deediff.traces.schema import THRESHOLDS
 from deediff.traces.summary import Summary
 from deediff.traces.writer import finish, sample_to_trace
-from tests.conftest import REPO, make_run
+from tests.conftest import REPO, TINY, make_model, make_run
 
 TAU = 0.4
 
@@ -42,7 +45,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def record(run: Path, name: str, **kwargs: object) -> deediff.Trace:
     options: dict[str, object] = {"num_samples": 10, "steps": 5, "batch_size": 4, "policy": f"threshold:{TAU}"}
-    return deediff.read_trace(sample_to_trace(run, run / "traces" / name, **{**options, **kwargs}))  # type: ignore[arg-type]
+    folder = name if "://" in name else run / "traces" / name
+    return deediff.read_trace(sample_to_trace(run, folder, **{**options, **kwargs}))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -167,8 +171,8 @@ def test_resume_equals_uninterrupted(run_folder: Path, solver: str) -> None:
     class Killed(Exception):
         pass
 
-    def kill(step: deediff.Step, done: int, total: int) -> None:
-        if done == 8:  # in the middle of the second part
+    def kill(step: deediff.Step) -> None:
+        if step.done == 8:  # in the middle of the second part
             raise Killed
 
     with pytest.raises(Killed):
@@ -178,19 +182,20 @@ def test_resume_equals_uninterrupted(run_folder: Path, solver: str) -> None:
     assert "not complete" in halfway.problems[0]
     assert halfway.exit_layers().shape == (4, 5)  # what was complete stays readable
     resumed_steps = []
-    resumed = record(
-        run_folder, f"killed-{solver}", solver=solver, on_step=lambda s, done, total: resumed_steps.append(s)
-    )
+    resumed = record(run_folder, f"killed-{solver}", solver=solver, on_step=lambda s: resumed_steps.append(s))
     assert {s.samples for s in resumed_steps} == {range(4, 8), range(8, 10)}  # only unfinished parts
     assert comparable(resumed) == comparable(whole)
 
 
-def test_processes_share_the_parts_without_talking(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("shared_folder", ["shared", "memory://bucket/shared"])
+def test_processes_share_the_parts_without_talking(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, shared_folder: str
+) -> None:
     alone = record(run_folder, "alone")
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank in ("1", "0"):
         monkeypatch.setenv("RANK", rank)
-        shared = record(run_folder, "shared")
+        shared = record(run_folder, shared_folder)
     assert comparable(shared) == comparable(alone)
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(UserError, match="4 processes for 3 parts"):
@@ -307,6 +312,86 @@ def test_comparison_holds_traces_against_the_full_network(run_folder: Path, exit
     assert pd.isna(comparison_table([exits])["speed_up"][0])
 
 
+def test_a_trace_at_a_url_is_the_local_one(run_folder: Path, exits: deediff.Trace) -> None:
+    there = record(run_folder, "memory://bucket/whole")
+    assert not (REPO / "memory:").exists()
+    assert there.meta["complete"] is True
+    assert there.problems == []
+    assert comparable(there) == comparable(exits)
+    np.testing.assert_array_equal(there.exit_layers(), exits.exit_layers())
+    np.testing.assert_array_equal(there.uncertainty(1), exits.uncertainty(1))
+    np.testing.assert_array_equal(there.mean_exit_layers(), exits.mean_exit_layers())
+    np.testing.assert_array_equal(there.what_if(0.5).exits, exits.what_if(0.5).exits)
+    pd.testing.assert_frame_equal(there.to_pandas(slice(3, 9)), exits.to_pandas(slice(3, 9)))
+    pd.testing.assert_frame_equal(there.samples(range(3, 9)), exits.samples(range(3, 9)))
+    assert there.images(range(10)) == exits.images(range(10))
+
+
+def test_a_trace_at_a_url_is_resumed(run_folder: Path) -> None:
+    whole = record(run_folder, "memory://bucket/resumed")
+    before = comparable(whole)
+    (whole.path / "part-00001.parquet").unlink()
+    assert deediff.read_trace("memory://bucket/resumed").parts == [0, 2]
+    redone = []
+    resumed = record(run_folder, "memory://bucket/resumed", on_step=lambda step, *_: redone.append(step.samples))
+    assert set(redone) == {range(4, 8)}
+    assert comparable(resumed) == before
+
+
+def test_a_full_bucket_loses_nothing_that_was_complete(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, real = record(run_folder, "memory://bucket/roomy"), MemoryFileSystem._open
+
+    class OverQuota(Exception):  # drivers have errors of their own
+        pass
+
+    def full_bucket(self: MemoryFileSystem, path: str, mode: str = "rb", **kwargs: object) -> object:
+        if "w" in mode and path.endswith("part-00001.parquet"):
+            raise OverQuota("no room left")
+        return real(self, path, mode, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFileSystem, "_open", full_bucket)
+        with pytest.raises(UserError, match=r"no room left\): the parts before 1 are complete"):
+            record(run_folder, "memory://bucket/crowded")
+    assert deediff.read_trace("memory://bucket/crowded").parts == [0]
+    assert comparable(record(run_folder, "memory://bucket/crowded")) == comparable(whole)
+
+
+def test_commands_take_urls(run_folder: Path, full: deediff.Trace, capsys: pytest.CaptureFixture[str]) -> None:
+    out = "memory://bucket/commanded"
+    options = ["--policy", f"threshold:{TAU}", "--steps", "5", "--num-samples", "10", "--batch-size", "4", "--json"]
+    assert main(["sample", str(run_folder), "--out", out, *options]) == 0
+    sampled = json.loads(capsys.readouterr().out)
+    assert (sampled["trace"], sampled["complete"]) == (out, True)
+    assert main(["trends", out, "--thresholds", str(TAU), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["thresholds"][0]["layer_ratio"] == pytest.approx(sampled["layer_ratio"])
+    assert main(["compare", out, str(full.path), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["traces"]
+    assert [row["trace"] for row in rows] == ["commanded", "full"]
+    assert rows[0]["image_change"] > 0
+
+
+@pytest.mark.parametrize("command", ["sample", "trends", "compare"])
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("nosuch://bucket/x", "cannot be reached (Unsupported filesystem: 'nosuch')"),
+        ("s3://bucket/x", "needs a driver that is not installed (Install s3fs"),
+        ("ftp://127.0.0.1:1/x", "cannot be reached (Connection refused)"),
+    ],
+)
+def test_a_url_that_cannot_be_opened_is_a_sentence(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    command: str, url: str, sentence: str,
+) -> None:  # fmt: skip
+    monkeypatch.setitem(sys.modules, "s3fs", None)  # as if it were not installed
+    assert main([command, *([str(run_folder), "--out"] if command == "sample" else []), url]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {url}")
+    assert sentence in message
+    assert message.count("\n") == 1
+
+
 def command_line(run: Path, name: str, *more: str) -> list[str]:
     out = ["--out", str(run / "traces" / name)]
     options = ["--policy", f"threshold:{TAU}", "--solver", "ddpm", "--num-samples", "24", "--batch-size", "4", *more]
@@ -377,3 +462,22 @@ def test_a_killed_process_is_resumed_to_the_same_trace(run_folder: Path) -> None
     assert 1 <= len(deediff.read_trace(folder).parts) < 6
     subprocess.run([sys.executable, *killed], check=True, cwd=REPO, env=environment)
     assert comparable(deediff.read_trace(folder)) == comparable(deediff.read_trace(run_folder / "traces" / "unharmed"))
+
+
+PEAK_MEMORY = """
+import resource, sys
+from deediff.traces.writer import sample_to_trace
+sample_to_trace(sys.argv[1], sys.argv[2], int(sys.argv[3]), policy="threshold:0.5", steps=4, batch_size=64)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_samples(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", make_model(config=replace(TINY, embed_dim=16, img_size=8)))
+
+    def peak(samples: int) -> int:
+        command = [sys.executable, "-c", PEAK_MEMORY, str(run), str(tmp_path / str(samples)), str(samples)]
+        return int(subprocess.run(command, check=True, cwd=REPO, capture_output=True, text=True).stdout)
+
+    assert peak(8192) < 1.1 * peak(256)

@@ -33,6 +33,7 @@ from deediff.checkpoints import (
 from deediff.datasets import Images, load_images, to_model_range
 from deediff.devices import autocast, choose_device, versions
 from deediff.diffusion.losses import LossTerms, early_exit_loss, simple_loss
+from deediff.diffusion.prediction import training_target
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.importing import load_pickled
@@ -68,8 +69,8 @@ class BackboneObjective(nn.Module):
         super().__init__()
         self.backbone = model.backbone
 
-    def forward(self, x: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        loss = simple_loss(self.backbone(x, t).float(), noise)
+    def forward(self, x: Tensor, t: Tensor, target: Tensor) -> dict[str, Tensor]:
+        loss = simple_loss(self.backbone(x, t).float(), target)
         return {"total": loss, "simple": loss}
 
 
@@ -81,14 +82,14 @@ class ExitsObjective(nn.Module):
         self.model, self.config = model, config
         model.backbone.requires_grad_(False)
 
-    def forward(self, x: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Tensor, t: Tensor, target: Tensor) -> dict[str, Tensor]:
         model = self.model
         with torch.no_grad():
             states = list(model.backbone.states(x, t))
         predictions = torch.stack([model.read_out(i, state).float() for i, state in enumerate(states)])
         u = torch.stack([model.uncertainty(i, state, t) for i, state in enumerate(states[:-1])])
         terms: LossTerms = early_exit_loss(
-            predictions, u, noise, self.config.lambda_u, self.config.beta_ual, self.config.layer_weight
+            predictions, u, target, self.config.lambda_u, self.config.beta_ual, self.config.layer_weight
         )
         return vars(terms)
 
@@ -180,12 +181,16 @@ class Training:
             if model.backbone.config() != wanted:
                 differs = [k for k, v in wanted.items() if model.backbone.config().get(k) != v]
                 raise UserError(f"--init {self.config.init} has another model (different: {', '.join(differs)})")
+            if model.prediction != self.config.prediction:
+                raise UserError(
+                    f"--init {self.config.init} predicts {model.prediction}: give --prediction {model.prediction}"
+                )
             model.train().requires_grad_(True)
-            return EarlyExitModel(model.backbone).to(self.device), int(info["images_seen"])
+            return EarlyExitModel(model.backbone, prediction=model.prediction).to(self.device), int(info["images_seen"])
         net = UViT(self.config.model)
         if self.config.start == "identity":
             identity_start_(net)
-        return EarlyExitModel(net).to(self.device), 0
+        return EarlyExitModel(net, prediction=self.config.prediction).to(self.device), 0
 
     def _settings(self) -> dict[str, Any]:
         """The configuration as JSON, without what belongs to this machine."""
@@ -269,11 +274,13 @@ class Training:
         for _ in self._progress(name, first, last):
             images, t, noise = batch_at(self.config, stage, self.data, self.schedule, self.step, self.procs)
             t, noise = t.to(self.device), noise.to(self.device)
-            x = self.schedule.add_noise(to_model_range(images.to(self.device)), t, noise)
+            x0 = to_model_range(images.to(self.device))
+            x = self.schedule.add_noise(x0, t, noise)
+            target = training_target(self.config.prediction, x0, noise, self.schedule.alpha_bar_at(t))
             lr = learning_rate(stage, self.step - first)
             optimizer.set_lr(lr)
             with bf16:
-                terms = parallel(x, t, noise)
+                terms = parallel(x, t, target)
             optimizer.zero_grad()
             terms["total"].backward()
             if stage.clip_grad:

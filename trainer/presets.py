@@ -60,6 +60,8 @@ class TrainConfig:
     """A run folder or checkpoint to start from (weights only; the optimiser starts fresh)."""
     start: Literal["official", "identity"] = "official"
     """Initial weights without --init: as published, or already answering ε ≈ x_t (saves the slow first phase)."""
+    prediction: Literal["epsilon", "x0", "v"] = "epsilon"
+    """What the network predicts: the noise, the clean image, or the velocity (Salimans & Ho 2022)."""
     flip: bool = True
     """Random horizontal flips."""
     ema: float = 0.9999
@@ -84,6 +86,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if min(self.save_every, self.log_every) < 1 or self.sample_every < 0:
             raise ValueError("save_every and log_every must be 1 or more, sample_every 0 or more")
+        if self.start == "identity" and self.prediction != "epsilon":
+            raise ValueError("--start identity answers ε ≈ x_t, so it needs --prediction epsilon")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}, expected a decay in [0, 1)")
 

@@ -13,6 +13,7 @@ import findings
 import frame
 import gallery
 from deediff.diffusion.solvers import SOLVERS
+from deediff.sampling.registry import BOUNDS, POLICIES
 from deediff.traces.writer import encode_png
 from jobs import Job, Settings, Side, View
 from panels import PLOT_CONFIG, guarded, heading
@@ -30,8 +31,9 @@ def controls(selection: Selection) -> Settings:
     assert selection.checkpoint is not None
     model, schedule = data.open_model(selection.checkpoint)
     kind = st.selectbox(
-        "Policy", ["threshold", "fixed", "never"], key="live policy", persist_state="session",
-        help="threshold: exit when u ≤ τ. fixed: always leave after the same block. never: the full network.",
+        "Policy", ["threshold", "fixed", "never", "other"], key="live policy", persist_state="session",
+        help="threshold: exit when u ≤ τ. fixed: always leave after the same block. never: the full network. "
+        "other: any policy, written as on the command line.",
     )  # fmt: skip
     policy = kind
     if kind == "threshold":
@@ -47,6 +49,12 @@ def controls(selection: Selection) -> Settings:
         last = model.num_blocks
         layer = st.slider("Exit layer", 0, last, last // 2, key="live layer", persist_state="session")
         policy = f"fixed:{layer}"
+    elif kind == "other":
+        known = "\n".join(f"- `{entry.usage}`: {entry.help}" for entry in POLICIES.values())
+        policy = st.text_input(
+            "Policy, as on the command line", "schedule:ase", key="live spec", persist_state="session",
+            help=f"{known}\n\n{BOUNDS}",
+        )  # fmt: skip
     left, right = st.columns(2)
     solver = left.selectbox("Solver", list(SOLVERS), format_func=str.upper, key="live solver", persist_state="session")
     steps = right.number_input("Steps", 1, schedule.num_timesteps, 20, key="live steps", persist_state="session")

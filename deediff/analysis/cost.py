@@ -12,9 +12,9 @@ import logging
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from deediff.models import EarlyExitModel
+
+if TYPE_CHECKING:
+    from deediff.sampling.policies import ExitPolicy
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Cost:
     uems: list[float]  # N; empty without UEMs
     heads: list[float]  # N; empty without heads
     decode: float
+    shallow: float = 0.0  # another network that takes the first steps (DuoDiff), in full
+    shallow_steps: int = 0  # how many steps it takes
 
     @property
     def full(self) -> float:
@@ -52,10 +57,24 @@ class Cost:
         return self.embed + blocks + np.append(asked, asked[-1]) + np.asarray(heads)
 
     def mean_gflops(self, exits: NDArray[np.int64], with_uem: bool) -> float:
-        """Mean over samples and steps, from exit counts (…, N+1)."""
-        counts = exits.reshape(-1, len(self.blocks) + 1).sum(axis=0)
+        """Mean over samples and steps, from exit counts (S, N+1), or (N+1,) where no other network takes steps."""
+        by_step = exits.reshape(-1, len(self.blocks) + 1)
+        counts = by_step[self.shallow_steps :].sum(axis=0)
         used = counts > 0
-        return float((counts[used] * self.at_exit(with_uem)[used]).sum() / counts.sum())
+        total = (counts[used] * self.at_exit(with_uem)[used]).sum()
+        return float((total + self.shallow * by_step[: self.shallow_steps].sum()) / by_step.sum())
+
+    def times(self, evaluations: int) -> Cost:
+        """Of several evaluations of the network per step, as under guidance."""
+        return Cost(
+            self.embed * evaluations,
+            [value * evaluations for value in self.blocks],
+            [value * evaluations for value in self.uems],
+            [value * evaluations for value in self.heads],
+            self.decode * evaluations,
+            self.shallow * evaluations,
+            self.shallow_steps,
+        )
 
     def layer_ratio(self, exits: NDArray[np.int64]) -> float:
         """mean(exit layer) / N, from exit counts (…, N+1)."""
@@ -102,9 +121,18 @@ def _gflops(owner: nn.Module, method: str, arguments: Sequence[Any], tensors: tu
         return 2 * counter.total() / 1e9
 
 
+def sampling_cost(model: EarlyExitModel, policy: ExitPolicy, timesteps: list[int], guidance: float | None) -> Cost:
+    """Of one image and one step of this sampling job, guidance and a shallow network for the first steps included."""
+    cost = model_cost(model)
+    others = [other for t in timesteps if (other := policy.network(t)) is not None]
+    if others:
+        cost = replace(cost, shallow=model_cost(others[0]).full, shallow_steps=len(others))
+    return cost if guidance is None else cost.times(2)
+
+
 def model_cost(model: EarlyExitModel) -> Cost:
     """Count every component of a model, for one image and one step."""
-    key = json.dumps([model.backbone.config(), model.uem.config() if model.uem is not None else None])
+    key = json.dumps([model.backbone.config(), model.uem.config() if model.uem is not None else None, model.head_kind])
     return _model_cost(key)
 
 
@@ -112,10 +140,10 @@ def model_cost(model: EarlyExitModel) -> Cost:
 def _model_cost(key: str) -> Cost:
     from deediff.models import build_backbone
 
-    backbone_config, uem_config = json.loads(key)
+    backbone_config, uem_config, heads = json.loads(key)
     model = EarlyExitModel(build_backbone(backbone_config))
     if uem_config is not None:
-        model.add_exits(uem_config)
+        model.add_exits(uem_config, heads or "each")
     backbone = model.backbone
     x, t = torch.zeros(1, *model.image_shape), torch.zeros(1, dtype=torch.int64)
     y = (torch.zeros(1, dtype=torch.int64),) if backbone.num_classes else ()
@@ -129,7 +157,7 @@ def _model_cost(key: str) -> Cost:
     uems, heads = [], []
     if model.uem is not None and model.heads is not None:
         for i in range(model.num_blocks):
-            uems.append(_gflops(model.uem, "forward", [i], (states[i], t)))
+            uems.append(_gflops(model.uem, "forward", [i], (states[i], t)) if i in model.uem.layers else 0.0)
             heads.append(_gflops(model, "read_out", [i], (states[i],)))
     return Cost(
         embed=_gflops(backbone, "embed", [], (x, t, *y)),

@@ -32,7 +32,11 @@ class Schedule:
         """(T,) float64: ᾱ_t = Π_{s≤t} (1 − β_s)."""
         return torch.cumprod(1 - self.betas, dim=0)
 
+    def alpha_bar_at(self, t: Tensor) -> Tensor:
+        """ᾱ_t for images: (B,) → (B,1,1,1) float32."""
+        return self.alphas_bar.to(device=t.device, dtype=torch.float32)[t][:, None, None, None]
+
     def add_noise(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Eq. 1 in closed form: x_t = √ᾱ_t x_0 + √(1−ᾱ_t) ε. (B,C,H,W), (B,), (B,C,H,W) → (B,C,H,W)."""
-        a = self.alphas_bar.to(device=x0.device, dtype=torch.float32)[t][:, None, None, None]
+        a = self.alpha_bar_at(t)
         return a.sqrt() * x0 + (1 - a).sqrt() * noise

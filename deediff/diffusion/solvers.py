@@ -40,6 +40,7 @@ class Solver(ABC):
     stochastic: bool  # whether `step` reads `noise`
 
     def __init__(self, schedule: Schedule, steps: int, spacing: str = "trailing"):
+        self.schedule = schedule
         self.timesteps = spaced_timesteps(schedule.num_timesteps, steps, spacing)
         alphas_bar = schedule.alphas_bar.tolist()
         self._alpha_bar = [alphas_bar[t] for t in self.timesteps] + [1.0]  # after the last step: x_0
@@ -58,6 +59,10 @@ class Solver(ABC):
         """x̂_0 = (x_t − √(1−ᾱ_t) ε)/√ᾱ_t. (B,C,H,W) twice → (B,C,H,W)."""
         a = self._alpha_bar[s]
         return (x - (1 - a) ** 0.5 * eps) / a**0.5
+
+    def alpha_bar(self, s: int) -> float:
+        """ᾱ of the timestep of step `s`."""
+        return self._alpha_bar[s]
 
     def needs_noise(self, s: int) -> bool:
         """Whether step `s` adds noise (the last one never does)."""

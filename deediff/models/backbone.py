@@ -24,6 +24,8 @@ class Backbone(nn.Module, ABC):
     in_chans: int  # image channels C
     img_size: int  # image height and width in pixels
     num_classes: int  # 0: unconditional
+    extras: int  # leading tokens of a state that are not part of the image
+    patch_dim: int  # values of the image that one image token stands for
 
     @abstractmethod
     def embed(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
@@ -40,6 +42,10 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def decode(self, state: Tensor) -> Tensor:
         """The output state of the last block → (B,C,H,W) noise prediction."""
+
+    @abstractmethod
+    def patchify(self, image: Tensor) -> Tensor:
+        """(B,C,H,W) → (B, image tokens, patch_dim): the values that each image token stands for."""
 
     @abstractmethod
     def make_head(self) -> nn.Module:

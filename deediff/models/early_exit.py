@@ -7,8 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deediff.diffusion.prediction import check_prediction
 from deediff.models.backbone import Backbone
-from deediff.models.uncertainty import UEM, build_uem
+from deediff.models.uncertainty import UEM, Watched, build_uem
+
+HEADS = ("each", "shared", "decoder")  # one per exit, one for all, or the network's own last layers (AdaDiff)
 
 
 class EarlyExitModel(nn.Module):
@@ -17,9 +20,16 @@ class EarlyExitModel(nn.Module):
     UEM i and head i read the *input* of block i (before its long skip is joined), i = 0 … N−1.
     """
 
-    def __init__(self, backbone: Backbone, uem: UEM | None = None, heads: nn.ModuleList | None = None):
+    def __init__(
+        self,
+        backbone: Backbone,
+        uem: UEM | None = None,
+        heads: nn.ModuleList | None = None,
+        prediction: str = "epsilon",  # what backbone and heads answer: "epsilon", "x0" or "v"
+    ):
         super().__init__()
-        self.backbone, self.uem, self.heads = backbone, uem, heads
+        self.backbone, self.uem, self.heads = backbone, uem, heads  # heads: one each, one for all, or none: `decode`
+        self.prediction = check_prediction(prediction)
 
     @property
     def num_blocks(self) -> int:
@@ -31,11 +41,27 @@ class EarlyExitModel(nn.Module):
         """(C, H, W)."""
         return (self.backbone.in_chans, self.backbone.img_size, self.backbone.img_size)
 
-    def add_exits(self, uem: dict[str, Any]) -> EarlyExitModel:
-        """Attach fresh UEMs and output heads, in place."""
-        device = next(self.backbone.parameters()).device
-        self.uem = build_uem(uem, self.num_blocks, self.backbone.dim).to(device)
-        self.heads = nn.ModuleList(self.backbone.make_head() for _ in range(self.num_blocks))
+    @property
+    def head_kind(self) -> str | None:
+        """How the exits read out: one of HEADS, None without exits."""
+        if self.heads is None:
+            return None
+        return {0: "decoder", 1: "shared"}.get(len(self.heads), "each")
+
+    def has_exit(self, layer: int) -> bool:
+        """Whether a sample can leave at this layer: it has a trained head, or is N."""
+        trained = range(self.num_blocks) if self.uem is None else self.uem.layers
+        return layer == self.num_blocks or (self.heads is not None and layer in trained)
+
+    def add_exits(self, uem: dict[str, Any], heads: str = "each", num_timesteps: int = 1000) -> EarlyExitModel:
+        """Attach fresh UEMs and output heads (one of HEADS), in place. Raises ValueError for unknown ones."""
+        if heads not in HEADS:
+            raise ValueError(f"the heads are {heads!r}, expected one of: {', '.join(HEADS)}")
+        net = self.backbone
+        watched = Watched(self.num_blocks, net.dim, net.extras, net.patch_dim, num_timesteps)
+        self.uem = build_uem(uem, watched).to(next(net.parameters()).device)
+        count = {"each": self.num_blocks, "shared": 1, "decoder": 0}[heads]
+        self.heads = nn.ModuleList(net.make_head() for _ in range(count))
         return self
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
@@ -51,7 +77,9 @@ class EarlyExitModel(nn.Module):
             return self.backbone.decode(state)
         if self.heads is None:
             raise ValueError("this model has no output heads: train them first (stage 'exits' of the trainer)")
-        return self.heads[layer](state)
+        if not len(self.heads):
+            return self.backbone.decode(state)
+        return self.heads[layer if len(self.heads) > 1 else 0](state)
 
     def uncertainty(self, layer: int, state: Tensor, t: Tensor) -> Tensor:
         """u of exit `layer` (0 … N−1) from the state it reads: (B, …), (B,) → (B,).
@@ -61,17 +89,21 @@ class EarlyExitModel(nn.Module):
         """
         if self.uem is None:
             raise ValueError("this model has no UEMs: train them first (stage 'exits' of the trainer)")
+        if not torch.is_autocast_enabled(state.device.type):  # entering the context costs more than the UEM itself
+            return self.uem(layer, state, t)
         with torch.autocast(state.device.type, enabled=False):
             return self.uem(layer, state.float(), t)
 
     def all_exits(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(B,C,H,W), (B,) → predictions (N+1,B,C,H,W), the last one the backbone's own, and u (N,B).
 
+        u is NaN at layers without a UEM.
         Raises ValueError when the model has no UEMs.
         """
         predictions, u = [], []
         for i, state in enumerate(self.backbone.states(x, t, y)):
             predictions.append(self.read_out(i, state))
             if i < self.num_blocks:
-                u.append(self.uncertainty(i, state, t))
+                known = self.uem is None or i in self.uem.layers
+                u.append(self.uncertainty(i, state, t) if known else torch.full((len(x),), torch.nan, device=x.device))
         return torch.stack(predictions), torch.stack(u)

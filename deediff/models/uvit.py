@@ -12,6 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from deediff.models.backbone import Backbone
+from deediff.models.embedding import timestep_embedding
 
 
 @dataclass(frozen=True)
@@ -58,18 +59,17 @@ class UViTConfig:
 
 PRESETS: dict[str, UViTConfig] = {
     "uvit_small": UViTConfig(),  # 44 255 328 parameters, as published for CIFAR-10
+    "uvit_small_64": UViTConfig(img_size=64, patch_size=4),  # CelebA 64×64
+    "uvit_mid_64": UViTConfig(64, 4, embed_dim=768, depth=16, num_heads=12, num_classes=1000),  # ImageNet 64×64
+    "uvit_large_64": UViTConfig(64, 4, embed_dim=1024, depth=20, num_heads=16, num_classes=1000),
+    "uvit_large": UViTConfig(
+        in_chans=4, embed_dim=1024, depth=20, num_heads=16, num_classes=1001
+    ),  # latents, ImageNet 256
+    "uvit_huge": UViTConfig(in_chans=4, embed_dim=1152, depth=28, num_heads=16, num_classes=1001, conv=False),
+    "uvit_shallow": UViTConfig(depth=2),  # DuoDiff's three blocks
     "uvit_mini": UViTConfig(embed_dim=256, num_heads=4),
     "uvit_tiny": UViTConfig(embed_dim=128, num_heads=4, patch_size=4),
 }
-
-
-def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
-    """(B,) timesteps → (B, dim) sinusoids, cosines first, as in the official code."""
-    half = dim // 2
-    freqs = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
-    angles = t.float()[:, None] * freqs
-    emb = torch.cat([angles.cos(), angles.sin()], dim=-1)
-    return F.pad(emb, (0, dim % 2))
 
 
 class Attention(nn.Module):
@@ -80,9 +80,9 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, L, D) → (B, L, D)
-        q, k, v = rearrange(self.qkv(x), "b l (three h d) -> three b h l d", three=3, h=self.num_heads)
-        x = F.scaled_dot_product_attention(q, k, v)  # (B, heads, L, head_dim)
-        return self.proj(rearrange(x, "b h l d -> b l (h d)"))
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, L, head_dim)
+        x = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(x.transpose(1, 2).flatten(2))
 
 
 class Mlp(nn.Module):
@@ -164,7 +164,8 @@ class UViT(Backbone):
         c = self.cfg = config
         self.num_blocks, self.dim = c.depth + 1, c.embed_dim
         self.in_chans, self.img_size, self.num_classes = c.in_chans, c.img_size, c.num_classes
-        self.extras = 2 if c.num_classes else 1  # tokens that are not patches: class (if any), time
+        self.extras = 2 if c.num_classes else 1  # class (if any), time
+        self.patch_dim = c.patch_size**2 * c.in_chans
 
         def block(skip: bool) -> Block:
             return Block(c.embed_dim, c.num_heads, c.mlp_ratio, c.qkv_bias, skip)
@@ -215,6 +216,10 @@ class UViT(Backbone):
 
     def decode(self, state: Tensor) -> Tensor:
         return _decode(self, state, self.extras, self.cfg.patch_size)
+
+    def patchify(self, image: Tensor) -> Tensor:
+        p = self.cfg.patch_size
+        return rearrange(image, "b c (h p1) (w p2) -> b (h w) (p1 p2 c)", p1=p, p2=p)
 
     def make_head(self) -> OutputHead:
         """A head that starts as a copy of the network's own last layers."""

@@ -1,7 +1,8 @@
 """Sampling with real early exits."""
 
 from deediff.sampling.noise import sample_noise
-from deediff.sampling.policies import POLICIES, ExitPolicy, Fixed, Never, Replay, Threshold, make_policy
+from deediff.sampling.policies import ExitPolicy, Fixed, Never, Replay, Threshold
+from deediff.sampling.registry import POLICIES, make_policy
 from deediff.sampling.sampler import Step, sample
 
 __all__ = [

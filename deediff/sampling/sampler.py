@@ -6,34 +6,23 @@ consumer stops asking.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from deediff.devices import autocast
+from deediff.devices import autocast, keep_freed_memory
+from deediff.diffusion.prediction import epsilon_scale, to_epsilon
 from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import Solver, make_solver
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 from deediff.sampling.noise import sample_noise
-from deediff.sampling.policies import ExitPolicy, Visit, as_mask, make_policy
-
-Record = Literal["exit", "full"]
-
-CPU_MICRO_BATCH = 16  # images; the fastest per image on the CPUs measured, by about a tenth
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What one evaluation of the network gave, per sample."""
-
-    eps: Tensor  # (B,C,H,W) predicted noise
-    exit_layer: Tensor  # (B,) int64 on the CPU, 0 … N
-    uncertainty: Tensor  # (B,N) float32 on the CPU; NaN where no UEM was evaluated
-    deviation: Tensor | None  # (B,N) RMS(g_i − ε_full), when asked for
+from deediff.sampling.policies import ExitPolicy, Never
+from deediff.sampling.registry import make_policy
+from deediff.sampling.walk import Condition, Record, predict
 
 
 @dataclass(frozen=True)
@@ -48,128 +37,8 @@ class Step:
     exit_layer: Tensor  # (B,) int64
     uncertainty: Tensor  # (B,N) float32, NaN where not evaluated
     deviation: Tensor | None  # (B,N) float32
-
-
-def predict_with_exits(
-    model: EarlyExitModel,
-    x: Tensor,  # (B,C,H,W)
-    policy: ExitPolicy,
-    step: int,
-    timestep: int,
-    samples: Tensor,  # (B,) sample numbers
-) -> Prediction:
-    """Run each block on the samples that are still in the network, and on no others.
-
-    Compaction is immediate: block i processes exactly the samples whose exit layer is above i.
-    """
-    batch, blocks, device = len(x), model.num_blocks, x.device
-    eps = torch.empty_like(x)
-    exit_layer = torch.full((batch,), blocks)
-    uncertainty = torch.full((batch, blocks), torch.nan, device=device)
-    t = torch.full((batch,), timestep, device=device)
-    backbone = model.backbone
-    sources = {backbone.skip_source(i) for i in range(blocks)}
-    skips: dict[int, tuple[Tensor, Tensor]] = {}  # block → its output, and which samples it holds
-    alive = torch.arange(batch, device=device)  # rows of x still in the network
-    state = backbone.embed(x, t)
-    for i in range(blocks):
-        u = None
-        if policy.needs_uncertainty:
-            u = model.uncertainty(i, state, t[: len(alive)])
-            uncertainty[alive, i] = u
-        leaves = as_mask(policy.leaves(Visit(i, step, timestep, samples[alive], u)), len(alive), device)
-        if leaves.any():
-            go, stay = leaves.nonzero()[:, 0], (~leaves).nonzero()[:, 0]
-            gone = alive[go]
-            eps[gone] = model.read_out(i, state.index_select(0, go)).to(eps.dtype)
-            exit_layer[gone.cpu()] = i
-            alive, state = alive[stay], state.index_select(0, stay)
-            if not len(alive):
-                break
-        source = backbone.skip_source(i)
-        skip = None
-        if source is not None:
-            skip, held = skips.pop(source)
-            if len(held) > len(alive):
-                skip = skip.index_select(0, torch.searchsorted(held, alive))  # both ascending
-        state = backbone.block(i, state, skip)
-        if i in sources:
-            skips[i] = (state, alive)
-    else:
-        eps[alive] = model.read_out(blocks, state).to(eps.dtype)
-    return Prediction(eps, exit_layer, uncertainty.cpu(), None)
-
-
-def predict_all_layers(
-    model: EarlyExitModel,
-    x: Tensor,  # (B,C,H,W)
-    policy: ExitPolicy,
-    step: int,
-    timestep: int,
-    samples: Tensor,  # (B,) sample numbers
-    deviations: bool = False,
-) -> Prediction:
-    """Run every block and UEM on every sample, but answer as the policy would: `record="full"`."""
-    batch, blocks, device = len(x), model.num_blocks, x.device
-    eps = torch.empty_like(x)
-    exit_layer = torch.full((batch,), blocks, device=device)
-    uncertainty = torch.full((batch, blocks), torch.nan, device=device)
-    t = torch.full((batch,), timestep, device=device)
-    heads_out: list[Tensor] = []
-    for i, state in enumerate(model.backbone.states(x, t)):
-        if i == blocks:
-            full = model.read_out(blocks, state).to(eps.dtype)
-            stays = exit_layer == blocks
-            eps[stays] = full[stays]
-            break
-        u = model.uncertainty(i, state, t) if model.uem is not None else None
-        if u is not None:
-            uncertainty[:, i] = u
-        leaves = as_mask(policy.leaves(Visit(i, step, timestep, samples, u)), batch, device)
-        leaves = leaves & (exit_layer == blocks)
-        if deviations:
-            heads_out.append(model.read_out(i, state).float())
-            eps[leaves] = heads_out[-1][leaves].to(eps.dtype)
-        elif leaves.any():
-            eps[leaves] = model.read_out(i, state[leaves]).to(eps.dtype)
-        exit_layer[leaves] = i
-    deviation = None
-    if deviations:
-        deviation = torch.stack([(g - full).square().mean(dim=(1, 2, 3)).sqrt() for g in heads_out], dim=1).cpu()
-    return Prediction(eps, exit_layer.cpu(), uncertainty.cpu(), deviation)
-
-
-def predict(
-    model: EarlyExitModel,
-    x: Tensor,  # (B,C,H,W)
-    policy: ExitPolicy,
-    step: int,
-    timestep: int,
-    samples: Tensor,  # (B,) sample numbers
-    record: Record = "exit",
-    deviations: bool = False,
-    expected_exit: Tensor | None = None,  # (B,) on the CPU, for example the exit layers of the last step
-) -> Prediction:
-    """One evaluation of the network, on the CPU in micro-batches that fit its cache.
-
-    Samples expected to leave at similar layers share a micro-batch, so that it shrinks rarely.
-    """
-    size = CPU_MICRO_BATCH if x.device.type == "cpu" else len(x)
-    order = torch.arange(len(x)) if expected_exit is None else expected_exit.argsort(stable=True)
-    back = order.argsort()
-    parts = []
-    for rows in order.to(x.device).split(size):
-        if record == "full":
-            parts.append(predict_all_layers(model, x[rows], policy, step, timestep, samples[rows], deviations))
-        else:
-            parts.append(predict_with_exits(model, x[rows], policy, step, timestep, samples[rows]))
-    deviation = [p.deviation for p in parts if p.deviation is not None]
-    return Prediction(
-        torch.cat([p.eps for p in parts])[back.to(x.device)],
-        torch.cat([p.exit_layer for p in parts])[back],
-        torch.cat([p.uncertainty for p in parts])[back],
-        torch.cat(deviation)[back] if deviation else None,
-    )
+    done: int = 0  # steps of this job so far, all batches counted …
+    total: int = 0  # … and in all
 
 
 def denoise(
@@ -180,28 +49,39 @@ def denoise(
     seed: int,
     record: Record = "exit",
     deviations: bool = False,
+    classes: Sequence[int] | None = None,  # sample k is of class classes[k mod their number]
+    guidance: float | None = None,
 ) -> Iterator[Step]:
     """Denoise one batch from noise to images, one `Step` at a time."""
     device = next(model.parameters()).device
-    numbers = torch.arange(samples.start, samples.stop, device=device)
+    numbers = np.arange(samples.start, samples.stop)
+    condition = None
+    if classes is not None:
+        labels = torch.tensor([classes[k % len(classes)] for k in samples], device=device)
+        condition = Condition(labels, guidance, null_label=model.backbone.num_classes - 1)
     bf16 = autocast(device)
     x = sample_noise(seed, samples, 0, model.image_shape).to(device)
     x0: Tensor | None = None
-    expected_exit: Tensor | None = None
     for s, timestep in enumerate(solver.timesteps):
         with torch.inference_mode():
+            other = policy.network(timestep)
             with bf16:
-                p = predict(model, x, policy, s, timestep, numbers, record, deviations, expected_exit)
-            expected_exit = p.exit_layer
+                if other is None:
+                    p = predict(model, x, policy, s, timestep, numbers, record, deviations, condition)
+                else:
+                    p = predict(other, x, Never(), s, timestep, numbers, condition=condition).padded(model.num_blocks)
+            kind = (other or model).prediction
+            eps = to_epsilon(kind, p.output.to(x.dtype), x, solver.alpha_bar(s))
+            deviation = None if p.deviation is None else p.deviation * epsilon_scale(kind, solver.alpha_bar(s))
             noise = None
             if solver.needs_noise(s):
                 noise = sample_noise(seed, samples, s + 1, model.image_shape).to(device)
-            previous_x0, x0 = x0, solver.predict_x0(s, x, p.eps)
-            x = solver.step(s, x, p.eps, noise, previous_x0)
+            previous_x0, x0 = x0, solver.predict_x0(s, x, eps)
+            x = solver.step(s, x, eps, noise, previous_x0)
         if not torch.isfinite(x).all():
             bad = samples[int((~torch.isfinite(x)).flatten(1).any(1).nonzero()[0])]
             raise UserError(f"the network gave a value that is not finite for sample {bad} at timestep {timestep}")
-        yield Step(s, timestep, samples, x, x0, p.exit_layer, p.uncertainty, p.deviation)
+        yield Step(s, timestep, samples, x, x0, p.exit_layer, p.uncertainty, deviation)
 
 
 def batches(num_samples: int, batch_size: int, first_sample: int = 0) -> list[range]:
@@ -226,11 +106,18 @@ def sample(
     first_sample: int = 0,
     schedule: Schedule | None = None,
     parts: Sequence[range] | None = None,
+    classes: Sequence[int] | None = None,
+    guidance: float | None = None,
+    cancelled: Callable[[], bool] | None = None,
 ) -> Iterator[Step]:
     """Sample images; yields a `Step` per denoising step, batch after batch.
 
     The noise of sample k at step s depends on (seed, k, s) only. `parts` replaces the batches by
-    given ranges of sample numbers. Raises UserError for settings that make no sense.
+    given ranges of sample numbers. A class-conditional model draws class `classes[k mod …]` for sample
+    k (default: all in turn); `guidance` is the scale of classifier-free guidance (1: none), which asks
+    the network a second time, with the last label as "no class". `Step.done` and `Step.total` tell the
+    progress; to stop, stop asking for steps, or let `cancelled`, which is asked before each, return True.
+    Raises UserError for settings that make no sense.
     """
     if num_samples < 1:
         raise UserError(f"the number of samples is {num_samples}, expected 1 or more")
@@ -242,15 +129,34 @@ def sample(
         raise UserError(f"record is {record!r}, expected 'exit' or 'full'")
     if deviations and (record != "full" or model.heads is None):
         raise UserError("deviations need record='full' and a model with output heads")
-    if model.backbone.num_classes:
-        raise UserError("this model is class-conditional; only unconditional models can be sampled so far")
+    classes = _check_classes(model, classes, guidance)
     chosen = make_policy(policy)
-    chosen.check(model)
     if isinstance(solver, str):
         solver = make_solver(solver, schedule or Schedule(), steps, spacing, eta)
+    chosen.check(model, solver.schedule)
+    if deviations and chosen.network(solver.timesteps[0]) is not None:
+        raise UserError(f"deviations compare exits of one network, but policy {chosen.spec} uses two: leave them out")
     if parts is None:
         parts = batches(num_samples, batch_size, first_sample)
-    return _sample(model, solver, chosen, parts, seed, record, deviations)
+    return _sample(model, solver, chosen, parts, seed, record, deviations, classes, guidance, cancelled)
+
+
+def _check_classes(
+    model: EarlyExitModel, classes: Sequence[int] | None, guidance: float | None
+) -> Sequence[int] | None:
+    """The classes to draw from, None for an unconditional model. Raises UserError when they do not fit the model."""
+    labels = model.backbone.num_classes
+    if not labels:
+        if classes is not None or guidance is not None:
+            raise UserError("this model is unconditional: it takes neither classes nor a guidance scale")
+        return None
+    if guidance is not None and not (guidance >= 0 and labels > 1):
+        raise UserError(f"the guidance scale is {guidance} for {labels} labels, expected 0 or more, and 2 labels")
+    if classes is None:
+        return range(labels - 1 if guidance is not None else labels)
+    if not classes or not all(0 <= label < labels for label in classes):
+        raise UserError(f"the classes are {list(classes)}, expected some of 0 … {labels - 1}")
+    return classes
 
 
 def _sample(
@@ -261,6 +167,19 @@ def _sample(
     seed: int,
     record: Record,
     deviations: bool,
+    classes: Sequence[int] | None,
+    guidance: float | None,
+    cancelled: Callable[[], bool] | None,
 ) -> Iterator[Step]:
+    keep_freed_memory()
+    done, total = 0, len(parts) * len(solver.timesteps)
     for part in parts:
-        yield from denoise(model, solver, policy, part, seed, record, deviations)
+        stream = denoise(model, solver, policy, part, seed, record, deviations, classes, guidance)
+        while not (cancelled is not None and cancelled()):
+            step = next(stream, None)
+            if step is None:
+                break
+            done += 1
+            yield replace(step, done=done, total=total)
+        else:
+            return

@@ -6,18 +6,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from deediff.analysis.cost import Cost
 from deediff.checkpoints import read_json
 from deediff.errors import UserError
+from deediff.storage import AnyPath, open_folder, read_metadata, read_table
 from deediff.traces.schema import FORMAT_VERSION, SAMPLE_SCHEMA, THRESHOLDS, rows_file, samples_file, summary_file
 from deediff.traces.summary import Ints, Summary
 
@@ -34,9 +33,9 @@ class WhatIf:
 
 @dataclass
 class Trace:
-    """One sampling job on disk. Only the summary is held in memory."""
+    """One sampling job on disk, or at a URL. Only the summary is held in memory."""
 
-    path: Path
+    path: AnyPath
     meta: dict[str, Any]  # trace.json
     parts: list[int]  # those whose rows are here
     image_parts: list[int]  # those whose images are here
@@ -113,7 +112,7 @@ class Trace:
         )
 
     def _rows(self, part: int, columns: list[str]) -> pa.Table:
-        return pq.read_table(rows_file(self.path, part), columns=columns)
+        return read_table(rows_file(self.path, part), columns=columns)
 
     def iter_exit_layers(self) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int8]]]:
         """Part by part: sample numbers (B,), exit layers (B, S)."""
@@ -139,7 +138,7 @@ class Trace:
         """Rows as a data frame; `samples` selects a range of sample numbers."""
         start, stop, _ = (samples or slice(None)).indices(int(self.meta["num_samples"]))
         wanted = [("sample", ">=", start), ("sample", "<", stop)]
-        tables = [pq.read_table(rows_file(self.path, part), filters=wanted) for part in self.parts]
+        tables = [read_table(rows_file(self.path, part), filters=wanted) for part in self.parts]
         return pa.concat_tables(tables).to_pandas() if tables else pd.DataFrame()
 
     def images(self, samples: range) -> list[bytes]:
@@ -150,22 +149,20 @@ class Trace:
                 samples_file(self.path, part),
                 [("sample", ">=", samples.start), ("sample", "<", samples.stop)],
             )
-            found += [png for png in pq.read_table(path, filters=wanted)["png"].to_pylist() if png is not None]
+            found += [png for png in read_table(path, filters=wanted)["png"].to_pylist() if png is not None]
         return found
 
     def samples(self, wanted: range) -> pd.DataFrame:
         """`sample`, `mean_exit_layer` and `png` (None in an imported trace) of these samples, where they are there."""
         bounds = [("sample", ">=", wanted.start), ("sample", "<", wanted.stop)]
         files = [samples_file(self.path, part) for part in self.image_parts]
-        tables = [pq.read_table(file, filters=bounds) for file in files if file.exists()]
+        tables = [read_table(file, filters=bounds) for file in files if file.exists()]
         return pa.concat_tables(tables or [SAMPLE_SCHEMA.empty_table()]).to_pandas()
 
     def mean_exit_layers(self) -> NDArray[np.float32]:
         """(samples,) mean exit layer of each sample."""
         files = [samples_file(self.path, part) for part in self.image_parts]
-        return np.concatenate(
-            [pq.read_table(f, columns=["mean_exit_layer"])["mean_exit_layer"].to_numpy() for f in files]
-        )
+        return np.concatenate([read_table(f, columns=["mean_exit_layer"])["mean_exit_layer"].to_numpy() for f in files])
 
 
 REQUIRED = (
@@ -180,9 +177,9 @@ REQUIRED = (
 )
 
 
-def read_trace(path: str | Path) -> Trace:
-    """Open a trace folder. Raises UserError when it is not one."""
-    path = Path(path)
+def read_trace(path: str | AnyPath) -> Trace:
+    """Open a trace folder, local or at any fsspec URL. Raises UserError when it is not one."""
+    path = open_folder(path)
     meta = read_json(path / "trace.json")
     if meta.get("format_version") != FORMAT_VERSION:
         raise UserError(
@@ -192,12 +189,13 @@ def read_trace(path: str | Path) -> Trace:
         raise UserError(f"{path / 'trace.json'} lacks {', '.join(missing)}: it is not a trace written by deediff")
     _check_types(path / "trace.json", meta)
     trace = Trace(path, meta, parts=[], image_parts=[])
-    for file in sorted(path.glob("*-*.parquet")):
+    files: list[AnyPath] = sorted(path.glob("*-*.parquet"), key=str)
+    for file in files:
         match = re.fullmatch(r"(part|samples)-(\d+)\.parquet", file.name)
         if match is None:
             continue
         try:
-            pq.read_metadata(file)
+            read_metadata(file)
         except (OSError, pa.ArrowInvalid):
             trace.problems.append(f"{file.name} is cut short and was ignored; run the same sampling command to redo it")
             continue
@@ -208,7 +206,7 @@ def read_trace(path: str | Path) -> Trace:
     return trace
 
 
-def _check_types(file: Path, meta: dict[str, Any]) -> None:
+def _check_types(file: AnyPath, meta: dict[str, Any]) -> None:
     """Raises UserError when a field that is computed with is not what it should be."""
     blocks, steps = meta["num_blocks"], meta["timesteps"]
     sound = isinstance(blocks, int) and blocks > 0 and isinstance(steps, list) and bool(steps)

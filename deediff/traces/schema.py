@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
+
+from deediff.storage import AnyPath
 
 FORMAT_VERSION = 1
 
@@ -42,16 +42,16 @@ SAMPLE_SCHEMA = pa.schema(
 )
 
 
-def rows_file(folder: Path, part: int) -> Path:
+def rows_file(folder: AnyPath, part: int) -> AnyPath:
     """One row per (sample, step); written last, so it marks its part as done."""
     return folder / f"part-{part:05d}.parquet"
 
 
-def samples_file(folder: Path, part: int) -> Path:
+def samples_file(folder: AnyPath, part: int) -> AnyPath:
     """One row per sample: its image."""
     return folder / f"samples-{part:05d}.parquet"
 
 
-def summary_file(folder: Path, part: int | None = None) -> Path:
+def summary_file(folder: AnyPath, part: int | None = None) -> AnyPath:
     """The summary of one part, or of the complete trace."""
     return folder / ("summary.npz" if part is None else f"summary-{part:05d}.npz")

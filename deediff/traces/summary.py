@@ -11,13 +11,12 @@ import io
 import zipfile
 import zlib
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deediff.checkpoints import write_atomically
 from deediff.errors import UserError
+from deediff.storage import AnyPath, write_atomically
 from deediff.traces.schema import FORMAT_VERSION, THRESHOLDS
 
 Ints = NDArray[np.int64]
@@ -94,7 +93,7 @@ class Summary:
         """(S, N) mean u over the samples that reached the layer; NaN where none did."""
         return np.divide(self.u_sum, self.u_count, out=np.full(self.u_sum.shape, np.nan), where=self.u_count > 0)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: AnyPath) -> None:
         """Write atomically."""
         arrays = {f.name: getattr(self, f.name) for f in fields(self)}
         arrays["running_min"] = arrays["running_min"].astype(np.int32)
@@ -103,10 +102,10 @@ class Summary:
         write_atomically(path, buffer.getvalue())
 
     @classmethod
-    def load(cls, path: Path) -> Summary:
+    def load(cls, path: AnyPath) -> Summary:
         """Raises UserError when the file is missing, corrupt, or on another grid of thresholds."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
                 if file["format_version"] != FORMAT_VERSION or not np.array_equal(file["thresholds"], THRESHOLDS):
                     raise UserError(f"{path} has another format or grid of thresholds: sample the trace again")
                 arrays = {field.name: file[field.name] for field in fields(cls)}

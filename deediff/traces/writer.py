@@ -6,7 +6,8 @@ import dataclasses
 import io
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from deediff.analysis.cost import Cost, model_cost
-from deediff.checkpoints import find_checkpoint, load_checkpoint, read_json, write_atomically, write_json
+from deediff.analysis.cost import Cost, sampling_cost
+from deediff.checkpoints import find_checkpoint, load_checkpoint, read_json, write_json
 from deediff.datasets import to_uint8
 from deediff.devices import choose_device, device_name, versions
 from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import make_solver
 from deediff.errors import UserError
-from deediff.sampling.policies import make_policy
+from deediff.sampling.registry import make_policy
 from deediff.sampling.sampler import Record, Step, batches, sample
+from deediff.storage import AnyPath, open_folder, read_metadata, read_table, write_atomically
 from deediff.traces.schema import (
     FORMAT_VERSION,
     SAMPLE_SCHEMA,
@@ -56,7 +58,7 @@ def table_bytes(table: pa.Table, **options: Any) -> bytes:
 
 
 def write_part(
-    folder: Path,
+    folder: AnyPath,
     part: int,
     samples: range,
     timesteps: list[int],
@@ -97,21 +99,22 @@ def write_part(
     write_atomically(rows_file(folder, part), table_bytes(rows, use_byte_stream_split=split, **ZSTD))
 
 
-def part_is_complete(folder: Path, part: int) -> bool:
+def part_is_complete(folder: AnyPath, part: int) -> bool:
     """Whether its rows file stands, and it and the images written before it can be read."""
     try:
-        pq.read_metadata(rows_file(folder, part))
-        pq.read_metadata(samples_file(folder, part))
+        read_metadata(rows_file(folder, part))
+        read_metadata(samples_file(folder, part))
     except (OSError, pa.ArrowInvalid):
         return False
     return True
 
 
-def finish(folder: Path, num_parts: int) -> bool:
+def finish(folder: AnyPath, num_parts: int) -> bool:
     """Merge the summaries and mark the trace complete, once every part is there.
 
     Safe to call twice, and by several processes at once: whoever finds its work done steps back.
     """
+    folder = open_folder(folder)  # sees what other processes have written meanwhile
     if not all(part_is_complete(folder, part) for part in range(num_parts)):
         return False
     try:
@@ -122,7 +125,8 @@ def finish(folder: Path, num_parts: int) -> bool:
             total = Summary.empty(len(meta["timesteps"]), meta["num_blocks"])
             for part in range(num_parts):
                 total += Summary.load(summary_file(folder, part))
-            seconds = [read_json(path)["seconds"] for path in sorted(folder.glob("timing-*.json"))]
+            timings: list[AnyPath] = sorted(folder.glob("timing-*.json"), key=str)
+            seconds = [read_json(path)["seconds"] for path in timings]
             if seconds:
                 meta["wall_seconds"] = sum(seconds)
             if read_json(folder / "trace.json").get("complete"):
@@ -134,11 +138,12 @@ def finish(folder: Path, num_parts: int) -> bool:
             return True
         raise
     for path in [*folder.glob("summary-*.npz"), *folder.glob("timing-*.json")]:
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # missing_ok looks first at a URL, and another process may come between
+            path.unlink()
     return True
 
 
-def _restore_summary(folder: Path, num_parts: int, meta: dict[str, Any]) -> None:
+def _restore_summary(folder: AnyPath, num_parts: int, meta: dict[str, Any]) -> None:
     """Add the summary up again from the rows, if it is missing or damaged."""
     try:
         Summary.load(summary_file(folder))
@@ -146,7 +151,7 @@ def _restore_summary(folder: Path, num_parts: int, meta: dict[str, Any]) -> None
         steps, blocks = len(meta["timesteps"]), meta["num_blocks"]
         total = Summary.empty(steps, blocks)
         for part in range(num_parts):
-            rows = pq.read_table(rows_file(folder, part))
+            rows = read_table(rows_file(folder, part))
 
             def values(column: str, rows: pa.Table = rows) -> NDArray[np.float32] | None:
                 if column not in rows.column_names or rows[column].null_count:
@@ -172,7 +177,7 @@ def headline(summary: Summary, meta: dict[str, Any]) -> dict[str, Any]:
 class TraceWriter:
     """Consumes the sampler's steps; writes each batch as one part when its last step is in."""
 
-    def __init__(self, folder: Path, timesteps: list[int], num_blocks: int, part_of: dict[range, int]):
+    def __init__(self, folder: AnyPath, timesteps: list[int], num_blocks: int, part_of: dict[range, int]):
         self.folder, self.timesteps, self.num_blocks, self.part_of = folder, timesteps, num_blocks, part_of
         self._steps: list[Step] = []
         self._start = time.perf_counter()
@@ -217,7 +222,7 @@ class TraceWriter:
 
 def sample_to_trace(
     checkpoint: Path,  # a run folder or a .safetensors file
-    folder: Path,  # the trace's own folder
+    folder: str | AnyPath,  # the trace's own folder, local or any fsspec URL
     num_samples: int,
     policy: str = "never",
     solver: str = "ddim",
@@ -229,21 +234,27 @@ def sample_to_trace(
     record: Record = "exit",
     deviations: bool = False,
     device: str = "auto",
-    on_step: Callable[[Step, int, int], None] | None = None,  # (step, steps done, steps in all)
-) -> Path:
-    """Sample into a trace folder; resumes there if it holds a part of the same trace.
+    on_step: Callable[[Step], None] | None = None,
+    *,
+    classes: Sequence[int] | None = None,
+    guidance: float | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> AnyPath:
+    """Sample into a trace folder; resumes there if it holds a part of the same trace. Settings as for `sample`.
 
     Under torchrun each process takes every n-th part. Raises UserError for bad settings, or when
-    the folder holds another trace.
+    the folder holds another trace, or cannot be reached or written.
     """
+    folder = open_folder(folder)
     checkpoint, where = find_checkpoint(checkpoint), choose_device(device)
     model, info = load_checkpoint(checkpoint, where)
     schedule = Schedule(**info["schedule"])
     chosen, stepper = make_policy(policy), make_solver(solver, schedule, steps, spacing, eta)
     parts = batches(num_samples, max(1, batch_size))
     stream_settings: dict[str, Any] = dict(
-        policy=chosen, seed=seed, batch_size=batch_size, record=record, deviations=deviations
-    )
+        policy=chosen, seed=seed, batch_size=batch_size, record=record, deviations=deviations,
+        classes=classes, guidance=guidance, cancelled=cancelled,
+    )  # fmt: skip
     sample(model, num_samples, solver=stepper, **stream_settings)  # raises before anything is written
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if world > len(parts):
@@ -262,6 +273,8 @@ def sample_to_trace(
         "batch_size": batch_size,
         "record": record,
         "deviations": deviations,
+        "classes": None if classes is None else list(classes),
+        "guidance": guidance,
         "checkpoint_sha256": info["sha256"],
     }
     meta = {
@@ -273,7 +286,7 @@ def sample_to_trace(
         "timesteps": stepper.timesteps,
         "has_uncertainty": model.uem is not None and (record == "full" or chosen.needs_uncertainty),
         "policy_needs_uncertainty": chosen.needs_uncertainty,
-        "cost": model_cost(model).to_json(),
+        "cost": sampling_cost(model, chosen, stepper.timesteps, guidance).to_json(),
         "device": device_name(where),
         "threads": torch.get_num_threads(),
         "dtype": "bfloat16" if where.type == "cuda" else "float32",
@@ -283,15 +296,15 @@ def sample_to_trace(
     todo = [p for i, p in enumerate(parts) if i % world == rank and not part_is_complete(folder, i)]
     writer = TraceWriter(folder, stepper.timesteps, model.num_blocks, {p: i for i, p in enumerate(parts)})
     stream: Iterable[Step] = sample(model, num_samples, solver=stepper, parts=todo, **stream_settings)
-    for done, step in enumerate(stream, start=1):
+    for step in stream:
         writer.add(step)
         if on_step is not None:
-            on_step(step, done, len(todo) * steps)
+            on_step(step)
     finish(folder, len(parts))
     return folder
 
 
-def _claim(folder: Path, settings: dict[str, Any], meta: dict[str, Any]) -> None:
+def _claim(folder: AnyPath, settings: dict[str, Any], meta: dict[str, Any]) -> None:
     """Write trace.json, or check that the one there describes the same trace."""
     path = folder / "trace.json"
     if path.exists():

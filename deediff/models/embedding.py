@@ -1,0 +1,18 @@
+"""The sinusoidal embedding of a timestep."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
+    """(B,) timesteps → (B, dim) sinusoids, cosines first, as in the official U-ViT code."""
+    half = dim // 2
+    freqs = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
+    angles = t.float()[:, None] * freqs
+    emb = torch.cat([angles.cos(), angles.sin()], dim=-1)
+    return F.pad(emb, (0, dim % 2))

@@ -1,0 +1,72 @@
+"""All exit policies by name. To add one: subclass `ExitPolicy`, and a line here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from deediff.errors import UserError
+from deediff.sampling.dual import read_dual
+from deediff.sampling.policies import BatchMean, Bounded, ExitPolicy, Fixed, Never, Patience, Threshold
+from deediff.sampling.schedules import budget_threshold, read_schedule
+from deediff.traces.reader import read_trace
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How a policy is written, what it does, and how it is made from the text after its name."""
+
+    usage: str
+    help: str
+    make: Callable[[str], ExitPolicy]
+
+
+def _budget(argument: str) -> ExitPolicy:
+    gflops, _, trace = argument.partition("@")
+    return budget_threshold(float(gflops), read_trace(trace))
+
+
+POLICIES: dict[str, Entry] = {
+    "never": Entry("never", "the full network", lambda _: Never()),
+    "threshold": Entry(
+        "threshold:τ", "exit when the uncertainty is ≤ τ, e.g. threshold:0.075", lambda a: Threshold(float(a))
+    ),
+    "patience": Entry(
+        "patience:τ", "… and in the first half only if an earlier layer was certain too", lambda a: Patience(float(a))
+    ),
+    "batch-mean": Entry(
+        "batch-mean:τ", "all exit together when their mean is ≤ τ, for comparison", lambda a: BatchMean(float(a))
+    ),
+    "fixed": Entry("fixed:i", "every sample leaves after i blocks, e.g. fixed:6", lambda a: Fixed(int(a))),
+    "schedule": Entry(
+        "schedule:FILE", "JSON: exit_layer or threshold over time, or layer_threshold; or: schedule:ase", read_schedule
+    ),
+    "budget": Entry("budget:GFLOPs@TRACE", "the threshold that costs this much, by a trace's summary", _budget),
+    "dual": Entry("dual:t:CHECKPOINT", "another, shallow network for the first steps, down to timestep t", read_dual),
+}
+BOUNDS = "a policy may end in ,min:i (nobody leaves before layer i) and ,max:i (all leave there)"
+
+
+def make_policy(spec: str | ExitPolicy) -> ExitPolicy:
+    """A policy from its text, for example 'threshold:0.075,min:2'. Raises UserError when it means nothing."""
+    if isinstance(spec, ExitPolicy):
+        return spec
+    match = re.fullmatch(r"(.*?)(?:,min:(\d+))?(?:,max:(\d+))?", spec, flags=re.DOTALL)
+    assert match is not None
+    plain, lowest, highest = match.groups()
+    name, colon, argument = plain.partition(":")
+    if name not in POLICIES or (name == "never" and colon):
+        known = ", ".join(entry.usage for entry in POLICIES.values())
+        raise UserError(f"unknown policy {spec!r}, expected one of: {known}; {BOUNDS}")
+    try:
+        policy = POLICIES[name].make(argument)
+    except UserError:
+        raise
+    except ValueError:
+        raise UserError(
+            f"policy {spec!r}: {argument!r} is not a number, expected {POLICIES[name].usage}, e.g. {name}:0.075"
+        ) from None
+    if lowest is None and highest is None:
+        return policy
+    return Bounded(policy, int(lowest or 0), None if highest is None else int(highest))

@@ -1,0 +1,167 @@
+"""Ratios, costs and sizes, not times: a machine may be as slow as it likes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from deediff.analysis.cost import model_cost
+from deediff.bench.profiles import bimodal_exits, independent_exits, read_profile
+from deediff.bench.sampler import bench_sampler
+from deediff.bench.trace import bench_trace
+from deediff.cli import main
+from deediff.errors import UserError
+from deediff.models import EarlyExitModel, UViT
+from deediff.traces.reader import read_trace
+from deediff.traces.writer import sample_to_trace
+from tests.conftest import TINY, make_model, make_run
+
+MODEL = make_model()
+CPU = torch.device("cpu")
+
+
+def test_every_variant_is_compared_with_the_full_network() -> None:
+    cost = model_cost(MODEL)
+    result = bench_sampler(MODEL, CPU, batch_sizes=(3, 1), steps=2, repeats=2)
+    assert [row["batch"] for row in result["rows"]] == [3] * 6 + [1] * 6
+    for row in result["rows"]:
+        full = next(r for r in result["rows"] if r["batch"] == row["batch"])
+        assert full["variant"] == "full"
+        assert row["rounds"] == 2
+        assert row["speed_up"] == pytest.approx(full["ms_per_image_step"] / row["ms_per_image_step"])
+        assert row["gflop_per_s"] == pytest.approx(1000 * row["gflops"] / row["ms_per_image_step"])
+        assert row["share_of_peak"] == pytest.approx(row["gflop_per_s"] / result["matmul_peak_gflop_per_s"])
+        if row["variant"].startswith("real"):
+            assert row["efficiency"] == pytest.approx(row["speed_up"] * row["gflops"] / cost.full)
+        else:
+            assert row["efficiency"] is None
+    rows = {row["variant"]: row for row in result["rows"][:6]}
+    assert rows["full"]["gflops"] == cost.full
+    assert rows["recorded in full"]["gflops"] == pytest.approx(cost.full + sum(cost.uems))
+    assert rows["simulated"]["gflops"] == pytest.approx(cost.full + sum(cost.uems) + sum(cost.heads))
+    counts = torch.bincount(independent_exits(3, 2, 13, 0.5).flatten(), minlength=14).numpy()
+    assert rows["real, independent 0.5"]["gflops"] == pytest.approx(cost.mean_gflops(counts, with_uem=True))
+
+
+def test_without_time_there_is_still_one_round() -> None:
+    result = bench_sampler(MODEL, CPU, batch_sizes=(2, 1), steps=1, minutes=0)
+    assert {row["rounds"] for row in result["rows"]} == {1}
+
+
+def test_a_class_conditional_model_draws_its_classes() -> None:
+    model = EarlyExitModel(UViT(replace(TINY, num_classes=3))).add_exits({"name": "mlp", "scope": "layer"}).eval()
+    rows = bench_sampler(model, CPU, batch_sizes=(4,), steps=1, repeats=1)["rows"]
+    assert rows[0]["gflops"] == model_cost(model).full
+
+
+def test_made_up_profiles_have_the_layer_ratio_they_say() -> None:
+    for ratio in (0.5, 0.7):
+        assert independent_exits(500, 50, 13, ratio).float().mean() / 13 == pytest.approx(ratio, abs=0.01)
+    layers = bimodal_exits(500, 50, 13)
+    assert set(layers.unique().tolist()) == {1, 2, 13}
+    assert layers[:, 0].max() <= 2
+    assert layers[:, -1].min() == 13
+
+
+def test_a_published_profile_is_read_with_row_0_at_t_0(shared: Path) -> None:
+    path = shared / "reference" / "published_exit_layers.npz"
+    profile = read_profile(f"{path}:mlp_layer_finetuned", 13)
+    exits = profile.at([999, 749, 249, 0], 2000)  # of 1280 samples
+    assert exits.shape == (2000, 4)
+    assert exits[:, 0].float().mean() < 2  # noisy images leave early
+    assert exits[:, 3].float().mean() > 12.5
+    published = np.load(path)["mlp_layer_finetuned"]
+    assert exits[1285].tolist() == published[[999, 749, 249, 0], 5].tolist()
+
+    rows = {
+        r["variant"]: r for r in bench_sampler(MODEL, CPU, (4,), 2, 1, profile=f"{path}:mlp_layer_finetuned")["rows"]
+    }
+    counts = torch.bincount(profile.at([999, 499], 4).flatten(), minlength=14).numpy()
+    row = rows["real, mlp_layer_finetuned"]
+    assert row["gflops"] == pytest.approx(model_cost(MODEL).mean_gflops(counts, with_uem=True))
+    assert not any("imitated" in variant for variant in rows)
+    with pytest.raises(UserError, match="holds no array 'mlp'"):
+        read_profile(f"{path}:mlp", 13)
+
+
+def test_a_trace_is_a_profile_too(tmp_path: Path) -> None:
+    folder = sample_to_trace(make_run(tmp_path / "run"), tmp_path / "trace", 3, "threshold:0.4", steps=4, device="cpu")
+    profile, exits = read_profile(str(folder), 13), read_trace(folder).exit_layers()
+    assert profile.at([999, 749, 499, 249], 3).numpy().tolist() == exits.tolist()
+    assert profile.at([300, 990], 1).tolist() == [[exits[0, 3], exits[0, 0]]]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "name", "sentence"),
+    [
+        (None, "", "profile.npz cannot be read as an .npz of exit layers"),
+        (
+            {"a": np.ones((1000, 2), int), "b": np.ones((1000, 2), int)},
+            "",
+            "ask for .*profile.npz:NAME with one of a, b",
+        ),
+        ({"a": np.ones((1000, 2), int)}, ":b", "holds no array 'b'"),
+        (
+            {"a": np.ones((2, 1000), int)},
+            "",
+            r"a is int64 of shape \(2, 1000\), expected integers of shape \(1000, samples",
+        ),
+        ({"a": np.ones((1000, 2))}, ":a", "a is float64"),
+        ({"a": np.full((1000, 2), 14)}, "", r"leaves at layers 14 … 14, but this model has 0 … 13"),
+        ({"a": np.full((1000, 2), -1)}, "", "leaves at layers -1"),
+        ({"a": np.array([[object()]])}, "", "cannot be read as an .npz of exit layers"),
+    ],
+)
+def test_a_bad_profile_is_refused(
+    tmp_path: Path, arrays: dict[str, np.ndarray] | None, name: str, sentence: str
+) -> None:
+    path = tmp_path / "profile.npz"
+    if arrays is None:
+        path.write_text("exit layers")
+    else:
+        np.savez(path, **arrays)
+    with pytest.raises(UserError, match=sentence):
+        read_profile(f"{path}{name}", 13)
+
+
+@pytest.mark.parametrize("profile", ["nowhere.npz", "nowhere"])
+def test_a_profile_that_does_not_exist_is_refused(profile: str) -> None:
+    with pytest.raises(UserError, match="nowhere"):
+        bench_sampler(MODEL, CPU, (1,), 1, 1, profile=profile)
+
+
+def test_a_model_without_exits_is_refused() -> None:
+    with pytest.raises(UserError, match="needs UEMs, but this model has none"):
+        bench_sampler(EarlyExitModel(UViT(TINY)), CPU, (1,), 1, 1)
+
+
+def test_bytes_per_row_are_those_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deediff.bench.trace.SYNTHETIC", (5, 20))
+    result = bench_trace(MODEL, CPU, tmp_path, num_samples=5, batch_size=3, steps=4, policy="threshold:0.4", repeats=2)
+    assert [row["record"] for row in result["rows"]] == ["exit", "full", "exit"]
+    for k, row in enumerate(result["rows"]):
+        sizes = [(tmp_path / f"{k}-0" / f"part-0000{part}.parquet").stat().st_size for part in (0, 1)]
+        assert row["bytes_per_row"] == sum(sizes) / 20
+        assert row["logging_share"] == row["logging_seconds"] / (row["logging_seconds"] + row["sampling_seconds"])
+        trace = read_trace(tmp_path / f"{k}-0")
+        assert trace.problems == []
+        assert trace.exit_layers().mean() / 13 == pytest.approx(row["layer_ratio"])
+    assert np.array_equal(trace.exit_layers(), independent_exits(5, 4, 13, 0.5))
+    synthetic = result["throughput"]
+    assert synthetic["rows"] == 100
+    assert synthetic["bytes_per_row"] == (tmp_path / "synthetic" / "part-00000.parquet").stat().st_size / 100
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(make_run(tmp_path / "run"))
+    assert main(["bench", "sampler", run, "--batch-sizes", "2", "--steps", "1", "--repeats", "1", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["rows"]) == 6
+    assert main(["bench", "trace", run, "--num-samples", "2", "--steps", "2", "--repeats", "1"]) == 0
+    assert "logging_share" in capsys.readouterr().out
+    assert main(["bench", "sampler", run, "--profile", "nowhere.npz"]) == 2
+    assert "nowhere.npz cannot be read" in capsys.readouterr().err
