@@ -55,6 +55,13 @@ MUTANTS = [
         "tests/test_models.py",
     ),
     Mutant(
+        "first sample's timestep for all, in UEMs per timestep",
+        "deediff/models/uncertainty.py",
+        "        if self.first_timestep:\n",
+        "        if True:\n",
+        "tests/test_uncertainty.py",
+    ),
+    Mutant(
         "exit off by one: the UEM reads the output of its block",
         "deediff/models/early_exit.py",
         "                u.append(self.uncertainty(i, state, t))\n",
@@ -78,8 +85,8 @@ MUTANTS = [
     Mutant(
         "undetached target",
         "deediff/diffusion/losses.py",
-        ".tanh().mean(dim=(-3, -2, -1)).detach()",
-        ".tanh().mean(dim=(-3, -2, -1))",
+        "return target.detach() if detach else target",
+        "return target",
         "tests/test_diffusion.py",
     ),
     Mutant(

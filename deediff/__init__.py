@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from deediff.calibrations import recalibrate
 from deediff.checkpoints import load_checkpoint
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
@@ -14,9 +15,13 @@ __all__ = ["EarlyExitModel", "Step", "Trace", "UserError", "load", "read_trace",
 __version__ = "0.1.0"
 
 
-def load(path: str | Path, device: str = "cpu") -> EarlyExitModel:
+def load(path: str | Path, device: str = "cpu", recalibrated: bool = False) -> EarlyExitModel:
     """A run folder (its newest checkpoint) or one checkpoint file → the model, in eval mode.
 
+    `recalibrated`: its u is corrected by the calibration beside the checkpoint (`deediff calibrate`).
     Raises UserError when there is none or it is corrupt.
     """
-    return load_checkpoint(Path(path), device)[0]
+    model = load_checkpoint(Path(path), device)[0]
+    if recalibrated:
+        recalibrate(model)
+    return model

@@ -128,4 +128,5 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> tuple[Ear
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} does not fit the model its JSON describes ({reason})") from None
+    model.origin = (path, info["sha256"])
     return model.to(device).eval().requires_grad_(False), info

@@ -8,22 +8,27 @@ import math
 import os
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from deediff import __version__
+from deediff.analysis.calibration import calibrate_checkpoint
 from deediff.analysis.compare import comparison_table
 from deediff.analysis.cost import model_cost
+from deediff.analysis.static import fit_static, save_schedule
 from deediff.analysis.trends import threshold_table
+from deediff.analysis.variance import Estimate, VarianceSplit, exit_variance, uncertainty_variance
 from deediff.bench.sampler import bench_sampler
 from deediff.bench.trace import bench_trace
+from deediff.bench.train import bench_train
 from deediff.checkpoints import load_checkpoint
 from deediff.devices import DEVICES, choose_device
 from deediff.diffusion.solvers import SOLVERS, SPACINGS
 from deediff.errors import UserError
-from deediff.importing import import_exit_layers, import_uvit
+from deediff.importing import LAYOUTS, import_checkpoint, import_exit_layers
 from deediff.models import PRESETS, EarlyExitModel, UViT
 from deediff.models.uncertainty import UEMS
 from deediff.sampling.registry import BOUNDS, POLICIES
@@ -46,7 +51,7 @@ def sample_command(args: argparse.Namespace) -> dict[str, Any]:
         folder = sample_to_trace(
             args.checkpoint, args.out, args.num_samples, args.policy, args.solver, args.steps, args.seed,
             args.batch_size, args.spacing, args.eta, args.record, args.deviations,
-            args.device, on_step, classes=args.classes, guidance=args.guidance,
+            args.device, on_step, classes=args.classes, guidance=args.guidance, recalibrated=args.recalibrated,
         )  # fmt: skip
     trace = read_trace(folder)
     keys = ("policy", "num_samples", "layer_ratio", "mean_gflops", "full_gflops", "wall_seconds", "complete")
@@ -55,8 +60,10 @@ def sample_command(args: argparse.Namespace) -> dict[str, Any]:
 
 def import_command(args: argparse.Namespace) -> dict[str, Any]:
     """Import a checkpoint or exit layers as a run."""
-    if args.layout == "uvit":
-        run = import_uvit(args.path, args.out, args.num_heads, args.normalize_timesteps, args.images_seen)
+    if args.layout in LAYOUTS:
+        run = import_checkpoint(
+            args.path, args.out, args.layout, args.num_heads, args.normalize_timesteps, args.images_seen
+        )
     else:
         run = import_exit_layers(args.path, args.out, args.model, args.uem)
     return {"run": str(run)}
@@ -99,6 +106,100 @@ def compare_command(args: argparse.Namespace) -> dict[str, Any]:
     device = {str(trace.meta.get("device", "unknown")) for trace in traces}
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
     return {"device": "; ".join(sorted(device)), "traces": rows}
+
+
+def variance_command(args: argparse.Namespace) -> dict[str, Any]:
+    """What the timestep explains, what the sample, and how near a static schedule comes."""
+    rows, static, layers = [], [], []
+    for trace in map(read_trace, args.traces):
+        for problem in trace.problems:
+            print(f"note: {problem}", file=sys.stderr)
+        folder = trace.path.parent
+        name = {"trace": f"{folder.parent.name}/{trace.path.name}" if folder.name == "traces" else trace.path.name}
+        split = exit_variance(trace, args.draws, args.seed)
+        rows.append({**name, "samples": split.samples, "steps": split.steps, **_shares(split)})
+        if args.layers:
+            splits = uncertainty_variance(trace, args.draws, args.seed)
+            layers += [{**name, "layer": i, **_shares(split)} for i, split in enumerate(splits)]
+        try:
+            adaptive, same, nearest = fit_static(trace, imitate=True).held_out
+        except UserError as error:
+            print(f"note: no static schedule, because {error}", file=sys.stderr)
+            continue
+        row = {"layer_ratio": adaptive.layer_ratio, "gflops": adaptive.gflops}
+        for key, held in (("static", same), ("nearest", nearest)):
+            row[f"{key}_ratio"], row[f"{key}_gflops"] = held.layer_ratio, held.gflops
+            row[f"{key}_agrees"], row[f"{key}_distance"] = held.agreement, held.layer_distance
+        static.append({**name, **row})
+    return {"exit_layer": rows, "uncertainty": layers, "static_schedule": static, "note": VARIANCE_NOTE}
+
+
+VARIANCE_NOTE = (
+    "timestep + sample + rest = 1 (shares of the total variance); with one value per sample and timestep, rest is "
+    "interaction and noise, which cannot be told apart. stays_all, stays_next: of what is left within a timestep, "
+    "what a sample keeps over all steps, and to the next step. In brackets: 95%, resampling samples. Static: one exit "
+    "layer per timestep at the adaptive policy's GFLOPs (static) or nearest to its exits (nearest), fitted on the even "
+    "samples, tested on the odd ones; agrees: share of equal decisions; distance: mean difference in layers."
+)
+
+
+def _shares(split: VarianceSplit) -> dict[str, Any]:
+    estimates = ("total", "timestep", "sample", "rest", "stays_all", "stays_next")
+    return {name: _number(getattr(split, name)) for name in estimates}
+
+
+def _number(value: Any) -> Any:
+    """A number, or an estimate as a dict; None for NaN, which JSON has not."""
+    if isinstance(value, Estimate):
+        return None if math.isnan(value.value) else {key: _number(x) for key, x in asdict(value).items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def static_command(args: argparse.Namespace) -> dict[str, Any]:
+    """Fit a static schedule to half of a trace, test it on the other half, and write it."""
+    trace = read_trace(args.trace)
+    for problem in trace.problems:
+        print(f"note: {problem}", file=sys.stderr)
+    fit = fit_static(trace, args.budget)
+    save_schedule(args.out, trace, fit.layers)
+    rows = [{key: _number(getattr(held, key)) for key in vars(held)} for held in fit.held_out]
+    return {
+        "schedule": str(args.out),
+        "sample_with": f"--policy schedule:{args.out}",
+        "price": fit.price,
+        "fitted_on": fit.fitted_on,
+        "tested_on": fit.tested_on,
+        "held_out": rows,
+    }
+
+
+def calibrate_command(args: argparse.Namespace) -> dict[str, Any]:
+    """u against the real error; written beside the checkpoint."""
+    with tqdm(unit="batch", desc="calibrate", disable=None, mininterval=0.5) as bar:
+
+        def on_batch(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        file, summary = calibrate_checkpoint(
+            args.checkpoint, args.images, args.bins, args.dataset, args.data_root, args.device, args.seed, on_batch
+        )
+    keys = ("dataset", "split", "images", "seed", "monotone_timesteps", "largest_rise", "layers")
+    return {
+        "calibration": str(file),
+        "timesteps": len(summary["tables"]["timesteps"]),
+        **{key: summary[key] for key in keys},
+        "note": CALIBRATION_NOTE,
+    }
+
+
+CALIBRATION_NOTE = (
+    "u and error = mean tanh|error| are means over the timesteps; ece and rank (Spearman, over images at a fixed "
+    "timestep) are taken per timestep and then averaged; ece_recalibrated is u through the isotonic maps; both ece are "
+    "those of the images that the maps were not fitted on. mse: of the head, in the first, second and last third of a "
+    "denoising; the last row is the full network. monotone_timesteps: where mean u never rises over the layers; "
+    "largest_rise: above its lowest so far."
+)
 
 
 def flops_command(args: argparse.Namespace) -> dict[str, Any]:
@@ -145,6 +246,11 @@ def bench_trace_command(args: argparse.Namespace) -> dict[str, Any]:
         )  # fmt: skip
 
 
+def bench_train_command(args: argparse.Namespace) -> dict[str, Any]:
+    """Frozen beside fine-tuned."""
+    return bench_train(_model(args.checkpoint, "mlp"), choose_device(args.device), args.batch_size, args.repeats)
+
+
 def _model(name: str, uem: str) -> EarlyExitModel:
     """A checkpoint's model, or a preset with random weights and exits."""
     if name in PRESETS:
@@ -168,6 +274,8 @@ def show(result: dict[str, Any]) -> None:
 
 
 def _format(value: Any) -> str:
+    if isinstance(value, dict):  # a number and its interval
+        return "{value:.4g} [{low:.4g}, {high:.4g}]".format(**value)
     return f"{value:.5g}" if isinstance(value, float) else "–" if value is None else str(value)
 
 
@@ -213,17 +321,22 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--deviations", action="store_true", help="with --record full: also RMS(g_i − ε_full) per layer")
     p.add_argument("--classes", type=int, nargs="+", default=None, help="class-conditional models: drawn in turn")
     p.add_argument("--guidance", type=float, default=None, help="scale of classifier-free guidance; 1 is none")
+    p.add_argument("--recalibrated", action="store_true", help="u corrected by the maps of 'deediff calibrate'")
     p.add_argument("--device", default="auto", choices=DEVICES, help="auto: CUDA (in bf16), else MPS, else the CPU")
     p.add_argument("--out", required=True, help="the trace's folder, e.g. runs/RUN/traces/NAME, or any fsspec URL")
 
-    p = command("import", import_command, "turn an official U-ViT .pth, or exit layers of others' runs, into a run")
+    p = command(
+        "import", import_command, "turn a U-ViT, AdaDiff or DuoDiff .pth, or exit layers of others' runs, into a run"
+    )
     p.add_argument("path", type=Path, help="a .pth; or for exit layers a folder of .pt files or an .npz")
-    p.add_argument("--layout", required=True, choices=["uvit", "duodiff-indices"])
+    p.add_argument("--layout", required=True, choices=[*LAYOUTS, "duodiff-indices"])
     p.add_argument("--out", type=Path, required=True, help="the run folder to write")
-    p.add_argument("--num-heads", type=int, default=None, help="uvit: attention heads, if no preset has this shape")
-    p.add_argument("--normalize-timesteps", action="store_true", help="uvit: the network was trained on t/1000")
     p.add_argument(
-        "--images-seen", type=int, default=0, help="uvit: training images behind the weights, for the record"
+        "--num-heads", type=int, default=None, help="of a .pth: attention heads, if no preset has this shape"
+    )
+    p.add_argument("--normalize-timesteps", action="store_true", help="of a .pth: the network was trained on t/1000")
+    p.add_argument(
+        "--images-seen", type=int, default=0, help="of a .pth: training images behind the weights, for the record"
     )
     p.add_argument(
         "--model", default="uvit_small", choices=list(PRESETS), help="duodiff-indices: the model that was sampled"
@@ -240,6 +353,28 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument(
         "traces", nargs="+", help="trace folders or URLs; a `never` one among them is what others are held against"
     )
+
+    p = command("variance", variance_command, "is it the sample or the timestep? Where the exits' variance comes from")
+    p.add_argument("traces", nargs="+", help="trace folders or URLs, imported exit layers included")
+    p.add_argument("--layers", action="store_true", help="also of u, per layer; for traces recorded in full")
+    p.add_argument("--draws", type=positive, default=1000, help="resamplings of the samples, for the intervals")
+    p.add_argument("--seed", type=int, default=0, help="of the resampling")
+
+    p = command("static", static_command, "the best static schedule of the same cost, as a file for schedule:FILE")
+    p.add_argument("trace", help="a trace folder, or its URL; with --record full --deviations it can tell best")
+    p.add_argument("--out", type=Path, required=True, help="the JSON file to write")
+    p.add_argument(
+        "--budget", type=float, default=None, help="mean GFLOPs per image and step; default: the adaptive policy's"
+    )
+
+    p = command("calibrate", calibrate_command, "u against the real error on held-out images; and maps that correct u")
+    p.add_argument("checkpoint", type=Path, help="a run folder or a .safetensors file; the calibration goes beside it")
+    p.add_argument("--images", type=positive, default=256, help="of the test split, spread evenly over it")
+    p.add_argument("--bins", type=positive, default=20, help="timesteps, spread evenly")
+    p.add_argument("--dataset", default=None, help="cifar10, mnist or a folder; default: what the run was trained on")
+    p.add_argument("--data-root", type=Path, default=None, help="where torchvision's data sets lie; default: a cache")
+    p.add_argument("--seed", type=int, default=0, help="of the noise")
+    p.add_argument("--device", default="auto", choices=DEVICES, help="auto: CUDA (in bf16), else MPS, else the CPU")
 
     p = command("flops", flops_command, "GFLOPs of every component and of leaving at every exit")
     p.add_argument("checkpoint", help="a run folder, a .safetensors file, or a preset: " + ", ".join(PRESETS))
@@ -271,6 +406,12 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--batch-size", type=positive, default=64, help="images at a time, and per part of the trace")
     p.add_argument("--steps", type=positive, default=20, help="denoising steps (DDIM)")
     p.add_argument("--repeats", type=positive, default=3, help="rounds; medians are printed")
+    p.add_argument("--device", default="auto", choices=DEVICES, help="auto: CUDA (in bf16), else MPS, else the CPU")
+
+    p = command("train", bench_train_command, "images per second with a frozen backbone beside fine-tuning", benches)
+    p.add_argument("checkpoint", nargs="?", default="uvit_tiny", help=model_help)
+    p.add_argument("--batch-size", type=positive, default=64, help="images per step")
+    p.add_argument("--repeats", type=positive, default=7, help="rounds; medians are printed")
     p.add_argument("--device", default="auto", choices=DEVICES, help="auto: CUDA (in bf16), else MPS, else the CPU")
     return parser
 

@@ -80,33 +80,94 @@ def uvit_config(
     return config
 
 
-def import_uvit(
-    path: Path,  # an official U-ViT .pth
+State = Mapping[str, Tensor]
+
+
+def _adadiff_exits(state: State, num_blocks: int) -> tuple[dict[str, Any], str, dict[str, Tensor]]:
+    """UEM config, heads, and the UEM's tensors, from AdaDiff's `lte_classifer.{block}.lte`.
+
+    Its UEMs read the output of a block, so the one of block i is ours of layer i+1, and that of the last
+    block decides nothing. They give a map of confidence, σ(z) = 1 − σ(−z): the sign turns it into ours.
+    """
+    names = [f"lte_classifer.{i}.lte" for i in range(num_blocks - 1)]
+    config = {"name": "mlp", "tokens": "image", "map": True, "detach": True, "layers": list(range(1, num_blocks))}
+    tensors = {part: -torch.cat([state[f"{name}.{part}"] for name in names]) for part in ("weight", "bias")}
+    return config, "decoder", {f"uem.{part}": tensor for part, tensor in tensors.items()}
+
+
+def _duodiff_exits(state: State, num_blocks: int) -> tuple[dict[str, Any], str, dict[str, Tensor]]:
+    """The same from the DuoDiff repository's `matrix.{layer, timestep, or both}` and `…_heads`."""
+    keys = {key.split(".")[1] for key in state if key.startswith("matrix.")}
+    ordered = sorted(keys, key=lambda key: [int(n) for n in re.findall(r"\d+", key)])
+    half = num_blocks // 2
+    sources = [f"in_blocks_heads.{i}" for i in range(half)]
+    sources += ["mid_block_head", *(f"out_blocks_heads.{i}" for i in range(half))]
+    tensors = {
+        f"heads.{i}.{key.removeprefix(source + '.')}": value
+        for i, source in enumerate(sources)
+        for key, value in state.items()
+        if key.startswith(source + ".")
+    }
+    if any(key.endswith(".q") for key in state):
+        heads = state[f"matrix.{ordered[0]}.q"].shape[1]
+        tensors["uem.q"] = torch.cat([state[f"matrix.{key}.q"] for key in ordered])
+        for position, key in enumerate(ordered):
+            for part in ("weight_kv.", "classification."):
+                module, rest = part.rstrip("."), f"matrix.{key}.{part}"
+                names = [name for name in state if name.startswith(rest)]
+                tensors |= {f"uem.{module}.{position}.{n.removeprefix(rest)}": state[n] for n in names}
+        return {"name": "attention", "num_heads": heads, "tokens": "image", "squash": "clamp"}, "each", tensors
+    both = any(len(re.findall(r"\d+", key)) == 2 for key in keys)
+    scope = "layer_timestep" if both else "layer" if len(keys) == num_blocks else "timestep"
+    for part in ("weight", "bias"):
+        tensors[f"uem.{part}"] = torch.cat([state[f"matrix.{key}.classifier.0.{part}"] for key in ordered])
+    return {"name": "mlp", "scope": scope}, "each", tensors
+
+
+LAYOUTS = {  # prefix of the backbone's names, and how the exits are found; None: there are none
+    "uvit": ("", None),
+    "adadiff": ("", _adadiff_exits),
+    "duodiff": ("uvit.", _duodiff_exits),
+}
+
+
+def import_checkpoint(
+    path: Path,  # a .pth of one of LAYOUTS
     out: Path,  # run folder to write
+    layout: str = "uvit",
     num_heads: int | None = None,
     normalize_timesteps: bool = False,
     images_seen: int = 0,  # training images behind these weights, for the record
 ) -> Path:
-    """Write a run of status `imported` with one checkpoint. Raises UserError as its parts do."""
+    """Write a run of status `imported` with one checkpoint. Raises UserError when the tensors do not fit."""
     state = load_pickled(path)
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise UserError(f"{path} holds no state dict (names → tensors)")
     if images_seen < 0:
         raise UserError(f"images seen is {images_seen}, expected 0 or more")
+    prefix, read_exits = LAYOUTS[layout]
+    backbone = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    if layout == "adadiff":
+        backbone = {k: v for k, v in backbone.items() if not k.startswith("lte_classifer.")}
     try:
-        model = EarlyExitModel(UViT(uvit_config(state, num_heads, normalize_timesteps)))
+        model = EarlyExitModel(UViT(uvit_config(backbone, num_heads, normalize_timesteps)))
+        tensors: dict[str, Tensor] = {}
+        if read_exits is not None:
+            uem, heads, tensors = read_exits(state, model.num_blocks)
+            model.add_exits(uem, heads)
+        model.load_state_dict({f"backbone.{k}": v for k, v in backbone.items()} | tensors)
     except UserError:
         raise
-    except ValueError as error:
-        raise UserError(f"{path} does not fit a U-ViT: {error}") from None
-    try:
-        model.backbone.load_state_dict(state)
-    except RuntimeError as error:
-        raise UserError(f"{path} does not fit a U-ViT ({' '.join(str(error).split())[:300]})") from None
+    except KeyError as error:
+        raise UserError(f"{path} is not a checkpoint of layout {layout}: it has no {error}") from None
+    except (ValueError, RuntimeError, IndexError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{path} does not fit a U-ViT of layout {layout} ({reason})") from None
     _new_run(out)
     save_checkpoint(out / "checkpoints" / "0.safetensors", model, Schedule(), 0, images_seen, source=path.name)
-    count = sum(p.numel() for p in model.backbone.parameters())
-    _write_run(out, parameters={"backbone": count, "uem": 0, "heads": 0}, images_seen=images_seen, source=path.name)
+    parts = {"backbone": model.backbone, "uem": model.uem, "heads": model.heads}
+    counts = {name: sum(p.numel() for p in part.parameters()) if part else 0 for name, part in parts.items()}
+    _write_run(out, parameters=counts, images_seen=images_seen, source=path.name)
     return out
 
 

@@ -51,8 +51,8 @@ def _reason(error: Exception) -> str:
     return " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).split())
 
 
-def write_atomically(path: AnyPath, data: bytes) -> None:
-    """Write under a temporary name, sync, rename: a reader sees the old file or the whole new one.
+def write_atomically(path: AnyPath, data: bytes, sync: bool = True) -> None:
+    """Write under a temporary name, sync (unless told not to), rename: a reader sees the old file or the whole new one.
 
     Elsewhere than on a local disk it is handed over whole: object stores show no half of it. Raises OSError.
     """
@@ -64,7 +64,8 @@ def write_atomically(path: AnyPath, data: bytes) -> None:
     with open(temporary, "wb") as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        if sync:
+            os.fsync(file.fileno())
     os.replace(temporary, path)
 
 

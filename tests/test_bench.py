@@ -14,6 +14,7 @@ from deediff.analysis.cost import model_cost
 from deediff.bench.profiles import bimodal_exits, independent_exits, read_profile
 from deediff.bench.sampler import bench_sampler
 from deediff.bench.trace import bench_trace
+from deediff.bench.train import bench_train
 from deediff.cli import main
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel, UViT
@@ -165,3 +166,11 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "logging_share" in capsys.readouterr().out
     assert main(["bench", "sampler", run, "--profile", "nowhere.npz"]) == 2
     assert "nowhere.npz cannot be read" in capsys.readouterr().err
+
+
+def test_training_rates_are_compared_with_fine_tuning() -> None:
+    result = bench_train(make_model(), torch.device("cpu"), batch_size=2, repeats=1)
+    rows = {row["strategy"]: row for row in result["rows"]}
+    assert rows["fine-tuned"]["speed_up"] == 1
+    ratio = rows["frozen"]["images_per_s"] / rows["fine-tuned"]["images_per_s"]
+    assert rows["frozen"]["speed_up"] == pytest.approx(ratio)

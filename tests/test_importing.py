@@ -14,7 +14,7 @@ import deediff
 from deediff.checkpoints import load_checkpoint, save_checkpoint
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
-from deediff.importing import import_exit_layers, import_uvit, uvit_config
+from deediff.importing import import_checkpoint, import_exit_layers, uvit_config
 from deediff.models import PRESETS, EarlyExitModel, UViT
 from tests.conftest import TINY, make_model
 
@@ -26,7 +26,7 @@ from tests.conftest import TINY, make_model
 def test_an_official_state_dict_gives_the_same_network(tmp_path: Path, config: object) -> None:
     net = UViT(config)  # type: ignore[arg-type]
     torch.save(net.state_dict(), tmp_path / "official.pth")
-    run = import_uvit(tmp_path / "official.pth", tmp_path / "run", num_heads=2, images_seen=640)
+    run = import_checkpoint(tmp_path / "official.pth", tmp_path / "run", num_heads=2, images_seen=640)
     model, info = load_checkpoint(run)
     assert model.backbone.config() == net.config()
     assert info["images_seen"] == 640
@@ -44,7 +44,7 @@ def test_presets_are_recognised_with_their_number_of_heads(preset: str) -> None:
 
 
 def test_the_warm_start_imports(shared: Path, tmp_path: Path) -> None:
-    model = deediff.load(import_uvit(shared / "checkpoints" / "uvit_tiny_cifar10.pth", tmp_path / "run"))
+    model = deediff.load(import_checkpoint(shared / "checkpoints" / "uvit_tiny_cifar10.pth", tmp_path / "run"))
     assert model.num_blocks == 13
     assert model.uem is None
 
@@ -57,19 +57,19 @@ class Evil:
 def test_a_pickle_is_not_executed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"x": Evil()}, tmp_path / "evil.pth")
     with pytest.raises(UserError, match="holds code and was not run"):
-        import_uvit(tmp_path / "evil.pth", tmp_path / "run")
+        import_checkpoint(tmp_path / "evil.pth", tmp_path / "run")
     assert "executed" not in capsys.readouterr().out
 
 
 def test_other_files_are_refused_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "text.pth").write_text("no tensors")
     with pytest.raises(UserError, match="not a file of plain tensors"):
-        import_uvit(tmp_path / "text.pth", tmp_path / "run")
+        import_checkpoint(tmp_path / "text.pth", tmp_path / "run")
     with pytest.raises(UserError, match="does not exist"):
-        import_uvit(tmp_path / "none.pth", tmp_path / "run")
+        import_checkpoint(tmp_path / "none.pth", tmp_path / "run")
     torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(UserError, match="not an official U-ViT state dict"):
-        import_uvit(tmp_path / "other.pth", tmp_path / "run")
+        import_checkpoint(tmp_path / "other.pth", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -112,7 +112,7 @@ def test_a_checkpoint_that_does_not_fit_its_json(tmp_path: Path) -> None:
 def test_more_files_that_are_not_what_they_say(tmp_path: Path) -> None:
     (tmp_path / "empty.pth").write_bytes(b"")
     with pytest.raises(UserError, match="not a file of plain tensors"):
-        import_uvit(tmp_path / "empty.pth", tmp_path / "run")
+        import_checkpoint(tmp_path / "empty.pth", tmp_path / "run")
     (tmp_path / "empty.npz").write_bytes(b"")
     with pytest.raises(UserError, match=r"neither a folder nor a readable \.npz"):
         import_exit_layers(tmp_path / "empty.npz", tmp_path / "run")
@@ -137,3 +137,113 @@ def test_a_schedule_that_makes_no_sense(run: Path, schedule: str) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), "schedule": json.loads(schedule)}))
     with pytest.raises(UserError, match="does not fit the model its JSON describes"):
         deediff.load(run)
+
+
+def adadiff_state(net: UViT) -> dict[str, torch.Tensor]:
+    """Names and shapes as in AdaDiff's checkpoints: one probe per block, (patch² × channels, width)."""
+    state = dict(net.state_dict())
+    for i in range(net.num_blocks):
+        state[f"lte_classifer.{i}.lte.weight"] = torch.randn(48, 32) * 0.3
+        state[f"lte_classifer.{i}.lte.bias"] = torch.randn(48) * 0.3
+    return state
+
+
+def test_an_adadiff_checkpoint_gives_its_confidence_one_layer_later(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = UViT(TINY).eval()
+    state = adadiff_state(net)
+    torch.save(state, tmp_path / "adadiff.pth")
+    run = import_checkpoint(tmp_path / "adadiff.pth", tmp_path / "run", "adadiff", num_heads=2)
+    model = deediff.load(run)
+    x, t = torch.randn(2, 3, 16, 16), torch.tensor([3, 700])
+    with torch.no_grad():
+        eps, u = model.all_exits(x, t)
+        states = list(net.states(x, t))
+        for block in range(12):
+            weight, bias = (state[f"lte_classifer.{block}.lte.{part}"] for part in ("weight", "bias"))
+            confidence = (states[block + 1][:, 1:] @ weight.T + bias).sigmoid().mean((1, 2))
+            torch.testing.assert_close(u[block + 1], 1 - confidence)
+            torch.testing.assert_close(eps[block + 1], net.decode(states[block + 1]))
+    assert u[0].isnan().all()
+    steps = list(deediff.sample(model, num_samples=2, policy="threshold:0.5", steps=2))
+    assert all((s.exit_layer >= 1).all() for s in steps)
+
+
+HEADS = [*(f"in_blocks_heads.{i}" for i in range(6)), "mid_block_head", *(f"out_blocks_heads.{i}" for i in range(6))]
+
+
+def duodiff_state(net: UViT, probes: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Names and shapes as in the DuoDiff repository's checkpoints."""
+    state = {f"uvit.{name}": value for name, value in net.state_dict().items()}
+    for head in HEADS:
+        fresh = net.make_head().state_dict()
+        state |= {f"{head}.{name}": value + torch.randn_like(value) * 0.1 for name, value in fresh.items()}
+    return state | {f"matrix.{k}.{name}": value for k, probe in probes.items() for name, value in probe.items()}
+
+
+def import_duodiff(folder: Path, state: dict[str, torch.Tensor]) -> EarlyExitModel:
+    torch.save(state, folder / "duodiff.pth")
+    return deediff.load(import_checkpoint(folder / "duodiff.pth", folder / "run", "duodiff", num_heads=2))
+
+
+@pytest.mark.parametrize("scope", ["layer", "timestep", "layer_timestep"])
+def test_a_duodiff_checkpoint_with_mlp_probes(tmp_path: Path, scope: str) -> None:
+    torch.manual_seed(0)
+    net = UViT(TINY).eval()
+    keys = {
+        "layer": [f"{i}" for i in range(13)],
+        "timestep": [f"{t}" for t in range(1000)],
+        "layer_timestep": [f"{i}, {t}" for i in range(13) for t in range(1000)],
+    }[scope]
+    probes = {k: {"classifier.0.weight": torch.randn(1, 32), "classifier.0.bias": torch.randn(1)} for k in keys}
+    state = duodiff_state(net, probes)
+    model = import_duodiff(tmp_path, state)
+    x, t = torch.randn(2, 3, 16, 16), torch.tensor([3, 700])
+    with torch.no_grad():
+        eps, u = model.all_exits(x, t)
+        states = list(net.states(x, t))
+        for i in (0, 5, 12):
+            for b in range(2):
+                key = {"layer": f"{i}", "timestep": f"{t[b]}", "layer_timestep": f"{i}, {t[b]}"}[scope]
+                weight, bias = probes[key]["classifier.0.weight"][0], probes[key]["classifier.0.bias"]
+                torch.testing.assert_close(u[i, b], (states[i][b] @ weight + bias).sigmoid().mean())
+            head = {k.removeprefix(HEADS[i] + "."): v for k, v in state.items() if k.startswith(HEADS[i] + ".")}
+            fresh = net.make_head()
+            fresh.load_state_dict(head)
+            torch.testing.assert_close(eps[i], fresh(states[i]))
+
+
+def test_a_duodiff_checkpoint_with_attention_probes_is_clamped(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = UViT(TINY).eval()
+    probes = {
+        str(i): {
+            "q": torch.randn(1, 1, 1, 32),
+            "weight_kv.weight": torch.randn(64, 32) * 0.2,
+            "weight_kv.bias": torch.randn(64) * 0.2,
+            "classification.0.weight": torch.randn(32, 32) * 0.3,
+            "classification.0.bias": torch.randn(32) * 0.3,
+            "classification.2.weight": torch.randn(1, 32) * 0.6,
+            "classification.2.bias": torch.full((1,), 0.5),
+        }
+        for i in range(13)
+    }
+    model = import_duodiff(tmp_path, duodiff_state(net, probes))
+    x, t = torch.randn(16, 3, 16, 16), torch.full((16,), 700)
+    with torch.no_grad():
+        _, u = model.all_exits(x, t)
+        states = list(net.states(x, t))
+        for i in (0, 7, 12):
+            p = probes[str(i)]
+            k, v = (states[i][:, 1:] @ p["weight_kv.weight"].T + p["weight_kv.bias"]).chunk(2, dim=-1)
+            pooled = ((k @ p["q"][0, 0].T / 32**0.5).softmax(1) * v).sum(1)
+            hidden = torch.nn.functional.silu(pooled @ p["classification.0.weight"].T + p["classification.0.bias"])
+            expected = (hidden @ p["classification.2.weight"].T)[:, 0] + p["classification.2.bias"]
+            torch.testing.assert_close(u[i], expected.clamp(0, 1), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("layout", ["adadiff", "duodiff"])
+def test_a_plain_uvit_is_not_taken_for_one_with_exits(tmp_path: Path, layout: str) -> None:
+    torch.save(UViT(TINY).state_dict(), tmp_path / "plain.pth")
+    with pytest.raises(UserError, match="has no"):
+        import_checkpoint(tmp_path / "plain.pth", tmp_path / "run", layout, num_heads=2)

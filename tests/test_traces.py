@@ -276,7 +276,7 @@ def test_a_full_disk_loses_nothing_that_was_complete(run_folder: Path, monkeypat
 
     whole, real = record(run_folder, "roomy"), writer.write_atomically
 
-    def full_disk(path: Path, data: bytes) -> None:
+    def full_disk(path: Path, data: bytes, sync: bool = True) -> None:
         if path.name == "samples-00001.parquet":
             raise OSError(28, "No space left on device")
         real(path, data)

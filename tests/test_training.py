@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -15,11 +16,13 @@ import torch
 import deediff
 from deediff.checkpoints import load_checkpoint
 from deediff.datasets import load_images
+from deediff.diffusion.objectives import ExitsObjective
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
-from tests.conftest import REPO
+from deediff.models import EarlyExitModel, UViT
+from tests.conftest import REPO, TINY
 from trainer import loop
-from trainer.presets import PRESETS
+from trainer.presets import METHODS, PRESETS, Method
 from trainer.run import main
 
 TOY = [
@@ -239,3 +242,77 @@ def test_settings_that_make_no_sense(
 ) -> None:
     assert train(image_folder, tmp_path / "run", *args) == 2
     assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_frozen_backbone_needs_no_gradients_and_others_do(image_folder: Path, tmp_path: Path) -> None:
+    assert train(image_folder, tmp_path / "base", "--exits.steps", "0") == 0
+    base = weights(tmp_path / "base")
+    moved = {}
+    for strategy in ("frozen", "finetuned"):
+        run, more = tmp_path / strategy, ("--init", str(tmp_path / "base"), "--backbone.steps", "0", "--ema", "0")
+        assert train(image_folder, run, *more, "--strategy", strategy) == 0
+        moved[strategy] = [k for k, v in weights(run).items() if k in base and not torch.equal(v, base[k])]
+        seen = json.loads((run / "run.json").read_text())["images_seen"]
+        assert seen == 24 + (16 if strategy == "finetuned" else 0)
+    assert moved["frozen"] == []
+    assert len(moved["finetuned"]) > 100
+
+
+def test_scratch_trains_everything_at_once(image_folder: Path, tmp_path: Path) -> None:
+    assert train(image_folder, tmp_path / "run", "--strategy", "scratch") == 0
+    assert pd.read_parquet(tmp_path / "run" / "metrics.parquet")["stage"].tolist() == ["exits"] * 4
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["images_seen"] == 16
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_gradients_reach_what_they_should(frozen: bool) -> None:
+    """Frozen means frozen; with the errors of the blog's code the target pulls on the backbone as well."""
+    torch.manual_seed(0)
+    x, t, noise = torch.randn(3, 3, 16, 16), torch.tensor([3, 400, 999]), torch.randn(3, 3, 16, 16)
+
+    def backbone_gradient(method: Method) -> float | None:
+        model = EarlyExitModel(UViT(TINY)).add_exits(method.uem_config(), method.heads)
+        objective = ExitsObjective(model, frozen, **method.losses())
+        terms = objective(x, t, noise)
+        (terms["total"] - terms["simple"]).backward()
+        assert all(p.grad is not None for p in model.uem.parameters())
+        assert model.backbone.norm.weight.requires_grad is not frozen
+        grad = model.backbone.in_blocks[0].mlp.fc1.weight.grad
+        return None if grad is None else float(grad.abs().sum())
+
+    only_u = {"beta_ual": 0.0, "layer_weight": 0.0}
+    if frozen:
+        assert backbone_gradient(Method()) is None
+        return
+    assert backbone_gradient(Method(**only_u)) > 0
+    assert backbone_gradient(Method(detach=True, **only_u)) == 0
+    assert backbone_gradient(Method(detach=True, detach_target=False, **only_u)) > 0
+    assert backbone_gradient(Method(detach=True)) > 0  # Eq. 8 trains the backbone through the heads
+
+
+@pytest.mark.parametrize("strategy", ["frozen", "finetuned", "scratch"])
+@pytest.mark.parametrize("name", list(METHODS))
+def test_each_method_trains_and_samples(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, strategy: str
+) -> None:
+    description, config = PRESETS["uvit_tiny"]
+    monkeypatch.setitem(PRESETS, "uvit_tiny", (description, dataclasses.replace(config, method=METHODS[name])))
+    more = ("--strategy", strategy, "--exits.steps", "20", "--exits.warmup", "2", "--save-every", "100")
+    assert train(image_folder, tmp_path / "run", *more) == 0
+    loss = pd.read_parquet(tmp_path / "run" / "metrics.parquet")
+    assert loss[["loss_uncertainty", "loss_ual", "loss_layer"]].tail(20).notna().all(axis=None)
+    model = deediff.load(tmp_path / "run")
+    steps = list(deediff.sample(model, num_samples=2, policy="threshold:1", steps=2))
+    assert all((s.exit_layer == min(model.uem.layers)).all() for s in steps)
+
+
+def test_an_attention_uem_has_no_options_of_the_mlp(image_folder: Path, tmp_path: Path, capsys) -> None:
+    assert train(image_folder, tmp_path / "run", "--method.uem", "attention", "--method.timestep-embedding") == 2
+    assert "an attention UEM has no timestep_embedding" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["x0", "v"])
+def test_other_predictions_are_trained_for(image_folder: Path, tmp_path: Path, kind: str) -> None:
+    assert train(image_folder, tmp_path / "run", "--prediction", kind) == 2  # the identity start answers ε
+    assert train(image_folder, tmp_path / "run", "--prediction", kind, "--start", "official") == 0
+    assert deediff.load(tmp_path / "run").prediction == kind

@@ -32,7 +32,7 @@ from deediff.checkpoints import (
 )
 from deediff.datasets import Images, load_images, to_model_range
 from deediff.devices import autocast, choose_device, versions
-from deediff.diffusion.losses import LossTerms, early_exit_loss, simple_loss
+from deediff.diffusion.objectives import BackboneObjective, ExitsObjective
 from deediff.diffusion.prediction import training_target
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
@@ -60,38 +60,6 @@ class Processes:
             return cls()
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         return cls(dist.get_rank(), dist.get_world_size())
-
-
-class BackboneObjective(nn.Module):
-    """Eq. 4 for the backbone alone."""
-
-    def __init__(self, model: EarlyExitModel):
-        super().__init__()
-        self.backbone = model.backbone
-
-    def forward(self, x: Tensor, t: Tensor, target: Tensor) -> dict[str, Tensor]:
-        loss = simple_loss(self.backbone(x, t).float(), target)
-        return {"total": loss, "simple": loss}
-
-
-class ExitsObjective(nn.Module):
-    """Eq. 7, 8 and 10 for UEMs and heads; the frozen backbone runs without gradients."""
-
-    def __init__(self, model: EarlyExitModel, config: TrainConfig):
-        super().__init__()
-        self.model, self.config = model, config
-        model.backbone.requires_grad_(False)
-
-    def forward(self, x: Tensor, t: Tensor, target: Tensor) -> dict[str, Tensor]:
-        model = self.model
-        with torch.no_grad():
-            states = list(model.backbone.states(x, t))
-        predictions = torch.stack([model.read_out(i, state).float() for i, state in enumerate(states)])
-        u = torch.stack([model.uncertainty(i, state, t) for i, state in enumerate(states[:-1])])
-        terms: LossTerms = early_exit_loss(
-            predictions, u, target, self.config.lambda_u, self.config.beta_ual, self.config.layer_weight
-        )
-        return vars(terms)
 
 
 def batch_at(
@@ -153,7 +121,7 @@ class Training:
         self.procs = Processes.join(self.device)
         if config.backbone.batch_size % self.procs.count or config.exits.batch_size % self.procs.count:
             raise UserError(f"batch_size is not a multiple of the {self.procs.count} processes: change one of them")
-        if not config.backbone.steps and config.init is None:
+        if not config.backbone.steps and config.init is None and config.strategy != "scratch":
             raise UserError("--backbone.steps is 0, so there is nothing to put exits on: give a checkpoint with --init")
         c = config.model
         self._check_same_settings()
@@ -170,8 +138,11 @@ class Training:
 
     @property
     def images_seen(self) -> int:
-        done = min(self.step, self.config.backbone.steps)
-        return self.images_before + done * self.config.backbone.batch_size
+        first, config = self.config.backbone.steps, self.config
+        images = min(self.step, first) * config.backbone.batch_size
+        if config.strategy != "frozen":
+            images += max(0, self.step - first) * config.exits.batch_size
+        return self.images_before + images
 
     def _initial_model(self) -> tuple[EarlyExitModel, int]:
         torch.manual_seed(self.config.seed)
@@ -255,12 +226,17 @@ class Training:
         """UEMs and heads go on the averaged backbone, so that is what they are trained for."""
         self.model.load_state_dict(self.ema.state_dict())
         torch.manual_seed(self.config.seed + 1)
-        self.model.add_exits({"name": self.config.uem, "scope": "layer"})
+        method = self.config.method
+        self.model.add_exits(method.uem_config(), method.heads, self.schedule.num_timesteps)
         self.ema = copy.deepcopy(self.model).requires_grad_(False)
 
     def _run_stage(self, name: str, stage: Stage, first: int, saved: dict[str, Any] | None) -> None:
         objective: nn.Module
-        objective = BackboneObjective(self.model) if name == "backbone" else ExitsObjective(self.model, self.config)
+        if name == "backbone":
+            objective = BackboneObjective(self.model)
+        else:
+            frozen = self.config.strategy == "frozen"
+            objective = ExitsObjective(self.model, frozen, **self.config.method.losses())
         trainable = [p for p in objective.parameters() if p.requires_grad]
         optimizer = make_optimizer(stage, trainable)
         if saved is not None:

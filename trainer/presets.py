@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from deediff.models import PRESETS as MODELS
 from deediff.models import UViTConfig
@@ -37,8 +37,72 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Method:
+    """UEMs, heads and losses. The last five fields are errors of public code, off unless a source is reproduced."""
+
+    uem: Literal["mlp", "attention"] = "mlp"
+    """Uncertainty estimation module: a linear probe per token, or a learned query that attends over the tokens."""
+    scope: Literal["layer", "timestep", "layer_timestep"] = "layer"
+    """Own UEM weights per layer, per timestep, or both (mlp)."""
+    tokens: Literal["auto", "all", "image"] = "auto"
+    """What the UEM reads; auto: all (mlp), those of the image (attention)."""
+    timestep_embedding: bool = False
+    """Append the timestep's embedding to every token that the UEM reads: Eq. 5, literally (mlp)."""
+    map: bool = False
+    """One uncertainty per value of the image instead of one per token (mlp, AdaDiff)."""
+    aggregation: Literal["mean", "max", "sum"] = "mean"
+    """How the UEM's values become one; sum is normalised by their number (mlp)."""
+    detach: bool = False
+    """No gradient from the UEM into the network."""
+    layers: tuple[int, ...] = ()
+    """The layers that get an exit; none given: all."""
+    heads: Literal["each", "shared", "decoder"] = "each"
+    """An output head per exit, one for all, or the network's own last layers (AdaDiff)."""
+    lambda_u: float = 1.0
+    """λ, weight of L_u (Eq. 7)."""
+    beta_ual: float = 1.0
+    """β, weight of L_UAL (Eq. 8)."""
+    layer_weight: float = 0.0
+    """Weight of the fourth loss L_L (Eq. 10)."""
+    first_timestep: bool = False
+    """Error: UEMs per timestep take the first sample's timestep for the whole batch (blog)."""
+    sum_over_batch: bool = False
+    """Error: L_u is summed over the batch instead of averaged (blog)."""
+    detach_target: bool = True
+    """Off is an error: L_u's gradient then flows through its target into heads and backbone (blog)."""
+    weight_by_target: bool = False
+    """Error: L_UAL is weighted with its target û, gradient included, instead of u (blog)."""
+
+    def losses(self) -> dict[str, Any]:
+        """For `early_exit_loss`."""
+        names = ("lambda_u", "beta_ual", "layer_weight", "sum_over_batch", "detach_target", "weight_by_target")
+        return {name: getattr(self, name) for name in names}
+
+    def uem_config(self) -> dict[str, Any]:
+        """For `EarlyExitModel.add_exits`. Raises ValueError for options that this UEM has not."""
+        config: dict[str, Any] = {"name": self.uem, "scope": self.scope, "detach": self.detach}
+        config |= {} if self.tokens == "auto" else {"tokens": self.tokens}
+        config |= {"layers": list(self.layers)} if self.layers else {}
+        own = ("timestep_embedding", "map", "aggregation", "first_timestep")
+        if self.uem == "mlp":
+            return config | {name: getattr(self, name) for name in own}
+        if set_ := [name for name in own if getattr(self, name) not in (False, "mean")]:
+            raise ValueError(f"an attention UEM has no {', '.join(set_)}: leave it out, or use --method.uem mlp")
+        return config
+
+
+# The choices of the sources, their errors included (blog: MLP per layer, frozen; see SCIENCE in the papers named).
+METHODS: dict[str, Method] = {
+    "ours": Method(),
+    "blog": Method(first_timestep=True, sum_over_batch=True, detach_target=False, weight_by_target=True),
+    "paper": Method(scope="timestep", timestep_embedding=True),
+    "adadiff": Method(tokens="image", map=True, detach=True, heads="decoder", layers=tuple(range(1, 13))),
+}
+
+
+@dataclass(frozen=True)
 class TrainConfig:
-    """A training: first the backbone, then UEMs and output heads on the frozen backbone."""
+    """A training: the backbone, then UEMs and output heads on it (or all together: see strategy)."""
 
     dataset: str
     """cifar10, mnist, or the path of a folder of images."""
@@ -47,15 +111,11 @@ class TrainConfig:
     backbone: Stage = field(default_factory=lambda: Stage(steps=500_000, warmup=2500))
     """First stage: the noise prediction network alone (Eq. 4)."""
     exits: Stage = field(default_factory=lambda: Stage(steps=50_000, lr=1e-3))
-    """Second stage: UEMs and output heads, the backbone frozen (Eq. 7, 8, 10)."""
-    uem: Literal["mlp"] = "mlp"
-    """Uncertainty estimation module: mlp is one linear probe per layer."""
-    lambda_u: float = 1.0
-    """λ, weight of L_u (Eq. 7)."""
-    beta_ual: float = 1.0
-    """β, weight of L_UAL (Eq. 8)."""
-    layer_weight: float = 0.0
-    """Weight of the fourth loss L_L (Eq. 10)."""
+    """Second stage: UEMs and output heads (Eq. 7, 8, 10), the backbone frozen or with them."""
+    strategy: Literal["frozen", "finetuned", "scratch"] = "frozen"
+    """The backbone in the second stage: frozen, trained on with the exits (Eq. 9), or scratch: there is no first."""
+    method: Method = field(default_factory=Method)
+    """UEMs, heads and losses."""
     init: Path | None = None
     """A run folder or checkpoint to start from (weights only; the optimiser starts fresh)."""
     start: Literal["official", "identity"] = "official"
@@ -88,6 +148,8 @@ class TrainConfig:
             raise ValueError("save_every and log_every must be 1 or more, sample_every 0 or more")
         if self.start == "identity" and self.prediction != "epsilon":
             raise ValueError("--start identity answers ε ≈ x_t, so it needs --prediction epsilon")
+        if self.strategy == "scratch" and self.backbone.steps:
+            object.__setattr__(self, "backbone", replace(self.backbone, steps=0))
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}, expected a decay in [0, 1)")
 
@@ -135,5 +197,46 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
     "uvit_small": (
         "U-ViT-S/2 on CIFAR-10 as published: 44 M parameters, 500 000 steps",
         TrainConfig(dataset="cifar10", model=MODELS["uvit_small"]),
+    ),
+    "uvit_shallow": (
+        "DuoDiff's shallow network for --policy dual: U-ViT-S/2 with three blocks, no exits",
+        TrainConfig(dataset="cifar10", model=MODELS["uvit_shallow"], exits=Stage(steps=0)),
+    ),
+    "mnist_shallow": (
+        "The same for mnist_tiny",
+        TrainConfig(
+            dataset="mnist",
+            model=replace(MNIST_TINY, depth=2),
+            backbone=Stage(steps=2_200, lr=2e-3, optimizer="muon", warmup=50, batch_size=64, betas=(0.9, 0.99)),
+            exits=Stage(steps=0),
+            start="identity",
+            flip=False,
+            ema=0.995,
+            save_dtype="float16",
+        ),
+    ),
+    "blog": (
+        "The blog's MLP per layer on U-ViT-S/2, frozen, the errors of its code included",
+        TrainConfig(dataset="cifar10", model=MODELS["uvit_small"], method=METHODS["blog"]),
+    ),
+    "paper": (
+        "DeeDiff as the paper writes it: Eq. 5 per timestep with its embedding, all trained together",
+        TrainConfig(
+            dataset="cifar10",
+            model=MODELS["uvit_small"],
+            method=METHODS["paper"],
+            strategy="scratch",
+            exits=Stage(steps=500_000, warmup=2500),
+        ),
+    ),
+    "adadiff": (
+        "AdaDiff's public code: maps from detached image tokens after each block, the network's own head, no exit 0",
+        TrainConfig(
+            dataset="cifar10",
+            model=MODELS["uvit_small"],
+            method=METHODS["adadiff"],
+            strategy="scratch",
+            exits=Stage(steps=500_000, warmup=2500),
+        ),
     ),
 }

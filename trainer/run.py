@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
 
 import tyro
 
 from deediff.errors import UserError
 from trainer.loop import Training
 from trainer.presets import PRESETS
+from trainer.suite import SUITES, Suite
 
 
 def main(args: list[str] | None = None) -> int:
     """Returns the exit code: 0, or 2 for bad input (one sentence on stderr)."""
     args = sys.argv[1:] if args is None else args
+    if args and args[0].startswith("suite:"):
+        return _reporting(lambda: _suite(args[0].removeprefix("suite:"), args[1:]))
     if not args or args[0] not in PRESETS:
         lines = [f"  {name:12} {description}" for name, (description, _) in PRESETS.items()]
         text = "usage: python -m trainer.run PRESET [--key value …]   (PRESET --help explains every field)\n\n"
         text += "presets:\n" + "\n".join(lines)
+        text += "\nsuites (a published table each, --help):\n  " + ", ".join(f"suite:{name}" for name in SUITES)
         if args and args[0] in ("-h", "--help"):
             print(text)
             return 0
@@ -26,12 +33,39 @@ def main(args: list[str] | None = None) -> int:
             text = f"error: unknown preset {args[0]!r}\n{text}"
         print(text, file=sys.stderr)
         return 2
-    description, default = PRESETS[args[0]]
+    return _reporting(lambda: _preset(args[0], args[1:]))
+
+
+def _preset(name: str, args: list[str]) -> None:
+    description, default = PRESETS[name]
+    config = tyro.cli(type(default), default=default, args=args, prog=f"trainer.run {name}", description=description)
+    print(f"trained: {Training(name, config).run()}")
+
+
+def _suite(name: str, args: list[str]) -> None:
+    def suite(
+        scale: Literal["cpu", "paper", "toy"] = "cpu",
+        out: Path = Path("runs"),
+        data_root: Path | None = None,
+        device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    ) -> None:
+        """Everything a published table needs; start it again to go on.
+
+        Args:
+            scale: cpu: the shipped digits, DDIM-50; paper: U-ViT-S/2 on CIFAR-10, DDPM-1000; toy: a test.
+            out: Where the runs and the results file go.
+            data_root: Folder with the data set in torchvision's layout; default: a cache folder, filled by download.
+            device: auto takes CUDA (in bf16), else MPS, else the CPU.
+        """
+        print(f"results: {Suite(name, scale, out, data_root, device).run()}")
+
+    tyro.cli(suite, args=args, prog=f"trainer.run suite:{name}")
+
+
+def _reporting(work: Callable[[], None]) -> int:
+    """Exit code 0, or a sentence on stderr and 2."""
     try:
-        config = tyro.cli(
-            type(default), default=default, args=args[1:], prog=f"trainer.run {args[0]}", description=description
-        )
-        print(f"trained: {Training(args[0], config).run()}")
+        work()
     except SystemExit as stop:  # the command line's own help or complaint, already printed
         return int(stop.code or 0)
     except OSError as error:

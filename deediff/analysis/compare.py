@@ -65,7 +65,7 @@ def comparison_table(traces: list[Trace]) -> pd.DataFrame:
         rows.append(
             {
                 "trace": trace.path.name,
-                "policy": meta["policy"],
+                "policy": meta["policy"] + (", recalibrated u" if meta.get("recalibration_sha256") else ""),
                 "solver": meta.get("solver"),
                 "steps": len(trace.timesteps),
                 "images": int(trace.summary.samples),

@@ -1,12 +1,15 @@
 """The training losses of DeeDiff/AdaDiff (arXiv 2309.17074).
 
-Every ‖·‖² is a mean over pixels and channels and a mean over the batch; exits are summed.
+Every ‖·‖² is a mean over pixels and channels and a mean over the batch; exits are summed. K is the
+number of exits that have a UEM. `noise` below is what the network answers: ε, or x_0 or v.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -31,39 +34,64 @@ def simple_loss(prediction: Tensor, noise: Tensor) -> Tensor:
     return squared_error(prediction, noise).mean()
 
 
+def uncertainty_map(predictions: Tensor, noise: Tensor, detach: bool = True) -> Tensor:
+    """Eq. 6 before it is averaged: tanh|g_i − ε|. (K,B,C,H,W), (B,C,H,W) → (K,B,C,H,W).
+
+    Without gradient by default. The blog's code lets it through, so that L_u also moves the heads.
+    """
+    target = (predictions - noise).abs().tanh()
+    return target.detach() if detach else target
+
+
 def uncertainty_target(predictions: Tensor, noise: Tensor) -> Tensor:
-    """Eq. 6: û_i = mean tanh|g_i − ε|, without gradient. (N,B,C,H,W), (B,C,H,W) → (N,B)."""
-    return (predictions - noise).abs().tanh().mean(dim=(-3, -2, -1)).detach()
+    """Eq. 6: û_i = mean tanh|g_i − ε|, without gradient. (K,B,C,H,W), (B,C,H,W) → (K,B)."""
+    return uncertainty_map(predictions, noise).mean(dim=(-3, -2, -1))
 
 
-def uncertainty_loss(u: Tensor, target: Tensor) -> Tensor:
-    """Eq. 7: L_u = Σ_i ‖u_i − û_i‖². (N,B) twice → scalar."""
-    return (u - target).square().mean(dim=-1).sum()
+def uncertainty_loss(u: Tensor, target: Tensor, sum_over_batch: bool = False) -> Tensor:
+    """Eq. 7: L_u = Σ_i ‖u_i − û_i‖². (K,B,…) twice → scalar; the blog's code sums over the batch as well."""
+    per_sample = (u - target).square().flatten(2).mean(dim=2) if u.ndim > 2 else (u - target).square()
+    return per_sample.sum() if sum_over_batch else per_sample.mean(dim=1).sum()
 
 
 def uncertainty_aware_layer_loss(u: Tensor, error: Tensor) -> Tensor:
-    """Eq. 8: L_UAL = Σ_i (1 − u_i) ‖g_i − ε‖², the weight without gradient. (N,B) twice → scalar."""
-    return ((1 - u.detach()) * error).mean(dim=-1).sum()
+    """Eq. 8: L_UAL = Σ_i (1 − u_i) ‖g_i − ε‖². Weights (K,B), errors (K,B) → scalar."""
+    return ((1 - u) * error).mean(dim=-1).sum()
 
 
 def layer_loss(error: Tensor) -> Tensor:
-    """Eq. 10: L_L = Σ_i ‖g_i − ε‖². (N,B) → scalar."""
+    """Eq. 10: L_L = Σ_i ‖g_i − ε‖². (K,B) → scalar."""
     return error.mean(dim=-1).sum()
 
 
 def early_exit_loss(
-    predictions: Tensor,  # (N+1, B, C, H, W), the last one the backbone's own
-    u: Tensor,  # (N, B)
+    predictions: Tensor,  # (K+1, B, C, H, W), the last one the backbone's own
+    u: Tensor,  # (K, B)
     noise: Tensor,  # (B, C, H, W)
     lambda_u: float = 1.0,  # λ of Eq. 9
     beta_ual: float = 1.0,  # β of Eq. 9
     layer_weight: float = 0.0,  # coefficient of Eq. 10; the literature's fourth loss uses 1
+    *,
+    maps: Tensor | None = None,  # (K, B, image tokens, patch_dim): u before pooling, where it is a map (AdaDiff)
+    patchify: Callable[[Tensor], Tensor] | None = None,  # (B,C,H,W) → (B, image tokens, patch_dim), for maps
+    sum_over_batch: bool = False,  # L_u of the blog's code
+    detach_target: bool = True,  # False: the blog's code
+    weight_by_target: bool = False,  # L_UAL of the blog's code: weighted with û and its gradient instead of u
 ) -> LossTerms:
     """Eq. 9 plus Eq. 10: L = L_simple + λ L_u + β L_UAL + c L_L."""
-    error = squared_error(predictions[:-1], noise)  # (N, B)
+    error = squared_error(predictions[:-1], noise)  # (K, B)
     simple = simple_loss(predictions[-1], noise)
-    uncertainty = uncertainty_loss(u, uncertainty_target(predictions[:-1], noise))
-    ual = uncertainty_aware_layer_loss(u, error)
+    target = uncertainty_map(predictions[:-1], noise, detach_target)  # (K, B, C, H, W)
+    mean_target = target.mean(dim=(-3, -2, -1))  # (K, B)
+    if maps is None:
+        uncertainty = uncertainty_loss(u, mean_target, sum_over_batch)
+    else:
+        assert patchify is not None
+        uncertainty = uncertainty_loss(maps, torch.stack([patchify(one) for one in target]), sum_over_batch)
+    weight = u.detach()
+    if weight_by_target:
+        weight = mean_target
+    ual = uncertainty_aware_layer_loss(weight, error)
     layer = layer_loss(error)
     total = simple + lambda_u * uncertainty + beta_ual * ual + layer_weight * layer
     return LossTerms(simple, uncertainty, ual, layer, total)

@@ -24,6 +24,7 @@ class Backbone(nn.Module, ABC):
     in_chans: int  # image channels C
     img_size: int  # image height and width in pixels
     num_classes: int  # 0: unconditional
+    state_size: int  # values of one image's state, where it is largest
     extras: int  # leading tokens of a state that are not part of the image
     patch_dim: int  # values of the image that one image token stands for
 

@@ -48,6 +48,10 @@ class UEM(nn.Module, ABC):
         """The uncertainty before it is aggregated: (B, L, D), (B,) → (B, image tokens, patch_dim)."""
         raise NotImplementedError(f"{type(self).__name__} predicts a scalar, not a map")
 
+    def pool(self, u: Tensor) -> Tensor:
+        """A map as one number per sample: (B, tokens, values) → (B,)."""
+        raise NotImplementedError(f"{type(self).__name__} predicts a scalar, not a map")
+
 
 def _check_layers(layers: Sequence[int] | None, num_layers: int) -> tuple[int, ...]:
     chosen = tuple(range(num_layers)) if layers is None else tuple(sorted(set(layers)))
@@ -97,7 +101,9 @@ class MLPUncertainty(UEM):
         self.bias = nn.Parameter(torch.zeros(rows * self.values))
 
     def forward(self, layer: int, state: Tensor, t: Tensor) -> Tensor:
-        u = self.map(layer, state, t)
+        return self.pool(self.map(layer, state, t))
+
+    def pool(self, u: Tensor) -> Tensor:
         if self.aggregation == "max":
             return u.amax(dim=(1, 2))
         return u.sum(dim=(1, 2)) / (u.shape[1] * u.shape[2])  # the mean, in a fifth of the time of `mean`

@@ -178,6 +178,7 @@ class UViT(Backbone):
         if c.num_classes:
             self.label_emb = nn.Embedding(c.num_classes, c.embed_dim)
         tokens = self.extras + (c.img_size // c.patch_size) ** 2
+        self.state_size = tokens * c.embed_dim
         self.pos_embed = nn.Parameter(torch.zeros(1, tokens, c.embed_dim))
         self.in_blocks = nn.ModuleList(block(skip=False) for _ in range(c.depth // 2))
         self.mid_block = block(skip=False)

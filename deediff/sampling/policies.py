@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deediff.diffusion.schedule import Schedule
+from deediff.diffusion.solvers import Solver
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 
@@ -59,6 +60,13 @@ class ExitPolicy(ABC):
             raise UserError(f"policy {self.spec} needs output heads, but this model has none: train its exits")
         if not model.has_exit(layer):
             raise UserError(f"policy {self.spec} leaves at layer {layer}, where this model has no trained exit")
+
+    def prepared(self, model: EarlyExitModel, solver: Solver) -> ExitPolicy:
+        """This policy with what it works out for a model and a solver's timesteps; asked once, before sampling.
+
+        Raises UserError when the model lacks what that needs.
+        """
+        return self
 
     def network(self, timestep: int) -> EarlyExitModel | None:
         """Another network that takes this timestep, in full; None: the model itself."""
@@ -176,6 +184,9 @@ class Bounded(ExitPolicy):
         self.inner.check(model, schedule)
         if self.highest is not None:
             self.check_layer(model, self.highest)
+
+    def prepared(self, model: EarlyExitModel, solver: Solver) -> ExitPolicy:
+        return Bounded(self.inner.prepared(model, solver), self.lowest, self.highest)
 
 
 class Replay(ExitPolicy):

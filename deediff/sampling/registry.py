@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from deediff.errors import UserError
+from deediff.sampling.calibrated import read_excess, read_stopping
 from deediff.sampling.dual import read_dual
 from deediff.sampling.policies import BatchMean, Bounded, ExitPolicy, Fixed, Never, Patience, Threshold
 from deediff.sampling.schedules import budget_threshold, read_schedule
@@ -43,6 +44,16 @@ POLICIES: dict[str, Entry] = {
         "schedule:FILE", "JSON: exit_layer or threshold over time, or layer_threshold; or: schedule:ase", read_schedule
     ),
     "budget": Entry("budget:GFLOPs@TRACE", "the threshold that costs this much, by a trace's summary", _budget),
+    "excess": Entry(
+        "excess:δ",
+        "exit when u is ≤ (1+δ) × what the deepest layer's is at that timestep, by the calibration",
+        read_excess,
+    ),
+    "stopping": Entry(
+        "stopping:GFLOPs",
+        "thresholds per step and layer for this cost, by optimal stopping on the calibration",
+        read_stopping,
+    ),
     "dual": Entry("dual:t:CHECKPOINT", "another, shallow network for the first steps, down to timestep t", read_dual),
 }
 BOUNDS = "a policy may end in ,min:i (nobody leaves before layer i) and ,max:i (all leave there)"

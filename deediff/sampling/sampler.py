@@ -7,6 +7,7 @@ consumer stops asking.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -62,26 +63,28 @@ def denoise(
     bf16 = autocast(device)
     x = sample_noise(seed, samples, 0, model.image_shape).to(device)
     x0: Tensor | None = None
-    for s, timestep in enumerate(solver.timesteps):
-        with torch.inference_mode():
-            other = policy.network(timestep)
-            with bf16:
-                if other is None:
-                    p = predict(model, x, policy, s, timestep, numbers, record, deviations, condition)
-                else:
-                    p = predict(other, x, Never(), s, timestep, numbers, condition=condition).padded(model.num_blocks)
-            kind = (other or model).prediction
-            eps = to_epsilon(kind, p.output.to(x.dtype), x, solver.alpha_bar(s))
-            deviation = None if p.deviation is None else p.deviation * epsilon_scale(kind, solver.alpha_bar(s))
-            noise = None
+    with ThreadPoolExecutor(1) as prefetching:
+        for s, timestep in enumerate(solver.timesteps):
             if solver.needs_noise(s):
-                noise = sample_noise(seed, samples, s + 1, model.image_shape).to(device)
-            previous_x0, x0 = x0, solver.predict_x0(s, x, eps)
-            x = solver.step(s, x, eps, noise, previous_x0)
-        if not torch.isfinite(x).all():
-            bad = samples[int((~torch.isfinite(x)).flatten(1).any(1).nonzero()[0])]
-            raise UserError(f"the network gave a value that is not finite for sample {bad} at timestep {timestep}")
-        yield Step(s, timestep, samples, x, x0, p.exit_layer, p.uncertainty, deviation)
+                upcoming = prefetching.submit(sample_noise, seed, samples, s + 1, model.image_shape)
+            with torch.inference_mode():
+                other = policy.network(timestep)
+                with bf16:
+                    if other is None:
+                        p = predict(model, x, policy, s, timestep, numbers, record, deviations, condition)
+                    else:
+                        p = predict(other, x, Never(), s, timestep, numbers, condition=condition)
+                        p = p.padded(model.num_blocks)
+                kind = (other or model).prediction
+                eps = to_epsilon(kind, p.output.to(x.dtype), x, solver.alpha_bar(s))
+                deviation = None if p.deviation is None else p.deviation * epsilon_scale(kind, solver.alpha_bar(s))
+                noise = upcoming.result().to(device) if solver.needs_noise(s) else None
+                previous_x0, x0 = x0, solver.predict_x0(s, x, eps)
+                x = solver.step(s, x, eps, noise, previous_x0)
+            if not torch.isfinite(x).all():
+                bad = samples[int((~torch.isfinite(x)).flatten(1).any(1).nonzero()[0])]
+                raise UserError(f"the network gave a value that is not finite for sample {bad} at timestep {timestep}")
+            yield Step(s, timestep, samples, x, x0, p.exit_layer, p.uncertainty, deviation)
 
 
 def batches(num_samples: int, batch_size: int, first_sample: int = 0) -> list[range]:
@@ -134,6 +137,7 @@ def sample(
     if isinstance(solver, str):
         solver = make_solver(solver, schedule or Schedule(), steps, spacing, eta)
     chosen.check(model, solver.schedule)
+    chosen = chosen.prepared(model, solver)
     if deviations and chosen.network(solver.timesteps[0]) is not None:
         raise UserError(f"deviations compare exits of one network, but policy {chosen.spec} uses two: leave them out")
     if parts is None:

@@ -25,9 +25,9 @@ from deediff.sampling.policies import ExitPolicy, Visit
 Record = Literal["exit", "full"]
 Rows = NDArray[np.int64]  # positions in a batch
 
-CPU_GROUP = 64  # samples that walk through the network together: bounds the memory of the long skips
-CPU_CACHE = 2**22  # bytes of state per call of a block, the fastest per image on the CPUs measured …
+CPU_CACHE = 2**20  # values of state per call of a block, the fastest per image on the CPUs measured …
 CPU_CHUNK = 32  # … and at most this many rows
+CPU_GROUP = 64  # samples that walk through the network together: bounds the memory of the long skips
 GPU_LANES = 2  # groups whose blocks are queued in turn, so that the device never waits for a decision
 
 
@@ -108,13 +108,13 @@ def _merge(chunks: list[_Chunk], size: int) -> list[_Chunk]:
 
 
 def _embed(model: EarlyExitModel, x: Tensor, t: Tensor, condition: Condition | None) -> tuple[list[_Chunk], int]:
-    """The batch in equal chunks, and how many samples a chunk may hold: all on a GPU, what fits the cache on a CPU."""
+    """The batch in equal chunks, and how many samples a chunk may hold."""
     copies = len(t) // len(x)
     labels = None if condition is None else condition.rows()
     state = model.backbone.embed(x if copies == 1 else x.repeat_interleave(copies, dim=0), t, labels)
     size = len(x)
     if x.device.type == "cpu":
-        size = max(4, min(CPU_CHUNK, CPU_CACHE // (state[0].numel() * state.element_size()))) // copies
+        size = max(4, min(CPU_CHUNK, round(CPU_CACHE / model.backbone.state_size))) // copies
     parts = np.array_split(np.arange(len(x)), math.ceil(len(x) / size))
     states = state.split([copies * len(rows) for rows in parts])
     return [_Chunk(rows, part, {}) for rows, part in zip(parts, states, strict=True)], size
@@ -291,7 +291,10 @@ def predict(
     condition: Condition | None = None,
 ) -> Prediction:
     """One evaluation of the network, with the batch cut as suits the device."""
-    size, lanes = (CPU_GROUP, 1) if x.device.type == "cpu" else (math.ceil(len(x) / GPU_LANES), GPU_LANES)
+    if x.device.type == "cpu":
+        size, lanes = CPU_GROUP, 1
+    else:
+        size, lanes = math.ceil(len(x) / GPU_LANES), GPU_LANES
     if policy.decides_for_batch:
         size = len(x)
     numbers = np.split(samples, range(size, len(x), size))

@@ -131,7 +131,16 @@ class Trace:
         """(B, S, N) of one part; NaN where no UEM was evaluated. Raises UserError if the trace holds no u."""
         if not self.meta["has_uncertainty"]:
             raise UserError(f"{self.path} holds no uncertainties, only exit layers")
-        chunk = self._rows(part, ["uncertainty"])["uncertainty"].combine_chunks()
+        return self._per_layer(part, "uncertainty")
+
+    def deviation(self, part: int) -> NDArray[np.float32]:
+        """(B, S, N) RMS(g_i − ε_full) of one part. Raises UserError if the trace holds none."""
+        if not self.meta.get("deviations"):
+            raise UserError(f"{self.path} holds no deviations: sample it with --record full --deviations")
+        return self._per_layer(part, "deviation")
+
+    def _per_layer(self, part: int, column: str) -> NDArray[np.float32]:
+        chunk = self._rows(part, [column])[column].combine_chunks()
         return chunk.flatten().to_numpy().reshape(-1, len(self.timesteps), self.num_blocks)
 
     def to_pandas(self, samples: slice | None = None) -> pd.DataFrame:

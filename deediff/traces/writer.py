@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deediff.analysis.cost import Cost, sampling_cost
+from deediff.calibrations import recalibrate
 from deediff.checkpoints import find_checkpoint, load_checkpoint, read_json, write_json
 from deediff.datasets import to_uint8
 from deediff.devices import choose_device, device_name, versions
@@ -46,7 +48,7 @@ SPLIT = ["uncertainty.list.element", "deviation.list.element"]
 def encode_png(image: NDArray[np.uint8]) -> bytes:
     """(C,H,W) uint8 → PNG bytes."""
     buffer = io.BytesIO()
-    Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(buffer, "PNG", optimize=True)
+    Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -195,7 +197,8 @@ class TraceWriter:
         images = to_uint8(step.x).cpu().numpy()
         seconds = time.perf_counter() - self._start
         try:
-            write_json(self.folder / f"timing-{part:05d}.json", {"seconds": seconds})
+            timing = self.folder / f"timing-{part:05d}.json"
+            write_atomically(timing, json.dumps({"seconds": seconds}).encode(), sync=False)
             write_part(
                 self.folder,
                 part,
@@ -238,6 +241,7 @@ def sample_to_trace(
     *,
     classes: Sequence[int] | None = None,
     guidance: float | None = None,
+    recalibrated: bool = False,  # u through the maps of the checkpoint's calibration
     cancelled: Callable[[], bool] | None = None,
 ) -> AnyPath:
     """Sample into a trace folder; resumes there if it holds a part of the same trace. Settings as for `sample`.
@@ -249,7 +253,9 @@ def sample_to_trace(
     checkpoint, where = find_checkpoint(checkpoint), choose_device(device)
     model, info = load_checkpoint(checkpoint, where)
     schedule = Schedule(**info["schedule"])
-    chosen, stepper = make_policy(policy), make_solver(solver, schedule, steps, spacing, eta)
+    calibration = recalibrate(model) if recalibrated else None
+    stepper = make_solver(solver, schedule, steps, spacing, eta)
+    chosen = make_policy(policy).prepared(model, stepper)
     parts = batches(num_samples, max(1, batch_size))
     stream_settings: dict[str, Any] = dict(
         policy=chosen, seed=seed, batch_size=batch_size, record=record, deviations=deviations,
@@ -276,6 +282,7 @@ def sample_to_trace(
         "classes": None if classes is None else list(classes),
         "guidance": guidance,
         "checkpoint_sha256": info["sha256"],
+        "recalibration_sha256": None if calibration is None else calibration.sha256,
     }
     meta = {
         "format_version": FORMAT_VERSION,

@@ -1,0 +1,54 @@
+"""What no exit rule can know: which exits would have been free, from the deviations of a full trace.
+
+The oracle leaves at the first layer whose answer is near the full network's. It asks no UEM, so its cost
+is that of the blocks and one output head. `Replay` in deediff.sampling.policies samples with its exits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from deediff.traces.reader import Trace
+
+
+def oracle_exits(deviation: NDArray[np.floating], tolerance: float) -> NDArray[np.int64]:
+    """The first layer whose deviation is at most `tolerance`, else N: (…, N) → (…). NaN is never near."""
+    near = deviation <= tolerance
+    return np.where(near.any(axis=-1), near.argmax(axis=-1), deviation.shape[-1])
+
+
+def oracle_table(
+    trace: Trace,  # recorded with --record full --deviations
+    tolerances: Sequence[float],
+    weights: NDArray[np.floating] | None = None,  # (S,) what a deviation at each step is worth; None: all the same
+) -> pd.DataFrame:
+    """`tolerance`, `layer_ratio`, `gflops` and RMS `deviation` of the oracle's exits, one row per tolerance.
+
+    Open loop: on the full network's trajectories. Raises UserError when the trace holds no deviations.
+    """
+    steps, blocks = len(trace.timesteps), trace.num_blocks
+    weight = np.ones(steps) if weights is None else weights
+    exits = np.zeros((len(tolerances), steps, blocks + 1), np.int64)
+    squares = np.zeros(len(tolerances))
+    for part in trace.parts:
+        deviation = trace.deviation(part) * weight[:, None]  # (B, S, N)
+        whole = np.concatenate([deviation, np.zeros_like(deviation[..., :1])], axis=-1)
+        for k, tolerance in enumerate(tolerances):
+            chosen = oracle_exits(deviation, tolerance)
+            squares[k] += np.square(np.take_along_axis(whole, chosen[..., None], axis=-1)).sum()
+            for layer in range(blocks + 1):
+                exits[k, :, layer] += (chosen == layer).sum(axis=0)
+    rows = [
+        (
+            tolerance,
+            trace.cost.layer_ratio(exits[k]),
+            trace.cost.mean_gflops(exits[k], with_uem=False),
+            float(np.sqrt(squares[k] / exits[k].sum())),
+        )
+        for k, tolerance in enumerate(tolerances)
+    ]
+    return pd.DataFrame(rows, columns=["tolerance", "layer_ratio", "gflops", "deviation"])

@@ -1,0 +1,47 @@
+"""`deediff bench train`: what a frozen backbone saves, in images per second."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import torch
+
+from deediff.bench.clock import make_clock
+from deediff.devices import autocast, device_name, keep_freed_memory
+from deediff.diffusion.objectives import ExitsObjective
+from deediff.models import EarlyExitModel
+
+
+def bench_train(model: EarlyExitModel, device: torch.device, batch_size: int = 64, repeats: int = 7) -> dict[str, Any]:
+    """Images/s of one AdamW step of exits alone (frozen) and of everything (fine-tuned), taking turns; medians."""
+    keep_freed_memory()
+    model, clock = model.to(device).train(), make_clock(device)
+    generator = torch.Generator().manual_seed(0)
+    x, noise = (torch.randn(batch_size, *model.image_shape, generator=generator).to(device) for _ in range(2))
+    t = torch.randint(0, 1000, (batch_size,), generator=generator).to(device)
+    seconds: dict[str, list[float]] = {"frozen": [], "fine-tuned": []}
+    for repeat in range(repeats + 1):
+        for name, times in seconds.items():
+            model.requires_grad_(True)
+            objective = ExitsObjective(model, frozen=name == "frozen")
+            optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=1e-5)
+            start = clock()
+            with autocast(device):
+                total = objective(x, t, noise)["total"]
+            total.backward()
+            optimizer.step()
+            if repeat:  # the first one warms up
+                times.append(clock() - start)
+            model.zero_grad(set_to_none=True)
+    rate = {name: batch_size / statistics.median(times) for name, times in seconds.items()}
+    return {
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "batch_size": batch_size,
+        "rounds": repeats,
+        "rows": [
+            {"strategy": name, "images_per_s": value, "speed_up": value / rate["fine-tuned"]}
+            for name, value in rate.items()
+        ],
+    }

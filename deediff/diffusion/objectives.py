@@ -1,0 +1,51 @@
+"""What one optimiser step minimises: Eq. 4 for the backbone alone, Eq. 9 and 10 with exits."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deediff.diffusion.losses import early_exit_loss, simple_loss
+from deediff.models import EarlyExitModel
+
+
+class BackboneObjective(nn.Module):
+    """Eq. 4 for the backbone alone."""
+
+    def __init__(self, model: EarlyExitModel):
+        super().__init__()
+        self.backbone = model.backbone
+
+    def forward(self, x: Tensor, t: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """x_t (B,C,H,W), (B,), what the network should answer (B,C,H,W) → scalars by name, `total` among them."""
+        loss = simple_loss(self.backbone(x, t).float(), target)
+        return {"total": loss, "simple": loss}
+
+
+class ExitsObjective(nn.Module):
+    """Eq. 7, 8 and 10 for UEMs and heads; Eq. 4 as well when the backbone is trained with them.
+
+    A frozen backbone runs without gradients: nothing of it is kept for the backward pass.
+    """
+
+    def __init__(self, model: EarlyExitModel, frozen: bool, **losses: Any):  # options of `early_exit_loss`
+        super().__init__()
+        self.model, self.frozen, self.losses = model, frozen, losses
+        model.backbone.requires_grad_(not frozen)
+
+    def forward(self, x: Tensor, t: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """x_t (B,C,H,W), (B,), what the network should answer (B,C,H,W) → scalars by name, `total` among them."""
+        model, uem = self.model, self.model.uem
+        assert uem is not None
+        with torch.no_grad() if self.frozen else contextlib.nullcontext():
+            states = list(model.backbone.states(x, t))
+        predictions = torch.stack([model.read_out(i, states[i]).float() for i in [*uem.layers, model.num_blocks]])
+        with torch.autocast(x.device.type, enabled=False):
+            asked = [(i, states[i].float(), t) for i in uem.layers]
+            maps = torch.stack([uem.map(*one) for one in asked]) if uem.gives_map else None
+            u = torch.stack([uem(*one) for one in asked]) if maps is None else torch.stack([uem.pool(m) for m in maps])
+        patchify = model.backbone.patchify
+        return vars(early_exit_loss(predictions, u, target, maps=maps, patchify=patchify, **self.losses))
