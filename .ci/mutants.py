@@ -64,8 +64,8 @@ MUTANTS = [
     Mutant(
         "exit off by one: the UEM reads the output of its block",
         "deediff/models/early_exit.py",
-        "                u.append(self.uncertainty(i, state, t))\n",
-        "                u.append(self.uncertainty(max(i - 1, 0), state, t))\n",
+        "u.append(self.uncertainty(i, state, t) if known",
+        "u.append(self.uncertainty(max(i - 1, 0), state, t) if known",
         "tests/test_models.py",
     ),
     Mutant(
