@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -72,25 +72,7 @@ def load_images(
             raise UserError(f"data set {name!r} is neither cifar10, mnist nor an existing folder of images")
         return FolderImages(folder, img_size, in_chans)
 
-    from deediff import _torchvision  # noqa: F401, I001  (must come before torchvision)
-    from torchvision import datasets
-
-    root = Path(root or DEFAULT_ROOT).expanduser()
-    kind = datasets.CIFAR10 if name == "cifar10" else datasets.MNIST
-    try:
-        data = kind(str(root), train=train, download=False)
-    except RuntimeError:
-        try:
-            if not download:
-                raise OSError("downloading is off")
-            root.mkdir(parents=True, exist_ok=True)
-            data = kind(str(root), train=train, download=True)
-        except Exception as error:  # urllib, ssl, file system: torchvision does not wrap them
-            reason = " ".join(str(error).split())[:160]
-            raise UserError(
-                f"{name} was not found in {root} and could not be downloaded ({reason}): "
-                f"put it there in torchvision's layout or point --data-root at a folder that holds it"
-            ) from None
+    data = _named(name, root, train, download)
     pixels = torch.as_tensor(data.data)  # CIFAR-10 (M,32,32,3), MNIST (M,28,28)
     pixels = pixels.permute(0, 3, 1, 2) if pixels.ndim == 4 else pixels[:, None]
     if pixels.shape[1] != in_chans:
@@ -101,6 +83,34 @@ def load_images(
             f"{name} has {pixels.shape[-1]}×{pixels.shape[-1]} pixels, the model takes {img_size}×{img_size}"
         )
     return torch.nn.functional.pad(pixels, [border // 2] * 4).contiguous()
+
+
+def load_labels(name: str, root: Path | None = None, train: bool = True) -> Tensor:
+    """Classes (M,) int64, 0 … 9, of cifar10 or mnist. Raises UserError like `load_images`."""
+    return torch.as_tensor(_named(name, root, train, download=True).targets, dtype=torch.int64)
+
+
+def _named(name: str, root: Path | None, train: bool, download: bool) -> Any:
+    """torchvision's data set."""
+    from deediff import _torchvision  # noqa: F401, I001  (must come before torchvision)
+    from torchvision import datasets
+
+    root = Path(root or DEFAULT_ROOT).expanduser()
+    kind = datasets.CIFAR10 if name == "cifar10" else datasets.MNIST
+    try:
+        return kind(str(root), train=train, download=False)
+    except RuntimeError:
+        try:
+            if not download:
+                raise OSError("downloading is off")
+            root.mkdir(parents=True, exist_ok=True)
+            return kind(str(root), train=train, download=True)
+        except Exception as error:  # urllib, ssl, file system: torchvision does not wrap them
+            reason = " ".join(str(error).split())[:160]
+            raise UserError(
+                f"{name} was not found in {root} and could not be downloaded ({reason}): "
+                f"put it there in torchvision's layout or point --data-root at a folder that holds it"
+            ) from None
 
 
 def to_model_range(images: Tensor) -> Tensor:

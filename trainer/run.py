@@ -11,9 +11,12 @@ from typing import Literal
 import tyro
 
 from deediff.errors import UserError
+from trainer.features import FeaturesConfig, train_features
 from trainer.loop import Training
 from trainer.presets import PRESETS
 from trainer.suite import SUITES, Suite
+
+FEATURES = "The classifier behind fd-cifar: ResNet-20; with --dataset mnist behind fd-mnist"
 
 
 def main(args: list[str] | None = None) -> int:
@@ -21,8 +24,9 @@ def main(args: list[str] | None = None) -> int:
     args = sys.argv[1:] if args is None else args
     if args and args[0].startswith("suite:"):
         return _reporting(lambda: _suite(args[0].removeprefix("suite:"), args[1:]))
-    if not args or args[0] not in PRESETS:
-        lines = [f"  {name:12} {description}" for name, (description, _) in PRESETS.items()]
+    described = {name: description for name, (description, _) in PRESETS.items()} | {"features": FEATURES}
+    if not args or args[0] not in described:
+        lines = [f"  {name:12} {description}" for name, description in described.items()]
         text = "usage: python -m trainer.run PRESET [--key value …]   (PRESET --help explains every field)\n\n"
         text += "presets:\n" + "\n".join(lines)
         text += "\nsuites (a published table each, --help):\n  " + ", ".join(f"suite:{name}" for name in SUITES)
@@ -37,6 +41,10 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _preset(name: str, args: list[str]) -> None:
+    if name == "features":
+        features = tyro.cli(FeaturesConfig, args=args, prog="trainer.run features", description=FEATURES)
+        print(f"trained: {train_features(features)}")
+        return
     description, default = PRESETS[name]
     config = tyro.cli(type(default), default=default, args=args, prog=f"trainer.run {name}", description=description)
     print(f"trained: {Training(name, config).run()}")

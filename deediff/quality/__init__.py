@@ -1,0 +1,1 @@
+"""How good images are: extractors, distances between sets of images, their intervals and floors."""

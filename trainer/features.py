@@ -1,0 +1,171 @@
+"""Train the small classifier behind `fd-cifar` and `fd-mnist`: `python -m trainer.run features`."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save
+from torch import Tensor
+from tqdm import tqdm
+
+from deediff.checkpoints import FORMAT_VERSION, file_sha256, read_json, write_atomically, write_json
+from deediff.datasets import load_images, load_labels, to_model_range
+from deediff.devices import autocast, choose_device, versions
+from deediff.errors import UserError
+from deediff.importing import load_pickled
+from deediff.quality.features import FeatureNetwork
+
+NAMES = {"cifar10": "fd-cifar", "mnist": "fd-mnist"}
+
+
+@dataclass(frozen=True)
+class FeaturesConfig:
+    """A classifier of labelled images; its 64 pooled features are what the Fréchet distance compares."""
+
+    dataset: Literal["cifar10", "mnist"] = "cifar10"
+    """Whose images and classes."""
+    steps: int = 9_400
+    """Optimiser steps; 391 see CIFAR-10 once."""
+    batch_size: int = 128
+    """Images per step."""
+    lr: float = 0.2
+    """Peak learning rate of SGD with Nesterov momentum 0.9: up for a fifth of the steps, then linearly to zero."""
+    weight_decay: float = 5e-4
+    """Of all parameters."""
+    shift: int = 4
+    """Pixels by which training images are moved at random; CIFAR-10's are mirrored too, digits are not."""
+    seed: int = 0
+    """Seed of the weights, the order of the images, shifts and flips."""
+    out: Path = Path("deediff/quality/weights")
+    """Folder of the weights."""
+    data_root: Path | None = None
+    """Folder with the data set in torchvision's layout; default: a cache folder, filled by download."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """auto takes CUDA (in bf16), else MPS, else the CPU."""
+    save_every: int = 200
+    """Steps between resumable saves."""
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch_size, self.save_every) < 1 or self.shift < 0 or not self.lr > 0:
+            raise ValueError("features needs steps, batch_size and save_every ≥ 1, shift ≥ 0 and lr > 0")
+
+
+def train_features(config: FeaturesConfig) -> Path:
+    """Train, resuming by itself. Returns the weights; their JSON records accuracy and settings."""
+    weights = config.out / f"{NAMES[config.dataset]}.safetensors"
+    resume = weights.with_suffix(".resume.pt")
+    settings = {k: v for k, v in asdict(config).items() if k not in ("out", "data_root", "device", "save_every")}
+    if weights.exists() and weights.with_suffix(".json").exists() and not resume.exists():
+        if read_json(weights.with_suffix(".json")).get("config") != settings:
+            raise UserError(f"{weights} was trained with other settings: repeat them, or choose another --out")
+        print(f"{weights} is already trained: choose another folder with --out to train again")
+        return weights
+    device = choose_device(config.device)
+    torch.manual_seed(config.seed)
+    channels = 1 if config.dataset == "mnist" else 3
+    network = FeatureNetwork(channels).to(device).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
+    )
+    first = 0
+    if resume.exists():
+        saved = load_pickled(resume)
+        if saved.get("config") != settings:
+            raise UserError(f"{resume} belongs to other settings: repeat them to resume, or delete it")
+        first = saved["step"]
+        network.load_state_dict(saved["network"])
+        optimizer.load_state_dict(saved["optimizer"])
+    images = load_images(config.dataset, 32, channels, config.data_root)
+    labels = load_labels(config.dataset, config.data_root)
+    bar = tqdm(range(first, config.steps), initial=first, total=config.steps, desc=NAMES[config.dataset], mininterval=1)
+    for step in bar:
+        index, x = _batch(config, images, step)
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * min(5 * (step + 1) / config.steps, 1.25 * (1 - step / config.steps))
+        with autocast(device):
+            scores = network(x.to(device, memory_format=torch.channels_last))
+            loss = F.cross_entropy(scores, labels[index].to(device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if (step + 1) % config.save_every == 0 and step + 1 < config.steps:
+            if not math.isfinite(value := float(loss.detach())):
+                raise UserError(f"the loss is not finite at step {step}: lower --lr and start again")
+            bar.set_postfix(loss=f"{value:.3f}")
+            state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
+            buffer = io.BytesIO()
+            torch.save({"step": step + 1, "config": settings} | state, buffer)
+            write_atomically(resume, buffer.getvalue())
+    tensors = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    half = {n: v.half().contiguous() if v.is_floating_point() else v for n, v in tensors.items()}
+    network.load_state_dict(half)  # the accuracy recorded is that of what ships
+    accuracy = _accuracy(network.eval(), config, device)
+    write_atomically(weights, save(half))
+    write_json(
+        weights.with_suffix(".json"),
+        {
+            "format_version": FORMAT_VERSION,
+            "extractor": NAMES[config.dataset],
+            "in_chans": channels,
+            "accuracy": accuracy,
+            "images_seen": config.steps * config.batch_size,
+            "command": _command(config),
+            "config": settings,
+            "sha256": file_sha256(weights),
+            "versions": versions(),
+        },
+    )
+    resume.unlink(missing_ok=True)
+    print(f"{weights}: accuracy {accuracy:.2%} on the test images")
+    return weights
+
+
+def _batch(config: FeaturesConfig, images: Any, step: int) -> tuple[Tensor, Tensor]:
+    """Positions (B,) and augmented images (B,C,32,32) of one step: a function of (seed, step) alone."""
+    count, size = len(images), config.batch_size
+    per_epoch = count // size
+    epoch, inside = divmod(step, per_epoch)
+    order = torch.randperm(count, generator=_generator(config.seed, 0, epoch))
+    index = order[inside * size : (inside + 1) * size]
+    rng, s = _generator(config.seed, 1, step), config.shift
+    x = F.pad(to_model_range(images[index]), [s] * 4, value=-1.0)
+    rows, columns = (torch.randint(0, 2 * s + 1, (size, 1), generator=rng) + torch.arange(32) for _ in range(2))
+    x = x[torch.arange(size)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    if config.dataset == "cifar10":
+        flips = torch.rand(size, generator=rng) < 0.5
+        x = torch.where(flips[:, None, None, None], x.flip(-1), x)
+    return index, x
+
+
+def _generator(*key: int) -> torch.Generator:
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+
+
+@torch.no_grad()
+def _accuracy(network: FeatureNetwork, config: FeaturesConfig, device: torch.device) -> float:
+    """Share of the test images that are classified right."""
+    images = load_images(config.dataset, 32, network.in_chans, config.data_root, train=False)
+    labels = load_labels(config.dataset, config.data_root, train=False)
+    right = 0
+    for index in torch.arange(len(images)).split(500):
+        scores = network(to_model_range(images[index]).to(device, memory_format=torch.channels_last))
+        right += int((scores.argmax(1).cpu() == labels[index]).sum())
+    return right / len(images)
+
+
+def _command(config: FeaturesConfig) -> str:
+    """What trains the same again."""
+    default = FeaturesConfig()
+    flags = [
+        f" --{name.replace('_', '-')} {getattr(config, name)}"
+        for name in ("dataset", "steps", "batch_size", "lr", "weight_decay", "shift", "seed")
+        if getattr(config, name) != getattr(default, name)
+    ]
+    return "python -m trainer.run features" + "".join(flags)
