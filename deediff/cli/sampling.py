@@ -1,0 +1,91 @@
+"""What makes traces and runs: `deediff sample` and `deediff import`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tqdm import tqdm
+
+from deediff.cli.command import DEVICE, Result, argument, command
+from deediff.diffusion.solvers import SOLVERS, SPACINGS
+from deediff.importing import LAYOUTS, import_checkpoint, import_exit_layers
+from deediff.models import PRESETS
+from deediff.models.uncertainty import UEMS
+from deediff.sampling.registry import BOUNDS, POLICIES
+from deediff.sampling.sampler import Step
+from deediff.traces.reader import read_trace
+from deediff.traces.writer import sample_to_trace
+
+POLICY_HELP = "; ".join(f"{entry.usage}: {entry.help}" for entry in POLICIES.values()) + "; " + BOUNDS
+
+
+@command(
+    "sample",
+    "sample images into a trace; run it again to resume",
+    argument("checkpoint", type=Path, help="a run folder or a .safetensors file"),
+    argument("--policy", default="never", help=POLICY_HELP),
+    argument("--solver", default="ddim", choices=list(SOLVERS)),
+    argument("--steps", type=int, default=50, help="denoising steps"),
+    argument("--spacing", default="trailing", choices=SPACINGS, help="how the timesteps are spread"),
+    argument("--eta", type=float, default=0.0, help="DDIM's η: 0 is deterministic, 1 is DDPM"),
+    argument("--num-samples", type=int, default=64, help="images"),
+    argument("--batch-size", type=int, default=64, help="images at a time, and per part of the trace"),
+    argument("--seed", type=int, default=0),
+    argument(
+        "--record",
+        default="exit",
+        choices=["exit", "full"],
+        help="exit: stop at the exit (fast); full: u at every layer",
+    ),
+    argument("--deviations", action="store_true", help="with --record full: also RMS(g_i − ε_full) per layer"),
+    argument("--classes", type=int, nargs="+", default=None, help="class-conditional models: drawn in turn"),
+    argument("--guidance", type=float, default=None, help="scale of classifier-free guidance; 1 is none"),
+    argument("--recalibrated", action="store_true", help="u corrected by the maps of 'deediff calibrate'"),
+    DEVICE,
+    argument("--out", required=True, help="the trace's folder, e.g. runs/RUN/traces/NAME, or any fsspec URL"),
+)
+def sample(args: argparse.Namespace) -> Result:
+    """Sample into a trace."""
+    with tqdm(unit="step", desc=args.policy, disable=None, mininterval=0.5) as bar:
+
+        def on_step(step: Step) -> None:
+            bar.total = step.total
+            bar.set_postfix(samples=f"{step.samples.start}…{step.samples.stop - 1}", t=step.timestep, refresh=False)
+            bar.update()
+
+        folder = sample_to_trace(
+            args.checkpoint, args.out, args.num_samples, args.policy, args.solver, args.steps, args.seed,
+            args.batch_size, args.spacing, args.eta, args.record, args.deviations,
+            args.device, on_step, classes=args.classes, guidance=args.guidance, recalibrated=args.recalibrated,
+        )  # fmt: skip
+    trace = read_trace(folder)
+    keys = ("policy", "num_samples", "layer_ratio", "mean_gflops", "full_gflops", "wall_seconds", "complete")
+    return {"trace": str(folder), **{key: trace.meta.get(key) for key in keys}}
+
+
+@command(
+    "import",
+    "turn a U-ViT, AdaDiff or DuoDiff .pth, or exit layers of others' runs, into a run",
+    argument("path", type=Path, help="a .pth; or for exit layers a folder of .pt files or an .npz"),
+    argument("--layout", required=True, choices=[*LAYOUTS, "duodiff-indices"]),
+    argument("--out", type=Path, required=True, help="the run folder to write"),
+    argument("--num-heads", type=int, default=None, help="of a .pth: attention heads, if no preset has this shape"),
+    argument("--normalize-timesteps", action="store_true", help="of a .pth: the network was trained on t/1000"),
+    argument(
+        "--images-seen", type=int, default=0, help="of a .pth: training images behind the weights, for the record"
+    ),
+    argument(
+        "--model", default="uvit_small", choices=list(PRESETS), help="duodiff-indices: the model that was sampled"
+    ),
+    argument("--uem", default="auto", choices=["auto", *UEMS], help="duodiff-indices: its UEM; auto: from the name"),
+)
+def import_run(args: argparse.Namespace) -> Result:
+    """Import a checkpoint or exit layers as a run."""
+    if args.layout in LAYOUTS:
+        run = import_checkpoint(
+            args.path, args.out, args.layout, args.num_heads, args.normalize_timesteps, args.images_seen
+        )
+    else:
+        run = import_exit_layers(args.path, args.out, args.model, args.uem)
+    return {"run": str(run)}
