@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,10 @@ def image_change(trace: Trace, full: Trace, batch: int = 256) -> float | None:
     return total / images if images else None
 
 
-def comparison_table(traces: list[Trace]) -> pd.DataFrame:
+def comparison_table(
+    traces: list[Trace],
+    change: Callable[[Trace, Trace], float | None] = image_change,  # of a trace from its full network's; may remember
+) -> pd.DataFrame:
     """One row per trace; speed-up, efficiency and change need a `never` trace of the same protocol among them.
 
     efficiency = speed-up × (GFLOPs / GFLOPs of the full network): 1 when every saved FLOP is saved time.
@@ -74,7 +78,7 @@ def comparison_table(traces: list[Trace]) -> pd.DataFrame:
                 "seconds_per_image": seconds,
                 "speed_up": speed_up,
                 "efficiency": None if speed_up is None else speed_up * gflops / trace.cost.full,
-                "image_change": None if full is None else image_change(trace, full),
+                "image_change": None if full is None else change(trace, full),
             }
         )
     return pd.DataFrame(rows)
