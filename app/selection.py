@@ -1,6 +1,7 @@
-"""The one shared selection: run, trace A, trace B, checkpoint, threshold. All of it lives in the URL.
+"""The one shared selection: run, traces A and B, checkpoint, threshold, timestep, layer, sample.
 
-Widgets bound to the URL drop values that they do not know; here the reader is told so first.
+All of it lives in the URL, so that a link reopens what a colleague saw; where a link asks for what is not
+there, the reader is told so in one sentence.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 import streamlit as st
 
 import data
+import link
 from deediff.errors import UserError
 from deediff.runs import Run, list_runs
 from deediff.traces.reader import Trace
@@ -32,6 +34,38 @@ class Selection:
     checkpoint: Path | None = None
     threshold: float | None = None  # None where trace A answers no what-if
     siblings: list[Trace] = field(default_factory=list)  # further traces of the run with A's solver and steps
+    step: int = 0  # 0, 1, … into trace A's timesteps
+    timestep: int = 0  # the diffusion t of that step
+    layer: int | None = None  # 0 … N, where one was chosen
+    sample: int | None = None  # number of a sample, where one was chosen
+
+    def as_link(self) -> dict[str, object]:
+        """What stands in the URL."""
+        return {
+            "run": self.run.name,
+            "trace": self.trace and self.trace.path.name,
+            "b": self.other and self.other.path.name,
+            "tau": None if self.threshold is None else f"{self.threshold:g}",
+            "t": self.trace and self.timestep,
+            "layer": self.layer,
+            "sample": self.sample,
+            "checkpoint": self.checkpoint and self.checkpoint.stem,
+        }
+
+    def step_of(self, trace: Trace) -> int:
+        """The step of another trace whose timestep is nearest to the chosen one."""
+        return int(np.abs(np.asarray(trace.timesteps) - self.timestep).argmin())
+
+
+def select(timestep: int | None = None, layer: int | None = None, sample: int | None = None) -> None:
+    """Choose a timestep, a layer, a sample, or several; what is not given stays.
+
+    For callbacks of clicks: every panel and the URL follow in the run of the script that comes next. Inside a
+    fragment, or outside a callback, call `st.rerun()` afterwards.
+    """
+    chosen = {"t": timestep, "chosen layer": layer, "chosen sample": sample}
+    pending = st.session_state.setdefault("clicked", {})
+    pending.update({key: int(value) for key, value in chosen.items() if value is not None})
 
 
 def choose() -> tuple[Selection | None, list[str]]:
@@ -42,6 +76,7 @@ def choose() -> tuple[Selection | None, list[str]]:
     runs, problems = list_runs(data.runs_root())
     if not runs:
         return None, problems
+    st.session_state.update(st.session_state.pop("clicked", {}))
     named = {run.name: run for run in runs}
     run = named[_pick("run", "Run", list(named), problems, f"in {data.runs_root()}")]
     st.caption(_describe_run(run))
@@ -61,26 +96,27 @@ def choose() -> tuple[Selection | None, list[str]]:
         alike = [n for n in rest if _protocol(metas[n]) == _protocol(metas[name])]
         siblings = [t for n in alike if (t := _open(run, n, [])) is not None]
     threshold = _pick_threshold(trace, siblings, problems) if trace is not None else None
+    point = _pick_point(trace, problems) if trace is not None else {}
     checkpoint = None
     if run.checkpoints:
         steps = {path.stem: path for path in reversed(run.checkpoints)}
         help_text = "Training step of the weights that *Sample live* uses; the newest first."
         checkpoint = steps[_pick("checkpoint", "Checkpoint", list(steps), problems, f"in run {run.name}", help_text)]
-    st.session_state["links checked"] = True
-    return Selection(run, trace, other, checkpoint, threshold, siblings), problems
+    chosen = Selection(run, trace, other, checkpoint, threshold, siblings, **point)
+    link.write(chosen.as_link())
+    return chosen, problems
 
 
 def _pick(key: str, label: str, options: list[str], problems: list[str], where: str, info: str | None = None) -> str:
-    """A select box bound to the URL; an unknown name in the link is reported once."""
-    asked = _asked(key)
-    if asked is not None and asked not in options:
+    """A select box that follows the link; an unknown name in the link is reported."""
+    asked = link.asked(key)
+    if asked in options:
+        st.session_state[key] = asked
+    elif asked is not None:
         problems.append(f"The link asks for {key} “{asked}”, which is not {where}: showing “{options[0]}” instead.")
-    return st.selectbox(label, options, key=key, bind="query-params", help=info)
-
-
-def _asked(key: str) -> str | None:
-    """What the link says, in the first run of a session; later the widgets know better."""
-    return None if "links checked" in st.session_state else st.query_params.get(key)
+    if st.session_state.get(key) not in options:
+        st.session_state[key] = options[0]
+    return st.selectbox(label, options, key=key, help=info)
 
 
 def _open(run: Run, name: str, problems: list[str]) -> Trace | None:
@@ -111,22 +147,58 @@ def _pick_threshold(trace: Trace, siblings: list[Trace], problems: list[str]) ->
         st.caption(f":material/block: {reason}")
         return None
     lowest, highest = stops(trace)
-    asked = _asked("tau")
-    if asked is not None and not _is_between(asked, lowest, highest):
+    asked = link.asked("tau")
+    if asked is not None and _is_between(asked, lowest, highest):
+        st.session_state["tau"] = float(asked)
+    elif asked is not None:
         problems.append(f"The link asks for τ = {asked}, but this trace answers {lowest:g} … {highest:g} only.")
-    if "tau" in st.session_state:  # another trace may answer another range
-        clamped = min(max(st.session_state["tau"], lowest), highest)
-        if clamped != st.session_state["tau"]:
-            st.session_state["tau"] = clamped
-    start = min(max(_default_threshold([trace, *siblings]), lowest), highest)
+    tau = st.session_state.get("tau", _default_threshold([trace, *siblings]))
+    st.session_state["tau"] = min(max(tau, lowest), highest)  # another trace may answer another range
     tau = st.slider(
-        "What-if threshold τ", lowest, highest, start, STEP, format="%.3f", key="tau", bind="query-params",
+        "What-if threshold τ", lowest, highest, step=STEP, format="%.3f", key="tau",
         help="A sample leaves at the first layer whose uncertainty u is ≤ τ. Moving the slider samples nothing: "
         "the exits are recounted from the uncertainties that the trace recorded.",
     )  # fmt: skip
     if lowest > 0:
         st.caption(f"from {lowest:g}: {trace.what_if_limit[1]}")
     return round(float(tau), 3)
+
+
+def _pick_point(trace: Trace, problems: list[str]) -> dict[str, Any]:
+    """Timestep, layer and sample, as fields of a selection."""
+    times = trace.timesteps
+    asked = link.asked("t")
+    if asked is not None and asked in map(str, times):
+        st.session_state["t"] = int(asked)
+    elif asked is not None:
+        problems.append(
+            f"The link asks for t = {asked}, but the timesteps of this trace are {len(times)} from {times[0]} to "
+            f"{times[-1]}: showing another one."
+        )
+    kept = st.session_state.get("t", times[len(times) // 2])
+    timestep = min(times, key=lambda t: abs(t - kept))  # of another trace, perhaps
+    st.session_state["t"] = timestep
+    if len(times) > 1:
+        info = "Marked in every picture over time. Clicking a cell or a point chooses it, too."
+        timestep = st.select_slider("Timestep t", times, key="t", help=info)
+    left, right = st.columns(2)
+    with left:
+        layer = _pick_number("layer", "Layer", trace.num_blocks, "this trace has layers", problems)
+    with right:
+        sample = _pick_number("sample", "Sample", int(trace.meta["num_samples"]) - 1, "its samples are", problems)
+    return {"step": times.index(timestep), "timestep": timestep, "layer": layer, "sample": sample}
+
+
+def _pick_number(key: str, label: str, last: int, what: str, problems: list[str]) -> int | None:
+    """A number from 0 to `last`, or none."""
+    asked, state = link.asked(key), f"chosen {key}"
+    if asked is not None and asked.isdecimal() and int(asked) <= last:
+        st.session_state[state] = int(asked)
+    elif asked is not None:
+        problems.append(f"The link asks for {key} “{asked}”, but {what} 0 … {last}: none is chosen.")
+    kept = st.session_state.get(state)
+    st.session_state[state] = None if kept is None else min(kept, last)  # another trace may have fewer
+    return st.number_input(label, 0, last, None, key=state, placeholder="any")
 
 
 def _default_threshold(traces: list[Trace]) -> float:

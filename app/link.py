@@ -1,0 +1,28 @@
+"""The selection in the URL: read when a link is opened or the browser goes back, written after every change.
+
+Every value is written, defaults too: a link must show the same after somebody adds a run or a trace. (Widgets
+that Streamlit binds to the URL leave out what is their default.)
+"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+WRITTEN = "link written"  # session state: what this session last put into the URL
+
+
+def asked(key: str) -> str | None:
+    """What the URL asks for and this session did not write itself; None when there is nothing new."""
+    value = st.query_params.get(key)
+    return None if value is None or value == st.session_state.get(WRITTEN, {}).get(key) else value
+
+
+def write(values: dict[str, object]) -> None:
+    """Put a selection into the URL; None leaves a key out, and keys of others stay."""
+    texts = {key: str(value) for key, value in values.items() if value is not None}
+    for key in values:
+        if key not in texts and key in st.query_params:
+            del st.query_params[key]
+    if any(st.query_params.get(key) != text for key, text in texts.items()):
+        st.query_params.update(texts)
+    st.session_state[WRITTEN] = texts
