@@ -14,6 +14,7 @@ from torch import Tensor
 from deediff.errors import UserError
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+NAMED = ("cifar10", "mnist")
 DEFAULT_ROOT = Path(os.environ.get("DEEDIFF_DATA", Path.home() / ".cache" / "deediff" / "data"))
 
 
@@ -27,13 +28,19 @@ class Images(Protocol):
         ...
 
 
+def _image_files(folder: Path) -> list[Path]:
+    """In the order of the data set. Raises UserError when there are none."""
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise UserError(f"no images below {folder}: expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
+    return paths
+
+
 class FolderImages:
     """Every image below a folder, decoded on demand, shorter side resized, centre cropped."""
 
     def __init__(self, folder: Path, img_size: int, in_chans: int):
-        self.paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        if not self.paths:
-            raise UserError(f"no images below {folder}: expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
+        self.paths = _image_files(folder)
         self.img_size, self.in_chans = img_size, in_chans
 
     def __len__(self) -> int:
@@ -66,11 +73,8 @@ def load_images(
     download: bool = True,
 ) -> Images:
     """Images of a data set. Raises UserError when they can neither be found nor downloaded."""
-    if name not in ("cifar10", "mnist"):
-        folder = Path(name).expanduser()
-        if not folder.is_dir():
-            raise UserError(f"data set {name!r} is neither cifar10, mnist nor an existing folder of images")
-        return FolderImages(folder, img_size, in_chans)
+    if name not in NAMED:
+        return FolderImages(_folder(name), img_size, in_chans)
 
     data = _named(name, root, train, download)
     pixels = torch.as_tensor(data.data)  # CIFAR-10 (M,32,32,3), MNIST (M,28,28)
@@ -86,8 +90,25 @@ def load_images(
 
 
 def load_labels(name: str, root: Path | None = None, train: bool = True) -> Tensor:
-    """Classes (M,) int64, 0 … 9, of cifar10 or mnist. Raises UserError like `load_images`."""
-    return torch.as_tensor(_named(name, root, train, download=True).targets, dtype=torch.int64)
+    """Classes (M,) int64 of the images of `load_images`; those of a folder are its sub-folders, by name.
+
+    Raises UserError like `load_images`, and when an image lies in no sub-folder.
+    """
+    if name in NAMED:
+        return torch.as_tensor(_named(name, root, train, download=True).targets, dtype=torch.int64)
+    folder = _folder(name)
+    inside = [path.relative_to(folder).parts for path in _image_files(folder)]
+    if loose := [parts[0] for parts in inside if len(parts) == 1]:
+        raise UserError(f"{folder / loose[0]} has no class: expected every image in a sub-folder named for its class")
+    classes = {label: number for number, label in enumerate(sorted({parts[0] for parts in inside}))}
+    return torch.tensor([classes[parts[0]] for parts in inside])
+
+
+def _folder(name: str) -> Path:
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"data set {name!r} is neither cifar10, mnist nor an existing folder of images")
+    return folder
 
 
 def _named(name: str, root: Path | None, train: bool, download: bool) -> Any:

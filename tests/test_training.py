@@ -12,17 +12,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 import deediff
 from deediff.checkpoints import load_checkpoint
-from deediff.datasets import load_images
+from deediff.datasets import load_images, load_labels
 from deediff.diffusion.objectives import ExitsObjective
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel, UViT
 from tests.conftest import REPO, TINY
-from trainer import loop
-from trainer.presets import METHODS, PRESETS, Method
+from trainer import batches, loop
+from trainer.presets import METHODS, PRESETS, Method, TrainConfig
 from trainer.run import main
 
 TOY = [
@@ -34,6 +35,21 @@ TOY = [
 
 def train(images: Path, out: Path, *more: str) -> int:
     return main([*TOY, "--dataset", str(images), "--out", str(out), *more])
+
+
+STILL = ("--ema", "0", "--backbone.weight-decay", "0", "--exits.weight-decay", "0")  # only a gradient moves a weight
+CLASSES = ("--model.num-classes", "4", "--label-dropout", "0.3")  # of `class_folder`, and one that means none
+
+
+@pytest.fixture
+def class_folder(tmp_path: Path) -> Path:
+    """Four images in each of three classes; the class is the brightness."""
+    for number, name in enumerate("abc"):
+        (tmp_path / "classes" / name / "more").mkdir(parents=True)
+        for i in range(4):
+            folder = tmp_path / "classes" / name / ("more" if i else "")
+            Image.new("RGB", (16, 16), (number * 100,) * 3).save(folder / f"{i}.png")
+    return tmp_path / "classes"
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -67,11 +83,12 @@ class Killed(BaseException):
     """Like kill -9: nothing may catch it."""
 
 
-@pytest.mark.parametrize("kill_at", [3, 6, 7, 9])
+@pytest.mark.parametrize(("kill_at", "classes"), [(3, False), (6, False), (7, False), (9, False), (3, True), (9, True)])
 def test_resume_equals_uninterrupted(
-    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: int
+    image_folder: Path, class_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: int, classes: bool
 ) -> None:
-    assert train(image_folder, tmp_path / "whole") == 0
+    images, more = (class_folder, CLASSES) if classes else (image_folder, ())
+    assert train(images, tmp_path / "whole", *more) == 0
     update = loop.Training._update_ema
 
     def dies(self: loop.Training, stage_step: int) -> None:
@@ -82,8 +99,8 @@ def test_resume_equals_uninterrupted(
     with monkeypatch.context() as patch:
         patch.setattr(loop.Training, "_update_ema", dies)
         with pytest.raises(Killed):
-            train(image_folder, tmp_path / "killed")
-    assert train(image_folder, tmp_path / "killed") == 0
+            train(images, tmp_path / "killed", *more)
+    assert train(images, tmp_path / "killed", *more) == 0
     whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
     steps = pd.read_parquet(tmp_path / "killed" / "metrics.parquet")["step"].tolist()
@@ -110,10 +127,12 @@ def test_training_lowers_the_loss(image_folder: Path, tmp_path: Path) -> None:
 def test_every_batch_covers_all_timesteps_and_is_shared_out(image_folder: Path) -> None:
     config = PRESETS["uvit_tiny"][1]
     data, schedule = load_images(str(image_folder), 32, 3), Schedule()
-    whole = loop.batch_at(config, config.backbone, data, schedule, 5, loop.Processes())
+    whole = batches.batch_at(config, config.backbone, data, schedule, 5, batches.Processes())
     strata = torch.arange(64) / 64 * 1000
     assert ((whole[1].sort().values - strata).abs() <= 1000 / 64 + 1).all()
-    halves = [loop.batch_at(config, config.backbone, data, schedule, 5, loop.Processes(rank, 2)) for rank in (0, 1)]
+    halves = [
+        batches.batch_at(config, config.backbone, data, schedule, 5, batches.Processes(rank, 2)) for rank in (0, 1)
+    ]
     for i in range(3):
         assert torch.equal(whole[i][0::2], halves[0][i])
         assert torch.equal(whole[i][1::2], halves[1][i])
@@ -316,3 +335,83 @@ def test_other_predictions_are_trained_for(image_folder: Path, tmp_path: Path, k
     assert train(image_folder, tmp_path / "run", "--prediction", kind) == 2  # the identity start answers ε
     assert train(image_folder, tmp_path / "run", "--prediction", kind, "--start", "official") == 0
     assert deediff.load(tmp_path / "run").prediction == kind
+
+
+def conditional(dropout: float) -> TrainConfig:
+    config = PRESETS["uvit_tiny"][1]
+    model = dataclasses.replace(config.model, img_size=16, num_classes=4 if dropout else 3)
+    return dataclasses.replace(config, model=model, label_dropout=dropout)
+
+
+def test_every_image_comes_with_its_class(class_folder: Path) -> None:
+    data, labels, procs = load_images(str(class_folder), 16, 3), load_labels(str(class_folder)), batches.Processes()
+    config = conditional(0.0)
+    batch = batches.batch_at(config, config.backbone, data, Schedule(), 2, procs, labels)
+    assert torch.equal(batch.labels * 100, batch.images[:, 0, 0, 0].long())
+    assert set(batch.labels.tolist()) == {0, 1, 2}
+
+
+def test_labels_are_dropped_as_often_as_asked_and_nothing_else_moves(class_folder: Path) -> None:
+    data, labels, procs = load_images(str(class_folder), 16, 3), load_labels(str(class_folder)), batches.Processes()
+    config, dropped, total = conditional(0.15), 0, 0
+    for step in range(40):
+        arguments = (config, config.backbone, data, Schedule(), step)
+        batch, plain = batches.batch_at(*arguments, procs, labels), batches.batch_at(*arguments, procs)
+        assert plain.labels is None
+        assert all(torch.equal(a, b) for a, b in zip(batch[:3], plain[:3], strict=True))
+        kept = batch.labels != 3
+        assert torch.equal(batch.labels[kept] * 100, batch.images[kept, 0, 0, 0].long())
+        halves = [batches.batch_at(*arguments, batches.Processes(rank, 2), labels).labels for rank in (0, 1)]
+        assert torch.equal(torch.stack(halves, dim=1).flatten(), batch.labels)
+        dropped, total = dropped + int((~kept).sum()), total + len(kept)
+    assert dropped / total == pytest.approx(0.15, abs=4 * (0.15 * 0.85 / total) ** 0.5)
+
+
+@pytest.mark.parametrize("strategy", ["frozen", "scratch"])
+def test_labels_reach_the_network(class_folder: Path, tmp_path: Path, strategy: str) -> None:
+    """In both stages: what each class is embedded as is learnt, the label that means none only by dropout."""
+    more = ("--model.num-classes", "3", "--strategy", strategy, "--sample-every", "4", *STILL)
+    assert train(class_folder, tmp_path / "run", *more) == 0
+    assert (tmp_path / "run" / "samples" / "4.png").exists()
+    model = deediff.load(tmp_path / "run")
+    torch.manual_seed(0)
+    fresh = UViT(model.backbone.cfg).label_emb.weight  # the same seed, and it is drawn before what differs
+    assert (model.backbone.label_emb.weight != fresh).any(dim=1).all()
+    steps = list(deediff.sample(model, num_samples=3, policy="threshold:1", steps=2))
+    assert steps[-1].x.shape == (3, 3, 16, 16)
+
+
+def test_guidance_has_a_trained_label_for_none(class_folder: Path, tmp_path: Path) -> None:
+    assert train(class_folder, tmp_path / "run", *CLASSES, *STILL) == 0
+    torch.manual_seed(0)
+    model = deediff.load(tmp_path / "run")
+    assert (model.backbone.label_emb.weight[3] != UViT(model.backbone.cfg).label_emb.weight[3]).any()
+    assert len(list(deediff.sample(model, num_samples=2, policy="threshold:1", steps=2, guidance=2.0))) == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["--model.num-classes", "7"], "has 3 classes: give --model.num-classes 3 instead of 7"),
+        (["--model.num-classes", "3", "--label-dropout", "0.1"], "one more label that means none: give"),
+        (["--label-dropout", "0.1"], "above 0 only with classes"),
+    ],
+)
+def test_classes_that_do_not_fit(
+    class_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], args: list[str], sentence: str
+) -> None:
+    assert train(class_folder, tmp_path / "run", *args) == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_image_without_a_class_is_named(class_folder: Path) -> None:
+    Image.new("RGB", (16, 16)).save(class_folder / "loose.png")
+    with pytest.raises(UserError, match=r"loose\.png has no class: expected every image in a sub-folder"):
+        load_labels(str(class_folder))
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_classes_of_real_data_sets(shared: Path, name: str) -> None:
+    labels = load_labels(name, shared / "data", train=False)
+    assert torch.bincount(labels).shape == (10,)
+    assert len(labels) == 10_000

@@ -124,6 +124,8 @@ class TrainConfig:
     """What the network predicts: the noise, the clean image, or the velocity (Salimans & Ho 2022)."""
     flip: bool = True
     """Random horizontal flips."""
+    label_dropout: float = 0.0
+    """Share of labels replaced by one more that means none, for guidance; classes come with --model.num-classes."""
     ema: float = 0.9999
     """Decay of the exponential moving average of the weights, per step."""
     seed: int = 0
@@ -150,35 +152,46 @@ class TrainConfig:
             raise ValueError("--start identity answers ε ≈ x_t, so it needs --prediction epsilon")
         if self.strategy == "scratch" and self.backbone.steps:
             object.__setattr__(self, "backbone", replace(self.backbone, steps=0))
+        if not 0 <= self.label_dropout < 1 or (self.label_dropout and not self.model.num_classes):
+            raise ValueError(
+                f"label_dropout is {self.label_dropout}, expected a share in [0, 1), and above 0 only with classes "
+                "(--model.num-classes)"
+            )
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}, expected a decay in [0, 1)")
 
 
-MNIST_TINY = replace(MODELS["uvit_tiny"], in_chans=1)
+# Laptop scale: Muon from an identity start, a frozen backbone for the exits.
+_BACKBONE = Stage(steps=2_200, lr=2e-3, optimizer="muon", warmup=50, batch_size=64, betas=(0.9, 0.99))
+_EXITS = Stage(steps=600, lr=2e-3, warmup=50, batch_size=64, betas=(0.9, 0.99))
+_DIGITS = TrainConfig(
+    dataset="mnist",
+    model=replace(MODELS["uvit_tiny"], in_chans=1),
+    backbone=_BACKBONE,
+    exits=_EXITS,
+    start="identity",
+    flip=False,
+    ema=0.995,
+    save_dtype="float16",
+    save_every=200,
+    sample_every=400,
+)
+_TOGETHER = TrainConfig(  # the published network, its exits trained with it from the start
+    dataset="cifar10",
+    model=MODELS["uvit_small"],
+    strategy="scratch",
+    exits=Stage(steps=500_000, warmup=2500),
+)
 
 PRESETS: dict[str, tuple[str, TrainConfig]] = {
-    "mnist_tiny": (
-        "Digits on a laptop: U-ViT, width 128, 13 blocks, patch 4, MNIST padded to 32×32",
-        TrainConfig(
-            dataset="mnist",
-            model=MNIST_TINY,
-            backbone=Stage(steps=2_200, lr=2e-3, optimizer="muon", warmup=50, batch_size=64, betas=(0.9, 0.99)),
-            exits=Stage(steps=600, lr=2e-3, warmup=50, batch_size=64, betas=(0.9, 0.99)),
-            start="identity",
-            flip=False,
-            ema=0.995,
-            save_dtype="float16",
-            save_every=200,
-            sample_every=400,
-        ),
-    ),
+    "mnist_tiny": ("Digits on a laptop: U-ViT, width 128, 13 blocks, patch 4, MNIST padded to 32×32", _DIGITS),
     "uvit_tiny": (
         "CIFAR-10 at laptop scale: U-ViT, width 128, 13 blocks, patch 4",
         TrainConfig(
             dataset="cifar10",
             model=MODELS["uvit_tiny"],
-            backbone=Stage(steps=20_000, lr=2e-3, optimizer="muon", warmup=50, batch_size=64, betas=(0.9, 0.99)),
-            exits=Stage(steps=600, lr=2e-3, warmup=50, batch_size=64, betas=(0.9, 0.99)),
+            backbone=replace(_BACKBONE, steps=20_000),
+            exits=_EXITS,
             start="identity",
             ema=0.999,
             save_dtype="float16",
@@ -204,16 +217,7 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
     ),
     "mnist_shallow": (
         "The same for mnist_tiny",
-        TrainConfig(
-            dataset="mnist",
-            model=replace(MNIST_TINY, depth=2),
-            backbone=Stage(steps=2_200, lr=2e-3, optimizer="muon", warmup=50, batch_size=64, betas=(0.9, 0.99)),
-            exits=Stage(steps=0),
-            start="identity",
-            flip=False,
-            ema=0.995,
-            save_dtype="float16",
-        ),
+        replace(_DIGITS, model=replace(_DIGITS.model, depth=2), exits=Stage(steps=0)),
     ),
     "blog": (
         "The blog's MLP per layer on U-ViT-S/2, frozen, the errors of its code included",
@@ -221,22 +225,10 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
     ),
     "paper": (
         "DeeDiff as the paper writes it: Eq. 5 per timestep with its embedding, all trained together",
-        TrainConfig(
-            dataset="cifar10",
-            model=MODELS["uvit_small"],
-            method=METHODS["paper"],
-            strategy="scratch",
-            exits=Stage(steps=500_000, warmup=2500),
-        ),
+        replace(_TOGETHER, method=METHODS["paper"]),
     ),
     "adadiff": (
         "AdaDiff's public code: maps from detached image tokens after each block, the network's own head, no exit 0",
-        TrainConfig(
-            dataset="cifar10",
-            model=MODELS["uvit_small"],
-            method=METHODS["adadiff"],
-            strategy="scratch",
-            exits=Stage(steps=500_000, warmup=2500),
-        ),
+        replace(_TOGETHER, method=METHODS["adadiff"]),
     ),
 }

@@ -19,9 +19,9 @@ class BackboneObjective(nn.Module):
         super().__init__()
         self.backbone = model.backbone
 
-    def forward(self, x: Tensor, t: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """x_t (B,C,H,W), (B,), what the network should answer (B,C,H,W) → scalars by name, `total` among them."""
-        loss = simple_loss(self.backbone(x, t).float(), target)
+    def forward(self, x: Tensor, t: Tensor, target: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        """x_t and what the network should answer (B,C,H,W), t and labels (B,) → scalars by name, with `total`."""
+        loss = simple_loss(self.backbone(x, t, y).float(), target)
         return {"total": loss, "simple": loss}
 
 
@@ -36,12 +36,12 @@ class ExitsObjective(nn.Module):
         self.model, self.frozen, self.losses = model, frozen, losses
         model.backbone.requires_grad_(not frozen)
 
-    def forward(self, x: Tensor, t: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """x_t (B,C,H,W), (B,), what the network should answer (B,C,H,W) → scalars by name, `total` among them."""
+    def forward(self, x: Tensor, t: Tensor, target: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        """x_t and what the network should answer (B,C,H,W), t and labels (B,) → scalars by name, with `total`."""
         model, uem = self.model, self.model.uem
         assert uem is not None
         with torch.no_grad() if self.frozen else contextlib.nullcontext():
-            states = list(model.backbone.states(x, t))
+            states = list(model.backbone.states(x, t, y))
         predictions = torch.stack([model.read_out(i, states[i]).float() for i in [*uem.layers, model.num_blocks]])
         with torch.autocast(x.device.type, enabled=False):
             asked = [(i, states[i].float(), t) for i in uem.layers]

@@ -1,0 +1,163 @@
+"""What a training leaves in its run folder: run.json, metrics, checkpoints, resume.pt and sample grids."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from deediff.checkpoints import find_checkpoint, read_json, save_checkpoint, write_atomically, write_json
+from deediff.datasets import to_uint8
+from deediff.devices import versions
+from deediff.diffusion.schedule import Schedule
+from deediff.errors import UserError
+from deediff.importing import load_pickled
+from deediff.models import EarlyExitModel
+from trainer.presets import TrainConfig
+
+FORMAT_VERSION = 1
+MACHINE_FIELDS = {"device", "data_root", "out"}
+FREE_FIELDS = {"save_dtype", "save_every", "sample_every", "log_every"}  # may differ on resume
+NEW_FIELDS = {"label_dropout": 0.0}  # what runs had before they wrote these down
+LOSSES = ("total", "simple", "uncertainty", "ual", "layer")
+
+
+def settings_of(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as JSON, without what belongs to this machine."""
+    settings = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    for field in MACHINE_FIELDS:
+        del settings[field]
+    if config.init is not None:
+        file = find_checkpoint(config.init)
+        settings["init"] = f"{file.parent.parent.name}/{file.stem}"
+    return settings
+
+
+class RunFiles:
+    """The run folder of one training; only the first process writes."""
+
+    def __init__(self, folder: Path, preset: str, config: TrainConfig):
+        self.folder, self.preset, self.config = folder, preset, config
+        self.metrics: list[dict[str, Any]] = []
+        self._check_same_settings()
+
+    def _check_same_settings(self) -> None:
+        """Raises UserError when the folder holds a training with other settings."""
+        if not (self.folder / "run.json").exists():
+            return
+        theirs = NEW_FIELDS | (read_json(self.folder / "run.json").get("config") or {})
+        ours = settings_of(self.config)
+        differs = [k for k in ours if k not in FREE_FIELDS and theirs.get(k) != ours[k]]
+        if differs:
+            raise UserError(
+                f"{self.folder} was trained with other settings ({', '.join(differs)}): "
+                "repeat them to resume, or choose another folder with --out"
+            )
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the training here has ended."""
+        return (self.folder / "run.json").exists() and read_json(self.folder / "run.json").get("status") == "done"
+
+    def read_resume(self) -> dict[str, Any] | None:
+        """What `save` left for an exact resume, None if there is nothing. Raises UserError when it is damaged."""
+        path = self.folder / "resume.pt"
+        if not path.exists():
+            return None
+        saved = load_pickled(path)
+        if not isinstance(saved, dict) or not {"step", "stage", "model", "ema", "optimizer"} <= saved.keys():
+            raise UserError(f"{path} is not what a training resumes from: delete it to train from the start")
+        return saved
+
+    def open_metrics(self, step: int) -> None:
+        """Go on after `step`: what was logged later is forgotten."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        path = self.folder / "metrics.parquet"
+        if path.exists():
+            self.metrics = [row for row in pq.read_table(path).to_pylist() if row["step"] <= step]
+        self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step + 1)
+
+    def log(self, step: int, stage: str, images_seen: int, terms: dict[str, float], lr: float, rate: float) -> None:
+        """One row of metrics.parquet and TensorBoard. Raises UserError when the loss is not finite."""
+        if not math.isfinite(terms["total"]):
+            raise UserError(f"the loss is not finite at step {step}: lower the learning rate and start again")
+        row: dict[str, Any] = {"step": step, "stage": stage, "images_seen": images_seen}
+        row |= {f"loss_{name}": terms.get(name, math.nan) for name in LOSSES}
+        row |= {"learning_rate": lr, "images_per_second": rate}
+        self.metrics.append(row)
+        buffer = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(self.metrics), buffer)
+        write_atomically(self.folder / "metrics.parquet", buffer.getvalue())
+        for key, value in row.items():
+            if isinstance(value, float) and not math.isnan(value):
+                self.board.add_scalar(f"{stage}/{key}", value, step)
+        self.board.flush()
+
+    def save_checkpoint(
+        self, ema: EarlyExitModel, schedule: Schedule, step: int, images_seen: int, stage: str, end_of_stage: bool
+    ) -> None:
+        """The averaged weights; older checkpoints from the middle of a stage go."""
+        folder, config = self.folder / "checkpoints", self.config
+        save_checkpoint(
+            folder / f"{step}.safetensors", ema, schedule, step, images_seen,
+            dtype=getattr(torch, config.save_dtype), stage=stage, end_of_stage=end_of_stage, dataset=config.dataset,
+        )  # fmt: skip
+        for old in folder.glob("*.json"):
+            if old.stem.isdigit() and int(old.stem) != step and not read_json(old).get("end_of_stage"):
+                old.with_suffix(".safetensors").unlink(missing_ok=True)
+                old.unlink()
+
+    def save_resume(self, **state: Any) -> None:
+        """What `read_resume` gives back."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomically(self.folder / "resume.pt", buffer.getvalue())
+
+    def forget_resume(self) -> None:
+        """The training has ended."""
+        (self.folder / "resume.pt").unlink(missing_ok=True)
+
+    def write_run(self, status: str, model: EarlyExitModel, step: int, images_seen: int) -> None:
+        """run.json, which tells others what this is."""
+
+        def count(module: nn.Module | None) -> int:
+            return sum(p.numel() for p in module.parameters()) if module is not None else 0
+
+        write_json(
+            self.folder / "run.json",
+            {
+                "format_version": FORMAT_VERSION,
+                "status": status,
+                "preset": self.preset,
+                "dataset": self.config.dataset,
+                "images_seen": images_seen,
+                "step": step,
+                "parameters": {
+                    "backbone": count(model.backbone),
+                    "uem": count(model.uem),
+                    "heads": count(model.heads),
+                },
+                "config": settings_of(self.config),
+                "versions": versions(),
+                "device": str(next(model.parameters()).device),
+            },
+        )
+
+    def save_grid(self, step: int, x: Tensor) -> None:
+        """16 images (16,C,H,W) in [−1, 1] as samples/<step>.png."""
+        grid = to_uint8(x.cpu()).reshape(4, 4, *x.shape[1:]).permute(0, 3, 1, 4, 2)  # rows, H, columns, W, C
+        _, height, _, width, channels = grid.shape
+        pixels = grid.reshape(4 * height, 4 * width, channels).numpy()
+        buffer = io.BytesIO()
+        Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(buffer, "PNG")
+        write_atomically(self.folder / "samples" / f"{step}.png", buffer.getvalue())
