@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -51,6 +51,11 @@ class Trace:
         """(S,) diffusion t of each step."""
         return self.meta["timesteps"]
 
+    @property
+    def threshold(self) -> float | None:
+        """τ of a trace that was sampled with a plain threshold; None for every other policy, `,min:i` included."""
+        return _threshold(self.meta)
+
     @cached_property
     def cost(self) -> Cost:
         """GFLOPs of the model that was sampled."""
@@ -75,10 +80,9 @@ class Trace:
             return None
         if self.meta["record"] == "full":
             return 0.0, "u was recorded at every layer"
-        name, _, argument = str(self.meta["policy"]).partition(":")
-        if name != "threshold":
+        if self.threshold is None:
             return None
-        return float(argument), f"recorded with exits at τ = {argument}: u is unknown after them"
+        return self.threshold, f"recorded with exits at τ = {self.threshold:g}: u is unknown after them"
 
     @property
     def why_no_what_if(self) -> str | None:
@@ -147,26 +151,43 @@ class Trace:
         """Rows as a data frame; `samples` selects a range of sample numbers."""
         start, stop, _ = (samples or slice(None)).indices(int(self.meta["num_samples"]))
         wanted = [("sample", ">=", start), ("sample", "<", stop)]
-        tables = [read_table(rows_file(self.path, part), filters=wanted) for part in self.parts]
+        parts = self._holding(range(start, stop), self.parts)
+        tables = [read_table(rows_file(self.path, part), filters=wanted) for part in parts]
         return pa.concat_tables(tables).to_pandas() if tables else pd.DataFrame()
 
     def images(self, samples: range) -> list[bytes]:
         """PNG bytes of these samples; fewer when some are not there (an imported trace has none)."""
-        found: list[bytes] = []
-        for part in self.image_parts:
-            path, wanted = (
-                samples_file(self.path, part),
-                [("sample", ">=", samples.start), ("sample", "<", samples.stop)],
-            )
-            found += [png for png in read_table(path, filters=wanted)["png"].to_pylist() if png is not None]
-        return found
+        return [png for png in self.samples(samples)["png"] if png is not None]
 
-    def samples(self, wanted: range) -> pd.DataFrame:
-        """`sample`, `mean_exit_layer` and `png` (None in an imported trace) of these samples, where they are there."""
-        bounds = [("sample", ">=", wanted.start), ("sample", "<", wanted.stop)]
-        files = [samples_file(self.path, part) for part in self.image_parts]
-        tables = [read_table(file, filters=bounds) for file in files if file.exists()]
+    def samples(self, wanted: Collection[int]) -> pd.DataFrame:
+        """`sample`, `mean_exit_layer` and `png` (None in an imported trace) of these samples, where they are there.
+
+        In the order of sample numbers. Opens only the files that may hold one of them.
+        """
+        if isinstance(wanted, range):
+            chosen: list[tuple[str, str, Any]] = [("sample", ">=", wanted.start), ("sample", "<", wanted.stop)]
+        else:
+            chosen = [("sample", "in", list(wanted))]
+        files = [samples_file(self.path, part) for part in self._holding(wanted, self.image_parts)]
+        tables = [read_table(file, filters=chosen) for file in files if file.exists()]
         return pa.concat_tables(tables or [SAMPLE_SCHEMA.empty_table()]).to_pandas()
+
+    def _holding(self, wanted: Collection[int], parts: list[int]) -> list[int]:
+        """Those of these parts that may hold wanted samples: part p holds samples p·B … (p+1)·B − 1."""
+        size = self.meta.get("batch_size")
+        if not isinstance(size, int) or size < 1:
+            return parts
+        if isinstance(wanted, range):
+            return [part for part in parts if wanted.start < (part + 1) * size and part * size < wanted.stop]
+        asked = {number // size for number in wanted}
+        return [part for part in parts if part in asked]
+
+    def iter_images(self) -> Iterator[tuple[NDArray[np.int64], list[bytes]]]:
+        """Part by part: sample numbers (B,) and their PNG bytes; only samples whose image is there."""
+        for part in self.image_parts:
+            table = read_table(samples_file(self.path, part), columns=["sample", "png"])
+            table = table.filter(table["png"].is_valid())
+            yield table["sample"].to_numpy().astype(np.int64), table["png"].to_pylist()
 
     def mean_exit_layers(self) -> NDArray[np.float32]:
         """(samples,) mean exit layer of each sample."""
@@ -224,9 +245,13 @@ def _check_types(file: AnyPath, meta: dict[str, Any]) -> None:
     sound = sound and isinstance(meta.get("wall_seconds", 0.0), int | float)
     try:
         sound = sound and len(Cost.from_json(meta["cost"]).blocks) == blocks
-        name, _, argument = str(meta["policy"]).partition(":")
-        sound = sound and (name != "threshold" or 0 <= float(argument) <= 1)
+        sound = sound and 0 <= (_threshold(meta) or 0.0) <= 1
     except (TypeError, ValueError):
         sound = False
     if not sound:
         raise UserError(f"{file} is damaged: its blocks, timesteps, samples, policy or cost make no sense")
+
+
+def _threshold(meta: dict[str, Any]) -> float | None:
+    name, _, argument = str(meta["policy"]).partition(":")
+    return float(argument) if name == "threshold" and "," not in argument else None
