@@ -208,9 +208,8 @@ def _default_threshold(traces: list[Trace]) -> float:
 
 
 def measured_threshold(trace: Trace) -> float | None:
-    """τ of a trace that was sampled with a threshold policy."""
-    name, _, argument = str(trace.meta["policy"]).partition(":")
-    return float(argument) if name == "threshold" else None
+    """τ of a trace that was sampled with a plain threshold policy."""
+    return trace.threshold
 
 
 def _is_between(text: str, lowest: float, highest: float) -> bool:
