@@ -7,13 +7,26 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from charts import PLOT_CONFIG, Clicked, chart, download, selects
 from deediff.errors import UserError
+from figures import Spec
 from selection import Selection
 
-PLOT_CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d"]}
+__all__ = [
+    "PLOT_CONFIG",
+    "Panel",
+    "Picture",
+    "guarded",
+    "heading",
+    "needs_trace",
+    "needs_uncertainty",
+    "selects",
+    "show",
+]
 
 
 @dataclass(frozen=True)
@@ -22,7 +35,9 @@ class Picture:
 
     title: str  # what one sees
     subtitle: str  # N, and whether it is measured or estimated
-    figure: go.Figure
+    figure: Spec | go.Figure
+    table: Callable[[], pd.DataFrame] | None = None  # its numbers, for the download
+    on_click: Clicked | None = None  # what a click on a point does: selects(…), mostly
 
 
 @dataclass(frozen=True)
@@ -50,14 +65,21 @@ def _show_one(panel: Panel, selection: Selection) -> None:
             st.info(missing)
             return
     picture = panel.draw(selection)
-    heading(picture.title, picture.subtitle, panel.help)
-    st.plotly_chart(picture.figure, key=f"plot {panel.name}", config=PLOT_CONFIG, alt=picture.title)
+    heading(picture.title, picture.subtitle, panel.help, picture.table, panel.name)
+    chart(picture.figure, f"plot {panel.name}", picture.title, picture.on_click)
 
 
-def heading(title: str, subtitle: str, help_text: str) -> None:
-    """A panel's title with its (?), and the line under it."""
+def heading(
+    title: str, subtitle: str, help_text: str, table: Callable[[], pd.DataFrame] | None = None, name: str = ""
+) -> None:
+    """A panel's title with its (?), and the line under it, with the download of its numbers."""
     st.markdown(f"**{title}**", help=help_text)
-    st.caption(subtitle)
+    if table is None:
+        st.caption(subtitle)
+        return
+    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+        st.caption(subtitle, width="stretch")
+        download(table, name)
 
 
 @contextmanager

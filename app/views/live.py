@@ -12,11 +12,12 @@ import figures
 import findings
 import frame
 import gallery
+from charts import chart
 from deediff.diffusion.solvers import SOLVERS
 from deediff.sampling.registry import BOUNDS, POLICIES
 from deediff.traces.writer import encode_png
 from jobs import Job, Settings, Side, View
-from panels import PLOT_CONFIG, guarded, heading
+from panels import guarded, heading
 from selection import HIGHEST, STEP, Selection
 
 AMPLIFY = 4
@@ -160,7 +161,7 @@ def draw_job() -> None:
                 "The exit layer is the first i with u_i ≤ τ (Eq. 5), or all blocks when there is none.",
             )
             figure = figures.exit_trajectories(exits, job.timesteps, job.num_blocks)
-            st.plotly_chart(figure, key="plot trajectories", config=PLOT_CONFIG)
+            chart(figure, "plot trajectories", "exit layers over time")
     if st.session_state.get("job was active") and not view.active:
         st.session_state["job was active"] = False
         st.rerun()  # the whole page: Sample is enabled again, and polling ends

@@ -11,7 +11,7 @@ import findings
 import frame
 from deediff.analysis.trends import mean_exit_layer
 from deediff.traces.reader import Trace
-from panels import Panel, Picture, guarded, needs_trace, show
+from panels import Panel, Picture, guarded, needs_trace, selects, show
 from selection import Selection, measured_threshold
 
 
@@ -31,7 +31,12 @@ def draw_heatmap(selection: Selection) -> Picture:
     assert trace is not None
     exits, what = exits_on_screen(selection)
     title = findings.about_exits(mean_exit_layer(exits), trace.num_blocks)
-    return Picture(title, f"P(exit at layer | timestep) · {what}", figures.exit_heatmap(exits, trace.timesteps))
+    return Picture(
+        title,
+        f"P(exit at layer | timestep) · {what}",
+        figures.exit_heatmap(exits, trace.timesteps, mark=figures.Mark(selection.timestep, selection.layer)),
+        on_click=selects(x="timestep", y="layer"),
+    )
 
 
 def label(trace: Trace) -> str:

@@ -1,0 +1,106 @@
+"""Cost against quality: lines of policy families, intervals, the floor of real images, the Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from comparison import Axis, Point, cost_of
+from figures.plain import FULL, OTHERS, A, B, Spec, axis, spec
+
+COSTS = {"gflops": "GFLOPs per image", "seconds": "seconds per image"}
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
+NEUTRAL = "#7f7f7f"
+HEIGHT = 430
+
+
+def cost_quality(
+    points: Sequence[Point],
+    front: Sequence[Point],
+    measure: Axis,
+    cost: str,  # a key of COSTS
+    letters: dict[str, str],  # run/trace → A or B
+    picked: Sequence[str],  # run/trace of those whose images are shown
+) -> Spec:
+    """One marker per trace; a click hands back its run/trace as `customdata[0]`."""
+    shown = [p for p in points if cost_of(p, cost) is not None]
+    families = sorted({p.family for p in shown if not p.is_full})
+    data = _front(front, cost) if len(front) > 1 else []
+    for family, group in groupby(sorted(shown, key=lambda p: (not p.is_full, p.family)), key=lambda p: p.family):
+        members = sorted(group, key=lambda p: (cost_of(p, cost), p.key))
+        place = -1 if members[0].is_full else families.index(family)
+        look = (FULL, SYMBOLS[0]) if place < 0 else (OTHERS[place % len(OTHERS)], SYMBOLS[place % len(SYMBOLS)])
+        data.append(_family(family, members, measure, cost, *look))
+    data += _rings(shown, cost, letters, picked)
+    better = "higher is better" if measure.higher_is_better else "lower is better"
+    unit = "mean |difference| in grey levels" if measure.name == "change" else measure.name.upper()
+    x, y = axis(COSTS[cost], rangemode="tozero"), axis(f"{unit}  ({better})", showgrid=True)
+    return spec(data, x, y, HEIGHT, clickmode="event+select", showlegend=True, **_floor(shown))
+
+
+def _front(front: Sequence[Point], cost: str) -> list[dict[str, Any]]:
+    line = {"color": NEUTRAL, "width": 7, "shape": "hv"}
+    x, y = [cost_of(p, cost) for p in front], [p.reading.value for p in front]
+    return [{"type": "scatter", "mode": "lines", "name": "Pareto front", "x": x, "y": y, "line": line, "opacity": 0.3,
+             "hoverinfo": "skip"}]  # fmt: skip
+
+
+def _family(name: str, members: list[Point], measure: Axis, cost: str, color: str, symbol: str) -> dict[str, Any]:
+    """A line of one policy's traces, with 95 % intervals."""
+    readings = [p.reading for p in members]
+    up = [0.0 if r.high is None else r.high - r.value for r in readings]
+    down = [0.0 if r.low is None else r.value - r.low for r in readings]
+    solid = {"marker": {"opacity": 1}}
+    return {
+        "type": "scatter", "mode": "lines+markers+text", "name": name,
+        "x": [cost_of(p, cost) for p in members], "y": [r.value for r in readings],
+        "text": [p.label for p in members], "textposition": "top center", "cliponaxis": False,
+        "line": {"color": color, "width": 2}, "marker": {"symbol": symbol, "size": 11, "color": color},
+        "error_y": {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "color": color,
+                    "thickness": 1.5, "width": 5, "visible": any(up) or any(down)},
+        "customdata": [[p.key, _interval(p), f"{p.gflops:.5g}", _seconds(p), f"{p.layer_ratio:.4f}", f"{p.images:,}"]
+                       for p in members],
+        "hovertemplate": "<b>%{customdata[0]}</b><br>" + measure.name + " %{y:.5g}%{customdata[1]}<br>"
+        "%{customdata[2]} GFLOPs per image, %{customdata[3]}<br>"
+        "layer ratio %{customdata[4]}, N = %{customdata[5]}<extra></extra>",
+        "selected": solid, "unselected": solid,
+    }  # fmt: skip
+
+
+def _interval(point: Point) -> str:
+    r = point.reading
+    interval = "" if r.low is None or r.high is None else f" [{r.low:.5g}, {r.high:.5g}]"
+    return interval + ("" if r.floor is None else f", floor {r.floor:.5g}")
+
+
+def _seconds(point: Point) -> str:
+    return "seconds not measured" if point.seconds is None else f"{point.seconds:.4g} s per image"
+
+
+def _floor(points: Sequence[Point]) -> dict[str, list[Any]]:
+    """What as many real images reach, ± one standard deviation over draws: a difference within it is none."""
+    floors = [(p.reading.floor, p.reading.floor_spread or 0.0) for p in points if p.reading.floor is not None]
+    if not floors:
+        return {}
+    low, high = min(f - s for f, s in floors), max(f + s for f, s in floors)
+    middle = sum(f for f, _ in floors) / len(floors)
+    wide = {"xref": "x domain", "x0": 0, "x1": 1}
+    band = {"type": "rect", **wide, "y0": low, "y1": high, "fillcolor": FULL, "opacity": 0.3, "line": {"width": 0}}
+    line = {"type": "line", **wide, "y0": middle, "y1": middle, "line": {"color": FULL, "width": 1}}
+    text = {"x": 0, "xref": "x domain", "xanchor": "left", "y": high, "yanchor": "bottom", "showarrow": False,
+            "text": f"floor: real images, {middle:.4g}", "font": {"color": FULL, "size": 11}}  # fmt: skip
+    return {"shapes": [band, line], "annotations": [text]}
+
+
+def _rings(points: Sequence[Point], cost: str, letters: dict[str, str], picked: Sequence[str]) -> list[dict[str, Any]]:
+    """Rings around A and B in their colours, and around what is picked."""
+    groups = [(f"trace {letter}", color, 22, [p for p in points if letters.get(p.key) == letter])
+              for letter, color in (("A", A), ("B", B))]  # fmt: skip
+    groups.append(("images below", NEUTRAL, 16, [p for p in points if p.key in picked]))
+    return [
+        {"type": "scatter", "mode": "markers", "name": name, "hoverinfo": "skip",
+         "x": [cost_of(p, cost) for p in members], "y": [p.reading.value for p in members],
+         "marker": {"symbol": "circle-open", "size": size, "color": color, "line": {"width": 2.5}}}
+        for name, color, size, members in groups if members
+    ]  # fmt: skip

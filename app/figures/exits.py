@@ -1,0 +1,106 @@
+"""Where samples leave: heatmaps and lines over time, histograms over depth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from figures import plain
+from figures.plain import FULL, PROBABILITY, Line, Mark, Spec
+
+Ints = NDArray[np.int64]
+
+
+def exit_heatmap(exits: Ints, timesteps: list[int], lines: Sequence[Line] = (), mark: Mark | None = None) -> Spec:
+    """P(exit at layer | timestep) from counts (S, N+1), with its mean exit layer and those of others as lines."""
+    steps, layers = exits.shape
+    samples = exits.sum(axis=1)
+    probability = exits / samples[:, None]
+    numbers = np.arange(steps)
+    detail = np.stack([probability.T, exits.T, np.repeat(numbers[None], layers, 0)], axis=-1)  # (N+1, S, 3)
+    heatmap = {
+        "type": "heatmap", "x": plain.packed(np.asarray(timesteps)), "z": plain.packed(probability.T),
+        "zmin": 0, "zmax": 1, "colorscale": PROBABILITY, "hoverinfo": "skip",
+        "colorbar": {"title": {"text": "P(exit)", "side": "right"}, "thickness": 12, "tickformat": ".1f"},
+    }  # fmt: skip
+    hover = (
+        "timestep %{x} (step %{customdata[2]})<br>exit layer %{y}<br>"
+        f"P = %{{customdata[0]:.4f}} (%{{customdata[1]}} of {int(samples[0]):,} samples)"
+    )
+    mean = Line("mean exit layer", probability @ np.arange(layers), "white")
+    data = [heatmap, *(part for line in [*lines, mean] for part in _over_picture(line, timesteps))]
+    data.append(plain.cells(timesteps, layers, detail, hover))  # on top: it is what a click hits
+    middle = plain.middle_block(layers - 1, "white")
+    middle["shapes"] += plain.crosshair(mark or Mark(), timesteps)
+    depth = plain.depth_axis(layers - 1, f"exit layer  ({layers - 1} = no early exit)")
+    return plain.spec(data, plain.time_axis(timesteps), depth, showlegend=bool(lines), **middle)
+
+
+def _over_picture(line: Line, timesteps: list[int]) -> list[plain.Trace]:
+    """A line with a dark edge, to be seen on dark and on bright."""
+    x, y = plain.packed(np.asarray(timesteps)), plain.packed(line.values)
+    edge = {"color": "white" if line.color != "white" else "black", "width": 5}
+    common = {"type": "scatter", "x": x, "y": y, "mode": "lines", "hoverinfo": "skip"}
+    dash = "dot" if line.estimated else "solid"
+    return [
+        {**common, "line": edge, "opacity": 0.5, "showlegend": False},
+        {**common, "line": {"color": line.color, "width": 2, "dash": dash}, "name": line.name},
+    ]
+
+
+def mean_exit_lines(lines: list[Line], timesteps: list[int], num_blocks: int, mark: Mark | None = None) -> Spec:
+    """Mean exit layer per timestep, one line per estimate or measurement."""
+    data = [_over_time(line, timesteps, "mean exit layer") for line in lines]
+    if lines:
+        data.append(plain.moments(timesteps, lines[-1].values))
+    middle = plain.middle_block(num_blocks, FULL)
+    middle["shapes"] += _now(mark)
+    y = plain.axis("mean exit layer", range=[-0.3, num_blocks + 0.4], dtick=max(1, round(num_blocks / 13)))
+    return plain.spec(data, plain.time_axis(timesteps), y, showlegend=True, **middle)
+
+
+def _over_time(line: Line, timesteps: list[int], what: str) -> plain.Trace:
+    dash = "dot" if line.estimated else "solid"
+    return {
+        "type": "scatter", "mode": "lines", "name": line.name,
+        "x": plain.packed(np.asarray(timesteps)), "y": plain.packed(line.values),
+        "customdata": plain.packed(np.arange(len(timesteps))),
+        "line": {"color": line.color, "width": 3 if line.estimated else 2, "dash": dash},
+        "hovertemplate": f"{line.name}<br>timestep %{{x}} (step %{{customdata}})<br>{what} %{{y:.3f}}<extra></extra>",
+    }  # fmt: skip
+
+
+def _now(mark: Mark | None) -> list[dict[str, Any]]:
+    """The selected timestep in a picture of lines over time."""
+    if mark is None or mark.timestep is None:
+        return []
+    line = {"color": FULL, "width": 1}
+    return [
+        {"type": "line", "x0": mark.timestep, "x1": mark.timestep, "y0": 0, "y1": 1, "yref": "y domain", "line": line}
+    ]
+
+
+def layer_colors(exit_layers: NDArray[np.int8], num_blocks: int) -> NDArray[np.uint8]:
+    """(S,) exit layers → (S, 3) RGB on the same scale as the heatmaps, for strips under images."""
+    from plotly.colors import sample_colorscale
+
+    scale = sample_colorscale(PROBABILITY, list(np.linspace(0, 1, num_blocks + 1)), colortype="tuple")
+    palette = (np.asarray(scale) * 255).round().astype(np.uint8)  # (N+1, 3)
+    return palette[exit_layers]
+
+
+def exit_trajectories(exit_layers: NDArray[np.int8], timesteps: list[int], num_blocks: int) -> Spec:
+    """Exit layer of each image at each step: (B, S), NaN-free, steps still to come are left out."""
+    samples, done = exit_layers.shape
+    heatmap = {
+        "type": "heatmap", "x": timesteps[:done], "y": [f"image {k}" for k in range(samples)],
+        "z": plain.packed(exit_layers), "zmin": 0, "zmax": num_blocks, "colorscale": PROBABILITY, "ygap": 2,
+        "customdata": plain.packed(np.repeat(np.arange(done)[None], samples, 0)),
+        "colorbar": {"title": {"text": "exit layer", "side": "right"}, "thickness": 12},
+        "hovertemplate": "%{y}<br>timestep %{x} (step %{customdata})<br>exit layer %{z}<extra></extra>",
+    }  # fmt: skip
+    rows = {"autorange": "reversed", "showgrid": False}
+    return plain.spec([heatmap], plain.time_axis(timesteps), rows, height=110 + 18 * samples)

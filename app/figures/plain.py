@@ -1,0 +1,133 @@
+"""Plotly figures as plain JSON, and what all of them share: colours, axes, marks.
+
+In every picture time runs in the direction of sampling (t = T−1 at the left) and depth grows upward.
+Scales are perceptually uniform, fit for colour-blind readers and fixed, so that panels can be compared.
+
+Plain dictionaries, because `go.Figure` checks every attribute when it is made: 60 ms for a heatmap, which is
+what a slider may cost in all. The tests check them instead.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Spec = dict[str, Any]  # {"data": traces, "layout": …} as plotly.js takes it
+Trace = dict[str, Any]  # one of those traces; nothing to do with a sampling job's
+
+A, B, FULL = "#0072B2", "#D55E00", "#8a8f98"  # Okabe–Ito blue and vermillion; the full network is neutral grey
+OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # further measured traces
+PROBABILITY, UNCERTAINTY, DIFFERENCE = "Cividis", "Viridis", "RdBu"
+HEIGHT = 460
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve over time or depth."""
+
+    name: str
+    values: NDArray[Any]
+    color: str
+    estimated: bool = False  # dotted when it is an open-loop estimate
+    spread: NDArray[Any] | None = None  # ± around the values
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What is selected, to be marked in a figure."""
+
+    timestep: int | None = None
+    layer: int | None = None
+
+
+def packed(values: NDArray[Any]) -> dict[str, str]:
+    """An array as plotly.js reads it without parsing text; float64 becomes float32."""
+    smallest = {"f": np.float32, "i": np.int32, "u": np.int32, "b": np.int8}[values.dtype.kind]
+    array = np.ascontiguousarray(values, dtype=smallest)
+    names = {np.float32: "f4", np.int32: "i4", np.int8: "i1"}
+    packed = {"dtype": names[smallest], "bdata": base64.b64encode(array.tobytes()).decode("ascii")}
+    return packed if array.ndim == 1 else {**packed, "shape": ",".join(map(str, array.shape))}
+
+
+def spec(data: list[Trace], x: dict[str, Any], y: dict[str, Any], **layout: Any) -> Spec:
+    """A figure with the height, margins and legend that all of them have, unless `layout` says otherwise."""
+    legend = {"orientation": "h", "y": 1.01, "yanchor": "bottom", "x": 0, "xanchor": "left"}
+    common = {"height": HEIGHT, "margin": {"l": 8, "r": 8, "t": 30, "b": 8}, "hovermode": "closest", "legend": legend}
+    return {"data": data, "layout": {**common, "dragmode": "zoom", "xaxis": x, "yaxis": y, **layout}}
+
+
+def axis(title: str, **options: Any) -> dict[str, Any]:
+    """An axis without a grid."""
+    return {"title": {"text": title}, "showgrid": False, "zeroline": False, "automargin": True, **options}
+
+
+def time_axis(timesteps: Sequence[int], **options: Any) -> dict[str, Any]:
+    """t from T−1 at the left to 0 at the right."""
+    edge = (timesteps[0] - timesteps[-1]) / max(1, len(timesteps) - 1) / 2 or 0.5
+    ticks = sorted({timesteps[i] for i in np.linspace(0, len(timesteps) - 1, 6).round().astype(int)})
+    span = [timesteps[0] + edge, timesteps[-1] - edge]
+    return axis("timestep t  (sampling runs from left to right)", tickvals=ticks, range=span, **options)
+
+
+def depth_axis(last: int, title: str, **options: Any) -> dict[str, Any]:
+    """Layers 0 … last."""
+    return axis(title, range=[-0.5, last + 0.5], dtick=max(1, round(last / 13)), **options)
+
+
+def middle_block(num_blocks: int, color: str, along: str = "y") -> dict[str, list[Any]]:
+    """A dashed line between the exits before and after the middle block, where the long skips begin."""
+    where, other = num_blocks // 2 + 0.5, "x" if along == "y" else "y"
+    line = {"type": "line", along + "0": where, along + "1": where, other + "0": 0, other + "1": 1}
+    style = {f"{other}ref": f"{other} domain", "line": {"color": color, "width": 1, "dash": "dash"}, "opacity": 0.8}
+    place = {"xanchor": "left", "yanchor": "bottom"} if along == "y" else {"xanchor": "right", "yanchor": "top"}
+    text = {
+        along: where, other: 0 if along == "y" else 1, f"{other}ref": f"{other} domain", "text": "middle block",
+        "font": {"color": color, "size": 11}, "showarrow": False, **place,
+    }  # fmt: skip
+    return {"shapes": [{**line, **style}], "annotations": [text]}
+
+
+def crosshair(mark: Mark, timesteps: Sequence[int]) -> list[dict[str, Any]]:
+    """Shapes around the selected column of a heatmap, and around its cell when a layer is selected, too."""
+    if mark.timestep is None or mark.timestep not in timesteps:
+        return []
+    half = abs(timesteps[0] - timesteps[-1]) / max(1, len(timesteps) - 1) / 2 or 0.5
+    column = {"type": "rect", "x0": mark.timestep - half, "x1": mark.timestep + half}
+    whole = {**column, "y0": 0, "y1": 1, "yref": "y domain"}
+    boxes = [(whole, 1)]
+    if mark.layer is not None:
+        boxes.append(({**column, "y0": mark.layer - 0.5, "y1": mark.layer + 0.5}, 2))
+    return [
+        {**box, "line": {"color": color, "width": wide + extra}}
+        for box, wide in boxes
+        for color, extra in (("black", 2), ("white", 0))
+    ]
+
+
+def cells(timesteps: Sequence[int], layers: int, detail: NDArray[Any], hover: str) -> Trace:
+    """Nearly transparent points, one per cell of a heatmap: they can be clicked, which heatmap cells cannot.
+
+    detail: (layers, S, K) numbers for the hover text. WebGL, for SVG points hit neighbours when they are many.
+    """
+    invisible = {"marker": {"opacity": 0.01}}
+    return {
+        "type": "scattergl", "mode": "markers", "showlegend": False,
+        "x": packed(np.tile(np.asarray(timesteps), layers)), "y": packed(np.repeat(np.arange(layers), len(timesteps))),
+        "customdata": packed(detail.reshape(-1, detail.shape[-1])), "hovertemplate": hover + "<extra></extra>",
+        "marker": {"size": 6, "opacity": 0.01, "color": "#888888"}, "selected": invisible, "unselected": invisible,
+    }  # fmt: skip
+
+
+def moments(timesteps: Sequence[int], values: NDArray[Any]) -> Trace:
+    """Invisible points on a line over time, so that a click on the line hits a timestep."""
+    invisible = {"marker": {"opacity": 0}}
+    return {
+        "type": "scatter", "mode": "markers", "x": packed(np.asarray(timesteps)), "y": packed(values),
+        "showlegend": False, "hoverinfo": "none", "marker": {"size": 9, "opacity": 0},
+        "selected": invisible, "unselected": invisible,
+    }  # fmt: skip

@@ -1,0 +1,65 @@
+"""What the UEMs say: u over layers and time."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from figures import plain
+from figures.plain import FULL, UNCERTAINTY, Line, Mark, Spec
+
+DEPTH = "layer  (blocks run before the UEM)"
+
+
+def uncertainty_heatmap(
+    mean: NDArray[np.float64],  # (S, N), NaN where no sample arrived
+    counts: NDArray[np.int64],  # (S, N) samples behind each mean
+    timesteps: list[int],
+    highest: float,  # upper end of the colour scale, the same for everything on screen
+    mark: Mark | None = None,
+) -> Spec:
+    """Mean u per layer and timestep."""
+    steps, layers = mean.shape
+    detail = np.stack([mean.T, counts.T, np.repeat(np.arange(steps)[None], layers, 0)], axis=-1)
+    heatmap = {
+        "type": "heatmap", "x": plain.packed(np.asarray(timesteps)), "z": plain.packed(mean.T),
+        "zmin": 0, "zmax": highest, "colorscale": UNCERTAINTY, "hoverinfo": "skip", "hoverongaps": False,
+        "colorbar": {"title": {"text": "mean u", "side": "right"}, "thickness": 12},
+    }  # fmt: skip
+    hover = (
+        "timestep %{x} (step %{customdata[2]})<br>layer %{y}<br>"
+        "mean u = %{customdata[0]:.4f} (%{customdata[1]} samples)"
+    )
+    middle = plain.middle_block(layers, "white")
+    middle["shapes"] += plain.crosshair(mark or Mark(), timesteps)
+    data = [heatmap, plain.cells(timesteps, layers, detail, hover)]
+    return plain.spec(data, plain.time_axis(timesteps), plain.depth_axis(layers - 1, DEPTH), **middle)
+
+
+def uncertainty_curves(lines: list[Line], threshold: float | None, highest: float) -> Spec:
+    """Mean u over depth at one timestep, with one standard deviation over samples."""
+    data = []
+    for line in lines:
+        spread = np.zeros(len(line.values)) if line.spread is None else line.spread
+        still = {"marker": {"opacity": 1}}
+        data.append({
+            "type": "scatter", "mode": "lines+markers", "name": line.name,
+            "x": plain.packed(np.arange(len(line.values))), "y": plain.packed(line.values),
+            "line": {"color": line.color, "width": 2}, "marker": {"size": 8}, "selected": still, "unselected": still,
+            "error_y": {"array": plain.packed(spread), "color": line.color, "thickness": 1, "width": 3},
+            "customdata": plain.packed(spread),
+            "hovertemplate": f"{line.name}<br>layer %{{x}}<br>"
+            "mean u = %{y:.4f}, standard deviation over samples %{customdata:.4f}<extra></extra>",
+        })  # fmt: skip
+    depth = max((len(line.values) for line in lines), default=1)
+    marks = plain.middle_block(depth, FULL, along="x")
+    if threshold is not None:
+        style = {"color": FULL, "width": 1, "dash": "dot"}
+        where = {"x0": 0, "x1": 1, "xref": "x domain", "y0": threshold, "y1": threshold}
+        marks["shapes"].append({"type": "line", **where, "line": style})
+        marks["annotations"].append({
+            "x": 0, "xref": "x domain", "y": threshold, "text": f"τ = {threshold:.3f}", "font": {"color": FULL},
+            "showarrow": False, "xanchor": "left", "yanchor": "bottom",
+        })  # fmt: skip
+    y = plain.axis("mean u", range=[0, highest * 1.05], showgrid=True)
+    return plain.spec(data, plain.axis(DEPTH, range=[-0.5, depth - 0.5], dtick=1), y, showlegend=True, **marks)
