@@ -54,10 +54,10 @@ def packed(values: NDArray[Any]) -> dict[str, str]:
     return packed if array.ndim == 1 else {**packed, "shape": ",".join(map(str, array.shape))}
 
 
-def spec(data: list[Trace], x: dict[str, Any], y: dict[str, Any], **layout: Any) -> Spec:
-    """A figure with the height, margins and legend that all of them have, unless `layout` says otherwise."""
+def spec(data: list[Trace], x: dict[str, Any], y: dict[str, Any], height: int = HEIGHT, **layout: Any) -> Spec:
+    """A figure with the margins and the legend that all of them have, unless `layout` says otherwise."""
     legend = {"orientation": "h", "y": 1.01, "yanchor": "bottom", "x": 0, "xanchor": "left"}
-    common = {"height": HEIGHT, "margin": {"l": 8, "r": 8, "t": 30, "b": 8}, "hovermode": "closest", "legend": legend}
+    common = {"height": height, "margin": {"l": 8, "r": 8, "t": 30, "b": 8}, "hovermode": "closest", "legend": legend}
     return {"data": data, "layout": {**common, "dragmode": "zoom", "xaxis": x, "yaxis": y, **layout}}
 
 
@@ -79,7 +79,7 @@ def depth_axis(last: int, title: str, **options: Any) -> dict[str, Any]:
     return axis(title, range=[-0.5, last + 0.5], dtick=max(1, round(last / 13)), **options)
 
 
-def middle_block(num_blocks: int, color: str, along: str = "y") -> dict[str, list[Any]]:
+def middle_block(num_blocks: int, color: str, along: str = "y") -> dict[str, Any]:
     """A dashed line between the exits before and after the middle block, where the long skips begin."""
     where, other = num_blocks // 2 + 0.5, "x" if along == "y" else "y"
     line = {"type": "line", along + "0": where, along + "1": where, other + "0": 0, other + "1": 1}
