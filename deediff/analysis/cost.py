@@ -1,27 +1,19 @@
-"""GFLOPs per component and per exit.
+"""GFLOPs of leaving at each exit, and the mean over what a sampling did.
 
 GFLOPs = 2 × GMACs of linear maps, convolutions and matrix products, the attention products
-included; norms, activations and other elementwise work are not counted. fvcore does the counting,
-with a handle for the fused attention that it misses.
+included; norms, activations and other elementwise work are not counted. See `components`.
 """
 
 from __future__ import annotations
 
-import json
-import logging
 import math
-import warnings
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from fvcore.nn import FlopCountAnalysis
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
+from deediff.analysis.components import Components, model_components
 from deediff.models import EarlyExitModel
 
 if TYPE_CHECKING:
@@ -39,6 +31,7 @@ class Cost:
     decode: float
     shallow: float = 0.0  # another network that takes the first steps (DuoDiff), in full
     shallow_steps: int = 0  # how many steps it takes
+    without_attention: Cost | None = None  # the same without the attention products; None in traces older than this
 
     @property
     def full(self) -> float:
@@ -74,7 +67,14 @@ class Cost:
             self.decode * evaluations,
             self.shallow * evaluations,
             self.shallow_steps,
+            self.without_attention and self.without_attention.times(evaluations),
         )
+
+    def after(self, shallow: Cost, steps: int) -> Cost:
+        """When another network takes the first steps."""
+        mine, theirs = self.without_attention, shallow.without_attention
+        plain = mine.after(theirs, steps) if mine and theirs else None
+        return replace(self, shallow=shallow.full, shallow_steps=steps, without_attention=plain)
 
     def layer_ratio(self, exits: NDArray[np.int64]) -> float:
         """mean(exit layer) / N, from exit counts (…, N+1)."""
@@ -89,36 +89,24 @@ class Cost:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Cost:
         """From trace.json."""
-        return cls(**content)
+        plain = content.get("without_attention")
+        return cls(**{**content, "without_attention": plain and cls.from_json(plain)})
 
 
-def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
-    """q kᵀ and its product with v: 2 · batch · heads · Lq · Lk · head_dim multiply-accumulates."""
-    (*batch, queries, dim), keys = inputs[0].type().sizes(), inputs[1].type().sizes()[-2]
-    return 2 * math.prod(batch) * queries * keys * dim
+def model_cost(model: EarlyExitModel) -> Cost:
+    """Count every component of a model, for one image and one step."""
+    parts = model_components(model)
+    return replace(_cost(parts, attention=True), without_attention=_cost(parts, attention=False))
 
 
-class _Call(nn.Module):
-    """Lets fvcore trace any method of a module."""
-
-    def __init__(self, owner: nn.Module, method: str, *arguments: Any):
-        super().__init__()
-        self.owner, self.method, self.arguments = owner, method, arguments
-
-    def forward(self, *tensors: Tensor) -> Tensor:
-        return getattr(self.owner, self.method)(*self.arguments, *tensors)
-
-
-def _gflops(owner: nn.Module, method: str, arguments: Sequence[Any], tensors: tuple[Tensor, ...]) -> float:
-    logging.getLogger("fvcore").setLevel(logging.ERROR)
-    logging.getLogger("torch.jit").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        counter = FlopCountAnalysis(_Call(owner, method, *arguments), tensors)
-        counter.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
-        counter.set_op_handle("aten::layer_norm", lambda inputs, outputs: 0)
-        counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        return 2 * counter.total() / 1e9
+def _cost(parts: Components, attention: bool) -> Cost:
+    return Cost(
+        embed=parts.embed.gflops(attention),
+        blocks=[block.gflops(attention) for block in parts.blocks],
+        uems=[0.0 if uem is None else uem.gflops(attention) for uem in parts.uems],
+        heads=[head.gflops(attention) for head in parts.heads],
+        decode=parts.decode.gflops(attention),
+    )
 
 
 def sampling_cost(model: EarlyExitModel, policy: ExitPolicy, timesteps: list[int], guidance: float | None) -> Cost:
@@ -126,43 +114,5 @@ def sampling_cost(model: EarlyExitModel, policy: ExitPolicy, timesteps: list[int
     cost = model_cost(model)
     others = [other for t in timesteps if (other := policy.network(t)) is not None]
     if others:
-        cost = replace(cost, shallow=model_cost(others[0]).full, shallow_steps=len(others))
+        cost = cost.after(model_cost(others[0]), len(others))
     return cost if guidance is None else cost.times(2)
-
-
-def model_cost(model: EarlyExitModel) -> Cost:
-    """Count every component of a model, for one image and one step."""
-    key = json.dumps([model.backbone.config(), model.uem.config() if model.uem is not None else None, model.head_kind])
-    return _model_cost(key)
-
-
-@lru_cache(maxsize=64)
-def _model_cost(key: str) -> Cost:
-    from deediff.models import build_backbone
-
-    backbone_config, uem_config, heads = json.loads(key)
-    model = EarlyExitModel(build_backbone(backbone_config))
-    if uem_config is not None:
-        model.add_exits(uem_config, heads or "each")
-    backbone = model.backbone
-    x, t = torch.zeros(1, *model.image_shape), torch.zeros(1, dtype=torch.int64)
-    y = (torch.zeros(1, dtype=torch.int64),) if backbone.num_classes else ()
-    with torch.no_grad():
-        states = list(backbone.states(x, t, *y))
-    blocks = []
-    for i in range(model.num_blocks):
-        source = backbone.skip_source(i)
-        skip = () if source is None else (states[source + 1],)
-        blocks.append(_gflops(backbone, "block", [i], (states[i], *skip)))
-    uems, heads = [], []
-    if model.uem is not None and model.heads is not None:
-        for i in range(model.num_blocks):
-            uems.append(_gflops(model.uem, "forward", [i], (states[i], t)) if i in model.uem.layers else 0.0)
-            heads.append(_gflops(model, "read_out", [i], (states[i],)))
-    return Cost(
-        embed=_gflops(backbone, "embed", [], (x, t, *y)),
-        blocks=blocks,
-        uems=uems,
-        heads=heads,
-        decode=_gflops(backbone, "decode", [], (states[-1],)),
-    )
