@@ -16,6 +16,7 @@ page = st.navigation(
         st.Page("views/live.py", title="Sample live", icon=":material/play_circle:"),
         st.Page("views/uncertainty.py", title="Uncertainty", icon=":material/blur_on:"),
         st.Page("views/images.py", title="Images", icon=":material/grid_view:"),
+        st.Page("views/compare.py", title="Compare", icon=":material/scatter_plot:"),
     ]
 )
 frame.around(page)

@@ -35,8 +35,8 @@ def cost_quality(
     data += _rings(shown, cost, letters, picked)
     better = "higher is better" if measure.higher_is_better else "lower is better"
     unit = "mean |difference| in grey levels" if measure.name == "change" else measure.name.upper()
-    x, y = axis(COSTS[cost], rangemode="tozero"), axis(f"{unit}  ({better})", showgrid=True)
-    return spec(data, x, y, HEIGHT, clickmode="event+select", showlegend=True, **_floor(shown))
+    x, y = axis(COSTS[cost]), axis(f"{unit}  ({better})", showgrid=True)
+    return spec(data, x, y, height=HEIGHT, clickmode="event+select", showlegend=True, **_floor(shown))
 
 
 def _front(front: Sequence[Point], cost: str) -> list[dict[str, Any]]:
@@ -55,7 +55,7 @@ def _family(name: str, members: list[Point], measure: Axis, cost: str, color: st
     return {
         "type": "scatter", "mode": "lines+markers+text", "name": name,
         "x": [cost_of(p, cost) for p in members], "y": [r.value for r in readings],
-        "text": [p.label for p in members], "textposition": "top center", "cliponaxis": False,
+        "text": [f"   {p.label}" for p in members], "textposition": "middle right", "cliponaxis": False,
         "line": {"color": color, "width": 2}, "marker": {"symbol": symbol, "size": 11, "color": color},
         "error_y": {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "color": color,
                     "thickness": 1.5, "width": 5, "visible": any(up) or any(down)},

@@ -1,0 +1,249 @@
+"""Compare: what traces cost against how good their images are, and the images themselves at equal seeds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+import charts
+import comparison
+import data
+import frame
+import gallery
+from comparison import Axis, Point
+from deediff.analysis.compare import comparison_table
+from deediff.runs import Run, list_runs
+from deediff.traces.reader import Trace
+from figures.compare import cost_quality
+from panels import guarded, heading
+from selection import Selection, select
+from tables import changes, key_of, open_traces, read_qualities
+
+PICKED, CLICKS, TABLE = "compare picked", "compare clicks", "compare table"
+COLUMNS = 12  # images side by side
+HELP = (
+    "Each mark is one trace; lines join traces of one policy, labelled by its threshold, budget or steps; bars are "
+    "95 % intervals, the grey band is what real images of the same number reach. The wide grey line is the Pareto "
+    "front: nothing measured is both cheaper and better. Click a mark to see its images below; again to take them away."
+)
+IMAGES_HELP = (
+    "Equal columns are equal sample numbers. Traces of one solver, step count, seed and checkpoint started there from "
+    "the same noise, so whatever differs within a column is due to the exits."
+)
+
+
+def table_of(traces: list[Trace]) -> pd.DataFrame:
+    """The comparison table with each run's name in front."""
+    table = comparison_table(traces, changes().ask)
+    table.insert(0, "run", [trace.path.parents[1].name for trace in traces])
+    return table
+
+
+def picked_by_default(selected: Selection, traces: list[Trace], axis: Axis | None) -> list[str]:
+    """The full network, A and B: what the reader already looks at elsewhere."""
+    known = [t for t in traces if axis is None or key_of(t) in axis.readings]
+    full = [key_of(t) for t in known if t.meta["policy"] == "never"][:1]
+    chosen = [key_of(t) for t in (selected.trace, selected.other) if t in known]
+    return list(dict.fromkeys([*full, *chosen, *(key_of(t) for t in known[-1:])]))
+
+
+def toggle(point: charts.Point) -> None:
+    """A click on a mark picks its trace, or takes it away again."""
+    key = point["customdata"][0]
+    picked: list[str] = st.session_state[PICKED]
+    st.session_state[PICKED] = [k for k in picked if k != key] if key in picked else [*picked, key]
+    st.session_state[CLICKS] = st.session_state.get(CLICKS, 0) + 1  # a fresh figure: Plotly forgets what is selected
+
+
+def take_rows(keys: list[str]) -> None:
+    """The rows that are ticked are picked; what a filter hides stays as it was."""
+    rows = st.session_state[TABLE]["selection"]["rows"]
+    hidden = [key for key in st.session_state[PICKED] if key not in keys]
+    st.session_state[PICKED] = hidden + [keys[row] for row in sorted(rows)]
+
+
+def controls(runs: list[Run], selected: Selection) -> tuple[list[Trace], Axis | None, str]:
+    """Which runs, which measure of quality, which cost."""
+    left, middle, right = st.columns([2, 4, 1.6], vertical_alignment="bottom")
+    with left:
+        names = st.multiselect(
+            "Runs", [run.name for run in runs], [selected.run.name], key="compare runs", persist_state="session",
+            help="Their traces are compared with each other.",
+        )  # fmt: skip
+    problems: list[str] = []
+    traces = open_traces([run for run in runs if run.name in names], problems)
+    quality = read_qualities(traces, problems)
+    known = comparison.axes(traces, quality)
+    axis = None
+    with middle:
+        if known:
+            labels = {axis.label: axis for axis in known}
+            name = st.selectbox(
+                "Quality", list(labels), key="compare axis",
+                help="One entry per metric, extractor, reference and number of images: only equal ones share an axis.",
+            )  # fmt: skip
+            axis = labels[name]
+    with right:
+        cost = st.segmented_control("Cost", ["GFLOPs", "seconds"], default="GFLOPs", required=True, key="compare cost")
+    for problem in problems:
+        st.warning(problem)
+    if traces and not any(quality.values()):
+        say_how_to_evaluate(selected)
+    return traces, axis, str(cost).lower()
+
+
+def say_how_to_evaluate(selected: Selection) -> None:
+    """Without quality there is only the change of the images."""
+    command = f"deediff evaluate {selected.run.path}/traces/*"
+    st.info(
+        "None of these traces was evaluated, so the quality axis shows the *change* of their images: a distance from "
+        f"the full network's images of equal seeds, not a quality. This command adds quality: `{command}`"
+    )
+
+
+def draw_plot(shown: list[Point], axis: Axis, cost: str, selected: Selection) -> None:
+    """The picture, and what it says."""
+    front = comparison.front(shown, cost, axis.higher_is_better)
+    letters = {key_of(t): letter for t, letter in ((selected.other, "B"), (selected.trace, "A")) if t is not None}
+    figure = cost_quality(shown, front, axis, cost, letters, st.session_state[PICKED])
+    missing = len(shown) - len([p for p in shown if comparison.cost_of(p, cost) is not None])
+    title = f"{len(front)} of {len(shown) - missing} traces are on the Pareto front" if shown else "Nothing to compare"
+    note = f" · {missing} without measured seconds" if missing else ""
+    heading(title, f"{axis.label}{note}", HELP)
+    charts.chart(figure, f"plot compare {st.session_state.get(CLICKS, 0)}", title, toggle)
+
+
+def draw_images(traces: list[Trace], selected: Selection) -> None:
+    """The same samples of every picked trace, one row each."""
+    by_key = {key_of(trace): trace for trace in traces}
+    picked = [by_key[key] for key in st.session_state[PICKED] if key in by_key]
+    heading(
+        f"The same seeds under {len(picked)} {'policy' if len(picked) == 1 else 'policies'}" if picked else "Images",
+        "one row per picked trace · under each image its mean exit layer", IMAGES_HELP,
+    )  # fmt: skip
+    if not picked:
+        st.info("Click marks above, or tick rows of the table: their images appear here side by side.")
+        return
+    if len({repr([t.meta.get(key) for key in comparison.PROTOCOL]) for t in picked}) > 1:
+        st.caption("These traces differ in solver, steps, seed or checkpoint: equal columns did not start alike.")
+    fewest = min(int(trace.meta["num_samples"]) for trace in picked)
+    start = min((selected.sample or 0) // COLUMNS, (fewest - 1) // COLUMNS) * COLUMNS
+    numbers = range(start, min(start + COLUMNS, fewest))
+    for trace in picked:
+        draw_row(trace, numbers, selected)
+
+
+def draw_row(trace: Trace, numbers: range, selected: Selection) -> None:
+    """Some samples of one trace."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.caption(f"**{trace.meta['policy']}** · {key_of(trace)}", width="content")
+        st.button("A", key=f"A {key_of(trace)}", type="tertiary", on_click=become, args=(trace, "trace"),
+                  help="Show this trace as A on every page.")  # fmt: skip
+        if trace.path.parents[1] == selected.run.path and trace.path != (selected.trace and selected.trace.path):
+            st.button("B", key=f"B {key_of(trace)}", type="tertiary", on_click=become, args=(trace, "b"),
+                      help="Show this trace as B on every page.")  # fmt: skip
+    found = trace.samples(numbers)
+    tiles = [
+        gallery.Tile(png, f"{number} · {mean:.1f}", f"sample {number}, mean exit layer {mean:.3f}", number=int(number))
+        for number, mean, png in zip(found["sample"], found["mean_exit_layer"], found["png"], strict=True)
+        if png is not None
+    ]
+    if not tiles:
+        st.caption("This trace holds no images.")
+        return
+    gallery.show(
+        f"compare {key_of(trace)}", tiles, COLUMNS, chosen=selected.sample, on_pick=lambda k: select(sample=k)
+    )  # fmt: skip
+
+
+def become(trace: Trace, which: str) -> None:
+    """Trace A (`trace`) or B (`b`) of every page."""
+    st.session_state["run"], st.session_state[which] = trace.path.parents[1].name, trace.path.name
+
+
+def draw_table(table: pd.DataFrame) -> None:
+    """All columns; sorted by a click on a head, filtered by words and comparisons, exported as CSV."""
+    heading(f"{len(table)} traces in full", "a click on a column's head sorts · ticked rows are picked", TABLE_HELP)
+    left, right = st.columns([5, 1], vertical_alignment="bottom")
+    question = left.text_input("Filter", placeholder="threshold ddim gflops<0.35", key="compare filter")
+    try:
+        table = comparison.filtered(table, question)
+    except ValueError as error:
+        st.warning(str(error))
+    with right:
+        charts.download(lambda: table, "comparison")
+    keys = [f"{run}/{trace}" for run, trace in zip(table["run"], table["trace"], strict=True)]
+    rows = [row for row, key in enumerate(keys) if key in st.session_state[PICKED]]
+    st.session_state[TABLE] = {"selection": {"rows": rows, "columns": [], "cells": []}}
+    st.dataframe(
+        table, hide_index=True, key=TABLE, selection_mode="multi-row", on_select=lambda: take_rows(keys),
+        column_config=FORMATS, placeholder="–",
+    )  # fmt: skip
+
+
+TABLE_HELP = (
+    "GFLOPs are per image and step; efficiency is the speed-up divided by what the saved GFLOPs promise; the change is "
+    "in grey levels from the full network's images. The filter takes words and comparisons such as `gflops<0.35`."
+)
+FORMATS: dict[str, Any] = {
+    "layer_ratio": st.column_config.NumberColumn(format="%.4f"),
+    "gflops_per_step": st.column_config.NumberColumn(format="%.4f"),
+    "seconds_per_image": st.column_config.NumberColumn(format="%.4f"),
+    "speed_up": st.column_config.NumberColumn(format="%.3f"),
+    "efficiency": st.column_config.NumberColumn(format="%.3f"),
+    "image_change": st.column_config.NumberColumn(format="%.3f"),
+}
+
+
+def draw() -> None:
+    """The page."""
+    selected = frame.current()
+    runs, _ = list_runs(data.runs_root())
+    if not any(run.traces for run in runs):
+        frame.no_trace(selected.run.path)
+        return
+    traces, axis, cost = controls(runs, selected)
+    if not traces:
+        st.info("Choose a run that holds traces.")
+        return
+    draw_body(traces, axis, cost, selected)
+    if left := pending(traces):
+        st.fragment(poll, run_every=0.7)(traces, len(left))
+
+
+def pending(traces: list[Trace]) -> list[str]:
+    """Traces whose images are still being compared in the background."""
+    by_key = {key_of(trace): trace for trace in traces}
+    pairs = [(key, axis.full) for axis in comparison.axes(traces, {}) for key in axis.readings if axis.full]
+    return [key for key, full in pairs if not changes().is_known(by_key[key], by_key[full])]
+
+
+def poll(traces: list[Trace], before: int) -> None:
+    """Draw the page again once there is more to show."""
+    left = len(pending(traces))
+    st.caption(f":material/hourglass_top: the images of {left} more traces are being compared in the background …")
+    if left < before:
+        st.rerun()
+
+
+def draw_body(traces: list[Trace], axis: Axis | None, cost: str, selected: Selection) -> None:
+    """The picture, the images, the table."""
+    if PICKED not in st.session_state:
+        st.session_state[PICKED] = picked_by_default(selected, traces, axis)
+    if axis is not None and axis.full is not None:
+        by_key = {key_of(trace): trace for trace in traces}
+        values = {key: changes().ask(by_key[key], by_key[axis.full]) for key in axis.readings}
+        axis = comparison.with_readings(axis, values)
+    shown = comparison.points(traces, axis) if axis is not None else []
+    if axis is None:
+        st.info("Nothing to draw yet: no trace was evaluated, and none of the full network is there to compare with.")
+    else:
+        draw_plot(shown, axis, cost, selected)
+    draw_images(traces, selected)
+    draw_table(table_of(traces))
+
+
+with guarded():
+    draw()
