@@ -17,6 +17,15 @@ from deediff.sampling.sampler import Step
 from deediff.traces.reader import read_trace
 from deediff.traces.writer import sample_to_trace
 
+
+def sample_numbers(text: str) -> range:
+    """'0:4' → samples 0 … 3, for argparse."""
+    start, stop = (int(part) for part in text.split(":"))
+    if not 0 <= start < stop:
+        raise ValueError
+    return range(start, stop)
+
+
 POLICY_HELP = "; ".join(f"{entry.usage}: {entry.help}" for entry in POLICIES.values()) + "; " + BOUNDS
 
 
@@ -42,6 +51,13 @@ POLICY_HELP = "; ".join(f"{entry.usage}: {entry.help}" for entry in POLICIES.val
     argument("--classes", type=int, nargs="+", default=None, help="class-conditional models: drawn in turn"),
     argument("--guidance", type=float, default=None, help="scale of classifier-free guidance; 1 is none"),
     argument("--recalibrated", action="store_true", help="u corrected by the maps of 'deediff calibrate'"),
+    argument(
+        "--maps",
+        type=sample_numbers,
+        default=range(0),
+        metavar="A:B",
+        help="log maps of u over the image for samples A … B−1: computed again afterwards, nothing else changes",
+    ),
     DEVICE,
     argument("--out", required=True, help="the trace's folder, e.g. runs/RUN/traces/NAME, or any fsspec URL"),
 )
@@ -52,12 +68,13 @@ def sample(args: argparse.Namespace) -> Result:
         def on_step(step: Step) -> None:
             bar.total = step.total
             bar.set_postfix(samples=f"{step.samples.start}…{step.samples.stop - 1}", t=step.timestep, refresh=False)
-            bar.update()
+            bar.update(step.done - bar.n)  # maps start anew for every sample
 
         folder = sample_to_trace(
             args.checkpoint, args.out, args.num_samples, args.policy, args.solver, args.steps, args.seed,
             args.batch_size, args.spacing, args.eta, args.record, args.deviations,
             args.device, on_step, classes=args.classes, guidance=args.guidance, recalibrated=args.recalibrated,
+            maps=args.maps,
         )  # fmt: skip
     trace = read_trace(folder)
     keys = ("policy", "num_samples", "layer_ratio", "mean_gflops", "full_gflops", "wall_seconds", "complete")

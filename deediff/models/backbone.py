@@ -49,6 +49,10 @@ class Backbone(nn.Module, ABC):
         """(B,C,H,W) → (B, image tokens, patch_dim): the values that each image token stands for."""
 
     @abstractmethod
+    def unpatchify(self, values: Tensor) -> Tensor:
+        """The inverse, (B, image tokens, patch_dim) → (B,C,H,W); of one value per token: → (B,1,h,w)."""
+
+    @abstractmethod
     def make_head(self) -> nn.Module:
         """A fresh output head g_i: any block's input state → (B,C,H,W) noise prediction."""
 

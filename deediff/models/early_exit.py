@@ -96,6 +96,25 @@ class EarlyExitModel(nn.Module):
         with torch.autocast(state.device.type, enabled=False):
             return self.uem(layer, state.float(), t)
 
+    def uncertainty_maps(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """u over the image, before it becomes one number: (B,C,H,W), (B,) → (N,B,h,w) float32.
+
+        One value per token; where the UEM tells the values of the image apart, per pixel, the mean of its
+        channels. NaN at layers without a UEM. Raises ValueError when the UEMs know whole images only.
+        """
+        uem, net = self.uem, self.backbone
+        if uem is None or not uem.by_token:
+            raise ValueError("this model has no UEMs that look at tokens one by one, so there is no map of u to show")
+        maps: dict[int, Tensor] = {}
+        for i, state in zip(range(self.num_blocks), net.states(x, t, y), strict=False):
+            if i in uem.layers:
+                with torch.autocast(x.device.type, enabled=False):
+                    values = uem.map(i, state.float(), t)  # (B, tokens, values)
+                image_tokens = state.shape[1] - net.extras
+                maps[i] = net.unpatchify(values[:, -image_tokens:]).mean(dim=1)
+        nothing = torch.full_like(maps[uem.layers[0]], torch.nan)
+        return torch.stack([maps.get(i, nothing) for i in range(self.num_blocks)])
+
     def all_exits(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(B,C,H,W), (B,) → predictions (N+1,B,C,H,W), the last one the backbone's own, and u (N,B).
 

@@ -27,7 +27,7 @@ class RecalibratedUncertainty(UEM):
         maps: Tensor,  # (T', N, K) what u becomes at each knot
     ):
         super().__init__()
-        self.inner, self.layers = inner, inner.layers
+        self.inner, self.layers, self.by_token = inner, inner.layers, inner.by_token
         for name, value in (("position", position), ("low", low), ("high", high), ("maps", maps)):
             self.register_buffer(name, value, persistent=False)
 
@@ -41,6 +41,10 @@ class RecalibratedUncertainty(UEM):
         position = self.position[t]  # (B,)
         left = position.long().clamp(max=len(self.maps) - 2)
         return torch.lerp(self._through(left, layer, u), self._through(left + 1, layer, u), position - left)
+
+    def map(self, layer: int, state: Tensor, t: Tensor) -> Tensor:
+        """The other UEM's, not corrected: the tables know one number per image only."""
+        return self.inner.map(layer, state, t)
 
     def _through(self, row: Tensor, layer: int, u: Tensor) -> Tensor:
         """u (B,) through the maps of calibrated timesteps number `row` (B,) → (B,)."""

@@ -34,7 +34,8 @@ class UEM(nn.Module, ABC):
     """u_{i,t} of Eq. 5 for some or all of the N exits."""
 
     layers: tuple[int, ...]  # the exits that have one, ascending
-    gives_map: bool = False  # whether `map` answers per value of the image
+    by_token: bool = False  # whether `map` and `pool` answer …
+    gives_map: bool = False  # … and per value of the image, not per token
 
     @abstractmethod
     def forward(self, layer: int, state: Tensor, t: Tensor) -> Tensor:
@@ -45,7 +46,7 @@ class UEM(nn.Module, ABC):
         """What `build_uem` needs besides `Watched`."""
 
     def map(self, layer: int, state: Tensor, t: Tensor) -> Tensor:
-        """The uncertainty before it is aggregated: (B, L, D), (B,) → (B, image tokens, patch_dim)."""
+        """The uncertainty before it is aggregated: (B, L, D), (B,) → (B, tokens that it reads, 1 or patch_dim)."""
         raise NotImplementedError(f"{type(self).__name__} predicts a scalar, not a map")
 
     def pool(self, u: Tensor) -> Tensor:
@@ -72,6 +73,8 @@ class MLPUncertainty(UEM):
     The weights are one tensor, a row for each layer, timestep, or both: with 13 layers and 1000
     timesteps 13 000 UEMs, of which each sample uses that of its own timestep.
     """
+
+    by_token = True
 
     def __init__(
         self,

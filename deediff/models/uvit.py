@@ -222,6 +222,10 @@ class UViT(Backbone):
         p = self.cfg.patch_size
         return rearrange(image, "b c (h p1) (w p2) -> b (h w) (p1 p2 c)", p1=p, p2=p)
 
+    def unpatchify(self, values: Tensor) -> Tensor:
+        p, side = 1 if values.shape[2] == 1 else self.cfg.patch_size, math.isqrt(values.shape[1])
+        return rearrange(values, "b (h w) (p1 p2 c) -> b c (h p1) (w p2)", h=side, p1=p, p2=p)
+
     def make_head(self) -> OutputHead:
         """A head that starts as a copy of the network's own last layers."""
         head = OutputHead(self.cfg, self.extras)

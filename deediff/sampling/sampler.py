@@ -42,6 +42,17 @@ class Step:
     total: int = 0  # … and in all
 
 
+def make_condition(
+    model: EarlyExitModel, samples: range, classes: Sequence[int] | None, guidance: float | None = None
+) -> Condition | None:
+    """Sample k is of class `classes[k mod their number]`; None for an unconditional model. Raises UserError."""
+    classes = _check_classes(model, classes, guidance)
+    if classes is None:
+        return None
+    labels = torch.tensor([classes[k % len(classes)] for k in samples], device=next(model.parameters()).device)
+    return Condition(labels, guidance, null_label=model.backbone.num_classes - 1)
+
+
 def denoise(
     model: EarlyExitModel,
     solver: Solver,
@@ -50,16 +61,13 @@ def denoise(
     seed: int,
     record: Record = "exit",
     deviations: bool = False,
-    classes: Sequence[int] | None = None,  # sample k is of class classes[k mod their number]
+    classes: Sequence[int] | None = None,
     guidance: float | None = None,
 ) -> Iterator[Step]:
     """Denoise one batch from noise to images, one `Step` at a time."""
     device = next(model.parameters()).device
     numbers = np.arange(samples.start, samples.stop)
-    condition = None
-    if classes is not None:
-        labels = torch.tensor([classes[k % len(classes)] for k in samples], device=device)
-        condition = Condition(labels, guidance, null_label=model.backbone.num_classes - 1)
+    condition = make_condition(model, samples, classes, guidance)
     bf16 = autocast(device)
     x = sample_noise(seed, samples, 0, model.image_shape).to(device)
     x0: Tensor | None = None
@@ -132,7 +140,7 @@ def sample(
         raise UserError(f"record is {record!r}, expected 'exit' or 'full'")
     if deviations and (record != "full" or model.heads is None):
         raise UserError("deviations need record='full' and a model with output heads")
-    classes = _check_classes(model, classes, guidance)
+    make_condition(model, range(0), classes, guidance)  # raises before anything is computed
     chosen = make_policy(policy)
     if isinstance(solver, str):
         solver = make_solver(solver, schedule or Schedule(), steps, spacing, eta)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
+import zipfile
+import zlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,8 +20,18 @@ from deediff.analysis.cost import Cost
 from deediff.checkpoints import read_json
 from deediff.errors import UserError
 from deediff.storage import AnyPath, open_folder, read_metadata, read_table
-from deediff.traces.schema import FORMAT_VERSION, SAMPLE_SCHEMA, THRESHOLDS, rows_file, samples_file, summary_file
+from deediff.traces.schema import (
+    FORMAT_VERSION,
+    SAMPLE_SCHEMA,
+    THRESHOLDS,
+    maps_file,
+    rows_file,
+    samples_file,
+    summary_file,
+)
 from deediff.traces.summary import Ints, Summary
+
+MAPS_NAME = re.compile(r"maps-(\d+)\.npz")
 
 
 @dataclass(frozen=True)
@@ -188,6 +201,29 @@ class Trace:
             table = read_table(samples_file(self.path, part), columns=["sample", "png"])
             table = table.filter(table["png"].is_valid())
             yield table["sample"].to_numpy().astype(np.int64), table["png"].to_pylist()
+
+    @property
+    def map_samples(self) -> list[int]:
+        """The samples that have maps of u, ascending."""
+        return sorted(int(match[1]) for f in self.path.glob("maps-*.npz") if (match := MAPS_NAME.fullmatch(f.name)))
+
+    def maps(self, sample: int) -> NDArray[np.float32]:
+        """(S, N, h, w) u over the image, NaN where no UEM was asked; rounded to float16 on disk.
+
+        Raises UserError when this sample's maps were not asked for, or are damaged.
+        """
+        file = maps_file(self.path, sample)
+        try:
+            with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as content:
+                maps = content["maps"]
+            if maps.shape[:2] != (len(self.timesteps), self.num_blocks) or maps.ndim != 4:
+                raise ValueError(f"its shape is {maps.shape}")
+        except FileNotFoundError:
+            again = f"sample it again with --maps {sample}:{sample + 1}, which adds them"
+            raise UserError(f"{self.path} holds no maps of sample {sample}: {again}") from None
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(f"{file} is not a readable file of maps ({error}): delete it and sample again") from None
+        return maps.astype(np.float32)
 
     def mean_exit_layers(self) -> NDArray[np.float32]:
         """(samples,) mean exit layer of each sample."""

@@ -15,7 +15,7 @@ from deediff.diffusion.solvers import make_solver
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 from deediff.sampling.registry import make_policy
-from deediff.sampling.sampler import Step, sample
+from deediff.sampling.sampler import Record, Step, sample
 from deediff.traces.reader import Trace
 
 
@@ -25,6 +25,7 @@ def recompute(
     model: EarlyExitModel,  # read from the checkpoint that the trace was sampled from
     schedule: Schedule,  # that it was trained with
     policy: str | None = None,  # another policy from the same noise, for example "never"
+    record: Record = "exit",  # "full": u at every layer, as the trace may have it
     cancelled: Callable[[], bool] | None = None,
 ) -> Iterator[Step]:
     """The steps of this sample, as batches of one: x, predicted x_0, exit layer and u at every timestep.
@@ -59,7 +60,7 @@ def recompute(
         first = number // meta["batch_size"] * meta["batch_size"]
         batch = range(first, min(first + meta["batch_size"], meta["num_samples"]))
     steps = sample(
-        model, len(batch), chosen, solver, seed=meta["seed"], parts=[batch],
+        model, len(batch), chosen, solver, seed=meta["seed"], parts=[batch], record=record,
         classes=meta.get("classes"), guidance=meta.get("guidance"), cancelled=cancelled,
     )  # fmt: skip
     return (_only(step, number - first) for step in steps)

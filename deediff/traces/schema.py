@@ -52,6 +52,11 @@ def samples_file(folder: AnyPath, part: int) -> AnyPath:
     return folder / f"samples-{part:05d}.parquet"
 
 
+def maps_file(folder: AnyPath, sample: int) -> AnyPath:
+    """Maps of u of one chosen sample; only where they were asked for."""
+    return folder / f"maps-{sample:05d}.npz"
+
+
 def summary_file(folder: AnyPath, part: int | None = None) -> AnyPath:
     """The summary of one part, or of the complete trace."""
     return folder / ("summary.npz" if part is None else f"summary-{part:05d}.npz")

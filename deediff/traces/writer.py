@@ -7,7 +7,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from deediff.errors import UserError
 from deediff.sampling.registry import make_policy
 from deediff.sampling.sampler import Record, Step, batches, sample
 from deediff.storage import AnyPath, open_folder, read_metadata, read_table, write_atomically
+from deediff.traces.maps import check_maps, write_maps
+from deediff.traces.reader import read_trace
 from deediff.traces.schema import (
     FORMAT_VERSION,
     SAMPLE_SCHEMA,
@@ -242,6 +244,7 @@ def sample_to_trace(
     classes: Sequence[int] | None = None,
     guidance: float | None = None,
     recalibrated: bool = False,  # u through the maps of the checkpoint's calibration
+    maps: Collection[int] = (),  # samples whose maps of u are computed again afterwards, and logged
     cancelled: Callable[[], bool] | None = None,
 ) -> AnyPath:
     """Sample into a trace folder; resumes there if it holds a part of the same trace. Settings as for `sample`.
@@ -262,6 +265,13 @@ def sample_to_trace(
         classes=classes, guidance=guidance, cancelled=cancelled,
     )  # fmt: skip
     sample(model, num_samples, solver=stepper, **stream_settings)  # raises before anything is written
+    has_uncertainty = model.uem is not None and (record == "full" or chosen.needs_uncertainty)
+    if maps:
+        check_maps(model, has_uncertainty)
+        if not all(0 <= number < num_samples for number in maps):
+            raise UserError(
+                f"maps are asked of samples {min(maps)} … {max(maps)}, but there are only 0 … {num_samples - 1}"
+            )
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if world > len(parts):
         raise UserError(
@@ -291,7 +301,7 @@ def sample_to_trace(
         "checkpoint": checkpoint.name,
         "num_blocks": model.num_blocks,
         "timesteps": stepper.timesteps,
-        "has_uncertainty": model.uem is not None and (record == "full" or chosen.needs_uncertainty),
+        "has_uncertainty": has_uncertainty,
         "policy_needs_uncertainty": chosen.needs_uncertainty,
         "cost": sampling_cost(model, chosen, stepper.timesteps, guidance).to_json(),
         "device": device_name(where),
@@ -308,6 +318,8 @@ def sample_to_trace(
         if on_step is not None:
             on_step(step)
     finish(folder, len(parts))
+    if mine := [number for number in maps if number % world == rank]:
+        write_maps(read_trace(folder), mine, checkpoint, device, on_step, cancelled)
     return folder
 
 
