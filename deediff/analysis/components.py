@@ -30,7 +30,6 @@ class Component:
     """One component, for one image and one step."""
 
     name: str
-    parameters: int  # that it uses; some may be shared with others
     macs: int  # of linear maps, convolutions and matrix products, without the attention products
     attention_macs: int  # q kᵀ and its product with v
     norm_ops: int  # norms: 5 operations per element, fvcore's estimate
@@ -50,7 +49,6 @@ class Components:
     uems: list[Component | None]  # N, None at layers without one; empty without exits
     heads: list[Component]  # N; empty without exits
     decode: Component
-    parameters: int  # of the whole model, shared ones counted once
 
     def __iter__(self) -> Iterator[Component]:
         """All of them, in the order in which they run."""
@@ -68,36 +66,48 @@ class Call:
     owner: nn.Module
     method: str
     arguments: tuple[Any, ...]
-    inputs: tuple[Tensor, ...]  # of one image
+    inputs: tuple[Tensor, ...]
+
+    def run(self, *inputs: Tensor) -> Tensor:
+        """On its own inputs, or on others of their shape."""
+        return getattr(self.owner, self.method)(*self.arguments, *(inputs or self.inputs))
 
 
 def model_components(model: EarlyExitModel) -> Components:
     """Count every component of a model. Only its shape matters, not its weights."""
+    return _count(_shape(model))
+
+
+def parameters_used(model: EarlyExitModel) -> dict[str, int]:
+    """Component's name → parameters that its output depends on; some may be shared with others."""
+    with torch.device("meta"):  # shapes without values: nothing is computed
+        calls = component_calls(_build(_shape(model)))
+        return {name: _parameters_used(call) for name, call in calls.items()}
+
+
+def _shape(model: EarlyExitModel) -> str:
+    """What `_build` needs, hashable."""
     uem = None if model.uem is None else model.uem.config()
-    return _count(json.dumps([model.backbone.config(), uem, model.head_kind]))
+    return json.dumps([model.backbone.config(), uem, model.head_kind])
+
+
+def _build(shape: str) -> EarlyExitModel:
+    backbone, uem, heads = json.loads(shape)
+    model = EarlyExitModel(build_backbone(backbone))
+    return model if uem is None else model.add_exits(uem, heads or "each")
 
 
 @lru_cache(maxsize=64)
-def _count(key: str) -> Components:
-    backbone, uem, heads = json.loads(key)
-    with torch.device("meta"):  # shapes without values
-        model = EarlyExitModel(build_backbone(backbone))
-        if uem is not None:
-            model.add_exits(uem, heads or "each")
-        calls = component_calls(model)
-    parameters = {name: _parameters_used(call) for name, call in calls.items()}
-    model_parameters = sum(p.numel() for p in model.parameters())
-    for owner in {id(call.owner): call.owner for call in calls.values()}.values():
-        owner.to_empty(device="cpu")  # tracing needs values, whichever
-    found = {name: _component(name, parameters[name], call) for name, call in calls.items()}
-    n = model.num_blocks
+def _count(shape: str) -> Components:
+    model = _build(shape)
+    found = {name: _component(name, call) for name, call in component_calls(model).items()}
+    layers = range(0 if model.uem is None else model.num_blocks)
     return Components(
         embed=found["patch embedding"],
-        blocks=[found[f"block {i}"] for i in range(n)],
-        uems=[found.get(f"UEM {i}") for i in range(n)] if uem is not None else [],
-        heads=[found[f"head {i}"] for i in range(n)] if uem is not None else [],
+        blocks=[found[f"block {i}"] for i in range(model.num_blocks)],
+        uems=[found.get(f"UEM {i}") for i in layers],
+        heads=[found[f"head {i}"] for i in layers],
         decode=found["final layers"],
-        parameters=model_parameters,
     )
 
 
@@ -128,24 +138,21 @@ def component_calls(model: EarlyExitModel, batch: int = 1) -> dict[str, Call]:
 def _parameters_used(call: Call) -> int:
     """Those that the output depends on."""
     parameters = list(call.owner.parameters())
-    output = getattr(call.owner, call.method)(*call.arguments, *call.inputs)
-    gradients = torch.autograd.grad(output.sum(), parameters, allow_unused=True)
+    gradients = torch.autograd.grad(call.run().sum(), parameters, allow_unused=True)
     return sum(p.numel() for p, gradient in zip(parameters, gradients, strict=True) if gradient is not None)
 
 
-def _component(name: str, parameters: int, call: Call) -> Component:
+def _component(name: str, call: Call) -> Component:
     logging.getLogger("fvcore").setLevel(logging.ERROR)
     logging.getLogger("torch.jit").setLevel(logging.ERROR)
-    inputs = tuple(torch.zeros_like(tensor, device="cpu") for tensor in call.inputs)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        counter = FlopCountAnalysis(_Traced(call), inputs).set_op_handle(**HANDLES)
+        counter = FlopCountAnalysis(_Traced(call), call.inputs).set_op_handle(**HANDLES)
         counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         counts = counter.by_operator()
     apart = ("attention", "layer_norm", "elementwise")
     return Component(
         name,
-        parameters,
         macs=int(sum(value for operator, value in counts.items() if operator not in apart)),
         attention_macs=int(counts["attention"]),
         norm_ops=int(counts["layer_norm"]),
@@ -161,7 +168,7 @@ class _Traced(nn.Module):
         self.owner, self.call = call.owner, call
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        return getattr(self.owner, self.call.method)(*self.call.arguments, *inputs)
+        return self.call.run(*inputs)
 
 
 Handle = Callable[[list[Any], list[Any]], Counter[str]]

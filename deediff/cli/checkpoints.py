@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
+from deediff.analysis.breakdown import component_table, exit_table
 from deediff.analysis.calibration import calibrate_checkpoint
-from deediff.analysis.cost import model_cost
+from deediff.bench.components import time_components
 from deediff.cli.command import DEVICE, Result, argument, command, open_model, positive
+from deediff.devices import choose_device, device_name
 from deediff.models import PRESETS
 from deediff.models.uncertainty import UEMS
 
@@ -57,32 +59,34 @@ CALIBRATION_NOTE = (
 
 @command(
     "flops",
-    "GFLOPs of every component and of leaving at every exit",
+    "parameters, GMACs, GFLOPs and milliseconds of every component, and of leaving at every exit",
     argument("checkpoint", help="a run folder, a .safetensors file, or a preset: " + ", ".join(PRESETS)),
     argument("--uem", default="mlp", choices=list(UEMS), help="the UEM to put on a preset"),
+    argument("--batch-size", type=positive, default=4, help="images at a time, for the milliseconds"),
+    argument("--repeats", type=positive, default=3, help="rounds; the medians of the milliseconds are printed"),
+    DEVICE,
 )
 def flops(args: argparse.Namespace) -> Result:
-    """The component table."""
-    model = open_model(args.checkpoint, args.uem)
-    cost = model_cost(model)
-    exits = cost.at_exit(with_uem=True)
-    parameters = sum(p.numel() for p in model.backbone.parameters())
+    """What is counted, beside what is measured here."""
+    model, device = open_model(args.checkpoint, args.uem).eval(), choose_device(args.device)
+    seconds = time_components(model, device, args.batch_size, args.repeats)
+    components = component_table(model, seconds)
+    names = ("gmacs_without_attention", "gmacs", "gflops_without_attention", "gflops")
     return {
-        "backbone_parameters": parameters,
-        "full_gflops": cost.full,
-        "full_gmacs": cost.full / 2,
-        "embed_gflops": cost.embed,
-        "decode_gflops": cost.decode,
-        "layers": [
-            {
-                "layer": i,
-                "block_gflops": cost.blocks[i],
-                "uem_gflops": cost.uems[i] if cost.uems else None,
-                "head_gflops": cost.heads[i] if cost.heads else None,
-                "exit_here_gflops": None if math.isnan(exits[i]) else float(exits[i]),
-            }
-            for i in range(model.num_blocks)
-        ],
-        "no_exit_gflops": float(exits[-1]),
-        "counted": "2 × multiply-accumulates of linear maps, convolutions and matrix products, attention included",
+        "backbone_parameters": components[-1]["parameters"],
+        "parameters": sum(p.numel() for p in model.parameters()),
+        **{f"full_{name}": components[-1][name] for name in names},
+        "measured_on": f"{device_name(device)}, {torch.get_num_threads()} threads, batches of {args.batch_size}",
+        "components": components,
+        "exits": exit_table(model, seconds),
+        "note": FLOPS_NOTE,
     }
+
+
+FLOPS_NOTE = (
+    "All for one image and one step. GMACs are multiply-accumulates of linear maps, convolutions and matrix products; "
+    "GFLOPs are 2 × GMACs. attention: the products q kᵀ and with v, which published tables often leave out. Norms (5 "
+    "operations per element, as fvcore estimates) and other elementwise work (one per element, 5 in a softmax) are in "
+    "neither. Leaving at exit i runs i blocks and one head, and asks the UEMs 0 … i; exit N is no early exit, all UEMs "
+    "asked in vain. Parameters are those that a component uses; where some are shared, they do not add up."
+)
