@@ -1,47 +1,44 @@
-"""Figures on screen: drawn without being checked again, clickable, and downloadable with their numbers."""
+"""Figures on screen: changed in place, clickable, and downloadable with their numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
+import plotly
 import streamlit as st
-from plotly.basedatatypes import BaseFigure
+from streamlit.components.v1 import declare_component
 
 import selection
+from figures import Spec
 
-PLOT_CONFIG: dict[str, Any] = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
-FORMATS = ("svg", "png")
+_FOLDER = Path(__file__).parent / "components"
+# Serves plotly.js from the installed package; as a component it is never mounted.
+_LIBRARY = declare_component("plotly", path=str(Path(plotly.__file__).parent / "package_data"))
+_mount = st.components.v2.component(
+    "plot", html='<div class="plot"></div>', css=(_FOLDER / "plot.css").read_text(encoding="utf-8"),
+    js=(_FOLDER / "plot.js").read_text(encoding="utf-8"), isolate_styles=False,
+)  # fmt: skip
 
-Point = dict[str, Any]  # what Streamlit tells about a clicked point: x, y, customdata, curve_number, …
+Point = dict[str, Any]  # a clicked point or cell: x, y and customdata
 Clicked = Callable[[Point], None]
 
 
-class _Unchecked(BaseFigure):
-    """A figure's JSON in the clothes that `st.plotly_chart` takes without checking every attribute (60 ms)."""
+def chart(figure: Spec, key: str, alt: str, on_click: Clicked | None = None) -> None:
+    """Draw a figure. A click on a point or a cell calls `on_click` before the next run of the script.
 
-    def __init__(self, spec: dict[str, Any]):
-        object.__setattr__(self, "spec", spec)
-
-    def to_dict(self) -> dict[str, Any]:
-        return self.spec
-
-
-def chart(figure: dict[str, Any] | go.Figure, key: str, alt: str, on_click: Clicked | None = None) -> None:
-    """Draw a figure. A click on a point calls `on_click` before the next run of the script."""
-    shown = _Unchecked(figure) if isinstance(figure, dict) else figure
-    if on_click is None:
-        st.plotly_chart(shown, key=key, config=plot_config(key), alt=alt)
-        return
+    The mode bar saves it as SVG or PNG, under its key.
+    """
 
     def clicked() -> None:
-        for point in st.session_state[key]["selection"]["points"][:1]:
+        if on_click is not None and (point := st.session_state[key].get("point")):
             on_click(point)
 
-    st.plotly_chart(
-        shown, key=key, config=plot_config(key), alt=alt, on_select=clicked, selection_mode="points"
-    )  # fmt: skip
+    base = st.get_option("server.baseUrlPath").strip("/")
+    address = f"{'/' + base if base else ''}/component/{_LIBRARY.name}/plotly.min.js"
+    content = {"figure": figure, "alt": alt, "name": _file(key), "clickable": on_click is not None, "library": address}
+    _mount(key=key, data=content, on_point_change=clicked)
 
 
 def selects(x: str | None = None, y: str | None = None) -> Clicked:
@@ -53,25 +50,14 @@ def selects(x: str | None = None, y: str | None = None) -> Clicked:
     return choose
 
 
-def plot_config(name: str) -> dict[str, Any]:
-    """Plotly's settings; its camera saves the figure under this name, as SVG or PNG."""
-    kind = st.session_state.get("figure format", FORMATS[0])
-    image = {"format": kind, "filename": "-".join(name.split()), "scale": 2 if kind == "png" else 1}
-    return {**PLOT_CONFIG, "toImageButtonOptions": image}
-
-
-def choose_format() -> None:
-    """What the camera of every figure saves."""
-    st.segmented_control(
-        "Figures download as", FORMATS, default=FORMATS[0], required=True, format_func=str.upper, key="figure format",
-        help="The camera that appears when the mouse is on a figure saves it; the arrow beside its title, its numbers.",
-    )  # fmt: skip
-
-
 def download(table: Callable[[], Any], name: str) -> None:
     """A small button that hands out a data frame as CSV, made only when it is pressed."""
     st.download_button(
-        "CSV", lambda: table().to_csv(index=False).encode(), f"{'-'.join(name.split())}.csv", "text/csv",
+        "CSV", lambda: table().to_csv(index=False).encode(), f"{_file(name)}.csv", "text/csv",
         key=f"csv {name}", on_click="ignore", type="tertiary", icon=":material/download:",
         help="The exact numbers behind this picture.",
     )  # fmt: skip
+
+
+def _file(name: str) -> str:
+    return "-".join(name.split())

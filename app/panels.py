@@ -8,25 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pandas as pd
-import plotly.graph_objects as go
 import streamlit as st
 
-from charts import PLOT_CONFIG, Clicked, chart, download, selects
+from charts import Clicked, chart, download, selects
 from deediff.errors import UserError
 from figures import Spec
 from selection import Selection
 
-__all__ = [
-    "PLOT_CONFIG",
-    "Panel",
-    "Picture",
-    "guarded",
-    "heading",
-    "needs_trace",
-    "needs_uncertainty",
-    "selects",
-    "show",
-]
+__all__ = ["Panel", "Picture", "guarded", "heading", "needs_trace", "needs_uncertainty", "selects", "show"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +24,7 @@ class Picture:
 
     title: str  # what one sees
     subtitle: str  # N, and whether it is measured or estimated
-    figure: Spec | go.Figure
+    figure: Spec
     table: Callable[[], pd.DataFrame] | None = None  # its numbers, for the download
     on_click: Clicked | None = None  # what a click on a point does: selects(…), mostly
 

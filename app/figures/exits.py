@@ -20,19 +20,16 @@ def exit_heatmap(exits: Ints, timesteps: list[int], lines: Sequence[Line] = (), 
     samples = exits.sum(axis=1)
     probability = exits / samples[:, None]
     numbers = np.arange(steps)
-    detail = np.stack([probability.T, exits.T, np.repeat(numbers[None], layers, 0)], axis=-1)  # (N+1, S, 3)
+    detail = np.stack([exits.T, np.repeat(numbers[None], layers, 0)], axis=-1)  # (N+1, S, 2)
     heatmap = {
         "type": "heatmap", "x": plain.packed(np.asarray(timesteps)), "z": plain.packed(probability.T),
-        "zmin": 0, "zmax": 1, "colorscale": PROBABILITY, "hoverinfo": "skip",
+        "zmin": 0, "zmax": 1, "colorscale": PROBABILITY, "customdata": plain.packed(detail),
         "colorbar": {"title": {"text": "P(exit)", "side": "right"}, "thickness": 12, "tickformat": ".1f"},
+        "hovertemplate": "timestep %{x} (step %{customdata[1]})<br>exit layer %{y}<br>"
+        f"P = %{{z:.4f}} (%{{customdata[0]}} of {int(samples[0]):,} samples)<extra></extra>",
     }  # fmt: skip
-    hover = (
-        "timestep %{x} (step %{customdata[2]})<br>exit layer %{y}<br>"
-        f"P = %{{customdata[0]:.4f}} (%{{customdata[1]}} of {int(samples[0]):,} samples)"
-    )
     mean = Line("mean exit layer", probability @ np.arange(layers), "white")
     data = [heatmap, *(part for line in [*lines, mean] for part in _over_picture(line, timesteps))]
-    data.append(plain.cells(timesteps, layers, detail, hover))  # on top: it is what a click hits
     middle = plain.middle_block(layers - 1, "white")
     middle["shapes"] += plain.crosshair(mark or Mark(), timesteps)
     depth = plain.depth_axis(layers - 1, f"exit layer  ({layers - 1} = no early exit)")
@@ -54,8 +51,6 @@ def _over_picture(line: Line, timesteps: list[int]) -> list[plain.Trace]:
 def mean_exit_lines(lines: list[Line], timesteps: list[int], num_blocks: int, mark: Mark | None = None) -> Spec:
     """Mean exit layer per timestep, one line per estimate or measurement."""
     data = [_over_time(line, timesteps, "mean exit layer") for line in lines]
-    if lines:
-        data.append(plain.moments(timesteps, lines[-1].values))
     middle = plain.middle_block(num_blocks, FULL)
     middle["shapes"] += _now(mark)
     y = plain.axis("mean exit layer", range=[-0.3, num_blocks + 0.4], dtick=max(1, round(num_blocks / 13)))

@@ -107,27 +107,3 @@ def crosshair(mark: Mark, timesteps: Sequence[int]) -> list[dict[str, Any]]:
         for box, wide in boxes
         for color, extra in (("black", 2), ("white", 0))
     ]
-
-
-def cells(timesteps: Sequence[int], layers: int, detail: NDArray[Any], hover: str) -> Trace:
-    """Nearly transparent points, one per cell of a heatmap: they can be clicked, which heatmap cells cannot.
-
-    detail: (layers, S, K) numbers for the hover text. WebGL, for SVG points hit neighbours when they are many.
-    """
-    invisible = {"marker": {"opacity": 0.01}}
-    return {
-        "type": "scattergl", "mode": "markers", "showlegend": False,
-        "x": packed(np.tile(np.asarray(timesteps), layers)), "y": packed(np.repeat(np.arange(layers), len(timesteps))),
-        "customdata": packed(detail.reshape(-1, detail.shape[-1])), "hovertemplate": hover + "<extra></extra>",
-        "marker": {"size": 6, "opacity": 0.01, "color": "#888888"}, "selected": invisible, "unselected": invisible,
-    }  # fmt: skip
-
-
-def moments(timesteps: Sequence[int], values: NDArray[Any]) -> Trace:
-    """Invisible points on a line over time, so that a click on the line hits a timestep."""
-    invisible = {"marker": {"opacity": 0}}
-    return {
-        "type": "scatter", "mode": "markers", "x": packed(np.asarray(timesteps)), "y": packed(values),
-        "showlegend": False, "hoverinfo": "none", "marker": {"size": 9, "opacity": 0},
-        "selected": invisible, "unselected": invisible,
-    }  # fmt: skip

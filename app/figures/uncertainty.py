@@ -20,20 +20,18 @@ def uncertainty_heatmap(
 ) -> Spec:
     """Mean u per layer and timestep."""
     steps, layers = mean.shape
-    detail = np.stack([mean.T, counts.T, np.repeat(np.arange(steps)[None], layers, 0)], axis=-1)
+    detail = np.stack([counts.T, np.repeat(np.arange(steps)[None], layers, 0)], axis=-1)  # (N, S, 2)
     heatmap = {
         "type": "heatmap", "x": plain.packed(np.asarray(timesteps)), "z": plain.packed(mean.T),
-        "zmin": 0, "zmax": highest, "colorscale": UNCERTAINTY, "hoverinfo": "skip", "hoverongaps": False,
+        "zmin": 0, "zmax": highest, "colorscale": UNCERTAINTY, "hoverongaps": False,
+        "customdata": plain.packed(detail),
         "colorbar": {"title": {"text": "mean u", "side": "right"}, "thickness": 12},
+        "hovertemplate": "timestep %{x} (step %{customdata[1]})<br>layer %{y}<br>"
+        "mean u = %{z:.4f} (%{customdata[0]} samples)<extra></extra>",
     }  # fmt: skip
-    hover = (
-        "timestep %{x} (step %{customdata[2]})<br>layer %{y}<br>"
-        "mean u = %{customdata[0]:.4f} (%{customdata[1]} samples)"
-    )
     middle = plain.middle_block(layers, "white")
     middle["shapes"] += plain.crosshair(mark or Mark(), timesteps)
-    data = [heatmap, plain.cells(timesteps, layers, detail, hover)]
-    return plain.spec(data, plain.time_axis(timesteps), plain.depth_axis(layers - 1, DEPTH), **middle)
+    return plain.spec([heatmap], plain.time_axis(timesteps), plain.depth_axis(layers - 1, DEPTH), **middle)
 
 
 def uncertainty_curves(lines: list[Line], threshold: float | None, highest: float) -> Spec:
@@ -41,11 +39,10 @@ def uncertainty_curves(lines: list[Line], threshold: float | None, highest: floa
     data = []
     for line in lines:
         spread = np.zeros(len(line.values)) if line.spread is None else line.spread
-        still = {"marker": {"opacity": 1}}
         data.append({
             "type": "scatter", "mode": "lines+markers", "name": line.name,
             "x": plain.packed(np.arange(len(line.values))), "y": plain.packed(line.values),
-            "line": {"color": line.color, "width": 2}, "marker": {"size": 8}, "selected": still, "unselected": still,
+            "line": {"color": line.color, "width": 2}, "marker": {"size": 8},
             "error_y": {"array": plain.packed(spread), "color": line.color, "thickness": 1, "width": 3},
             "customdata": plain.packed(spread),
             "hovertemplate": f"{line.name}<br>layer %{{x}}<br>"

@@ -1,0 +1,82 @@
+// Draws a Plotly figure and changes it in place: `st.plotly_chart` would build every changed figure anew, which
+// takes longer than a slider may, and does not tell which cell of a heatmap was clicked.
+
+const shown = new WeakMap(); // root element → the newest figure asked for
+
+export default function ({ data, parentElement, setTriggerValue }) {
+  const root = parentElement.querySelector(".plot");
+  root.style.minHeight = `${data.figure.layout.height}px`;
+  root.setAttribute("role", "img");
+  root.setAttribute("aria-label", data.alt);
+  const wanted = { ...data, setTriggerValue };
+  shown.set(root, wanted);
+  const draw = () => shown.get(root) === wanted && drawFigure(root, wanted);
+  const scheme = window.matchMedia("(prefers-color-scheme: dark)");
+  const recolour = () => setTimeout(draw, 300); // after Streamlit has changed its own colours
+  const resized = new ResizeObserver(() => root.data && root.offsetWidth && window.Plotly.Plots.resize(root));
+  plotly(data.library).then(() => {
+    draw();
+    if (shown.get(root) === wanted) resized.observe(root);
+  });
+  scheme.addEventListener("change", recolour);
+  return () => {
+    scheme.removeEventListener("change", recolour);
+    resized.disconnect();
+  };
+}
+
+// The copy of plotly.js that the Python package brings along, fetched once for all figures.
+function plotly(address) {
+  window.plotlyLoading ??= new Promise((done, failed) => {
+    const script = document.createElement("script");
+    script.src = address;
+    script.onload = done;
+    script.onerror = failed;
+    document.head.append(script);
+  });
+  return window.plotlyLoading;
+}
+
+function drawFigure(root, { figure, clickable, name, setTriggerValue }) {
+  const Plotly = window.Plotly;
+  const save = (format) => () => Plotly.downloadImage(root, { format, filename: name, width: root.offsetWidth,
+    height: root.offsetHeight, scale: format === "png" ? 2 : 1 });
+  const config = {
+    displaylogo: false, displayModeBar: "hover",
+    modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d", "autoScale2d", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d"],
+    modeBarButtonsToAdd: [
+      { name: "Save as SVG", icon: icon("SVG"), click: save("svg") },
+      { name: "Save as PNG", icon: icon("PNG"), click: save("png") },
+    ],
+  };
+  const first = !root.classList.contains("js-plotly-plot");
+  Plotly.react(root, figure.data, themed(figure.layout, root), config).then(() => (root.dataset.drawn = "yes"));
+  if (first) {
+    root.on("plotly_click", ({ points: [point] }) => {
+      const { setTriggerValue, clickable } = shown.get(root);
+      if (clickable) setTriggerValue("point", { x: point.x, y: point.y, customdata: plain(point.customdata) });
+    });
+  }
+  root.classList.toggle("clickable", clickable);
+}
+
+const plain = (value) => (ArrayBuffer.isView(value) ? Array.from(value) : value ?? null);
+
+// A word as an icon of the mode bar.
+function icon(word) {
+  return { width: 34, height: 16, svg: `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 34 16">
+    <text x="17" y="13" text-anchor="middle" font-size="13" font-weight="bold" font-family="sans-serif">${word}</text></svg>` };
+}
+
+// Colours and font of the page around it.
+function themed(layout, root) {
+  const style = getComputedStyle(root);
+  const of = (name) => style.getPropertyValue(name).trim();
+  const ink = of("--st-text-color"), paper = of("--st-background-color"), line = of("--st-border-color");
+  const axis = (own) => ({ gridcolor: line, linecolor: line, tickcolor: line, ...own });
+  const axes = Object.fromEntries(Object.entries(layout).filter(([key]) => /^[xy]axis/.test(key)).map(([key, own]) => [key, axis(own)]));
+  return {
+    paper_bgcolor: paper, plot_bgcolor: paper, font: { color: ink, family: of("--st-font"), size: 12 },
+    hoverlabel: { bgcolor: of("--st-secondary-background-color"), font: { color: ink }, bordercolor: line }, ...layout, ...axes,
+  };
+}
