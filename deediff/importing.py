@@ -23,8 +23,9 @@ from deediff.errors import UserError
 from deediff.models import PRESETS, EarlyExitModel, UViT, UViTConfig
 from deediff.runs import FORMAT_VERSION
 from deediff.traces import schema
-from deediff.traces.writer import finish, write_part
+from deediff.traces.parts import finish, write_part
 
+CLAMPED = "its attention UEMs end in no sigmoid, so what leaves [0, 1] is cut to it; traces count how often"
 PART_SIZE = 4096  # samples per part of an imported trace
 
 
@@ -167,7 +168,8 @@ def import_checkpoint(
     save_checkpoint(out / "checkpoints" / "0.safetensors", model, Schedule(), 0, images_seen, source=path.name)
     parts = {"backbone": model.backbone, "uem": model.uem, "heads": model.heads}
     counts = {name: sum(p.numel() for p in part.parameters()) if part else 0 for name, part in parts.items()}
-    _write_run(out, parameters=counts, images_seen=images_seen, source=path.name)
+    notes = [CLAMPED] if model.uem is not None and model.uem.clamps else []
+    _write_run(out, parameters=counts, images_seen=images_seen, source=path.name, notes=notes)
     return out
 
 

@@ -12,6 +12,7 @@ import torch
 
 import deediff
 from deediff.checkpoints import load_checkpoint, save_checkpoint
+from deediff.cli import main
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.importing import import_checkpoint, import_exit_layers, uvit_config
@@ -213,10 +214,8 @@ def test_a_duodiff_checkpoint_with_mlp_probes(tmp_path: Path, scope: str) -> Non
             torch.testing.assert_close(eps[i], fresh(states[i]))
 
 
-def test_a_duodiff_checkpoint_with_attention_probes_is_clamped(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    net = UViT(TINY).eval()
-    probes = {
+def attention_probes() -> dict[str, dict[str, torch.Tensor]]:
+    return {
         str(i): {
             "q": torch.randn(1, 1, 1, 32),
             "weight_kv.weight": torch.randn(64, 32) * 0.2,
@@ -228,6 +227,35 @@ def test_a_duodiff_checkpoint_with_attention_probes_is_clamped(tmp_path: Path) -
         }
         for i in range(13)
     }
+
+
+def test_what_is_clamped_is_said_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    net, run = UViT(TINY).eval(), str(tmp_path / "run")
+    torch.save(duodiff_state(net, attention_probes()), tmp_path / "attention.pth")
+    taken = ["import", str(tmp_path / "attention.pth"), "--layout", "duodiff", "--num-heads", "2"]
+    assert main([*taken, "--out", run]) == 0
+    assert "what leaves [0, 1] is cut to it" in capsys.readouterr().out
+    assert "cut to it" in json.loads((tmp_path / "run" / "run.json").read_text())["notes"][0]
+    command = ["sample", run, "--policy", "threshold:0.2", "--record", "full", "--steps", "3", "--num-samples", "8"]
+    assert main([*command, "--batch-size", "4", "--out", f"{run}/traces/t", "--json"]) == 0
+    trace = deediff.read_trace(f"{run}/traces/t")
+    u = np.concatenate([trace.uncertainty(part) for part in trace.parts])
+    cut = int(((u == 0) | (u == 1)).sum())
+    assert 0 < cut < u.size == 8 * 3 * 13
+    assert trace.meta["clamped"] == {"count": cut, "of": u.size}
+    note = json.loads(capsys.readouterr().out)["note"]
+    assert note == f"{cut} of {u.size} uncertainties left [0, 1] and were cut to it"
+    torch.save(net.state_dict(), tmp_path / "plain.pth")
+    plain = ["import", str(tmp_path / "plain.pth"), "--layout", "uvit", "--num-heads", "2", "--out"]
+    assert main([*plain, str(tmp_path / "plain")]) == 0
+    assert "cut to it" not in capsys.readouterr().out
+
+
+def test_a_duodiff_checkpoint_with_attention_probes_is_clamped(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = UViT(TINY).eval()
+    probes = attention_probes()
     model = import_duodiff(tmp_path, duodiff_state(net, probes))
     x, t = torch.randn(16, 3, 16, 16), torch.full((16,), 700)
     with torch.no_grad():

@@ -30,9 +30,10 @@ from deediff.datasets import to_uint8
 from deediff.errors import UserError
 from deediff.sampling import make_policy
 from deediff.traces import schema
+from deediff.traces.parts import finish
 from deediff.traces.schema import THRESHOLDS
 from deediff.traces.summary import Summary
-from deediff.traces.writer import finish, sample_to_trace
+from deediff.traces.writer import sample_to_trace
 from tests.conftest import REPO, TINY, make_model, make_run
 
 TAU = 0.4
@@ -272,9 +273,9 @@ def test_a_trace_may_come_without_its_rows(run_folder: Path) -> None:
 
 
 def test_a_full_disk_loses_nothing_that_was_complete(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from deediff.traces import writer
+    from deediff.traces import parts
 
-    whole, real = record(run_folder, "roomy"), writer.write_atomically
+    whole, real = record(run_folder, "roomy"), parts.write_atomically
 
     def full_disk(path: Path, data: bytes, sync: bool = True) -> None:
         if path.name == "samples-00001.parquet":
@@ -282,7 +283,7 @@ def test_a_full_disk_loses_nothing_that_was_complete(run_folder: Path, monkeypat
         real(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(writer, "write_atomically", full_disk)
+        patch.setattr(parts, "write_atomically", full_disk)
         with pytest.raises(UserError, match=r"No space left on device\): the parts before 1 are complete"):
             record(run_folder, "crowded")
     assert deediff.read_trace(run_folder / "traces" / "crowded").parts == [0]

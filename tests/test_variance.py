@@ -21,8 +21,8 @@ from deediff.errors import UserError
 from deediff.sampling.policies import Visit
 from deediff.sampling.registry import make_policy
 from deediff.sampling.schedules import ScheduledExit
+from deediff.traces.parts import finish, write_part
 from deediff.traces.reader import Trace, read_trace
-from deediff.traces.writer import finish, write_part
 from tests.conftest import make_run
 
 COST = Cost(embed=0.5, blocks=[1.0] * 13, uems=[0.1] * 13, heads=[0.2] * 13, decode=0.2)

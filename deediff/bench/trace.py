@@ -23,9 +23,10 @@ from deediff.sampling.policies import ExitPolicy, Never, Replay
 from deediff.sampling.sampler import batches, sample
 from deediff.sampling.walk import Record
 from deediff.storage import write_atomically
+from deediff.traces.parts import finish, write_part
 from deediff.traces.reader import read_trace
 from deediff.traces.schema import FORMAT_VERSION, rows_file
-from deediff.traces.writer import TraceWriter, finish, write_part
+from deediff.traces.writer import TraceWriter
 
 SYNTHETIC = (128, 1000)  # samples and steps of the part whose throughput is measured
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from deediff.checkpoints import read_json
 from deediff.cli.command import DEVICE, Result, argument, command
 from deediff.diffusion.solvers import SOLVERS, SPACINGS
 from deediff.importing import LAYOUTS, import_checkpoint, import_exit_layers
@@ -78,7 +79,10 @@ def sample(args: argparse.Namespace) -> Result:
         )  # fmt: skip
     trace = read_trace(folder)
     keys = ("policy", "num_samples", "layer_ratio", "mean_gflops", "full_gflops", "wall_seconds", "complete")
-    return {"trace": str(folder), **{key: trace.meta.get(key) for key in keys}}
+    result = {"trace": str(folder), **{key: trace.meta.get(key) for key in keys}}
+    if cut := trace.meta.get("clamped"):
+        result["note"] = f"{cut['count']} of {cut['of']} uncertainties left [0, 1] and were cut to it"
+    return result
 
 
 @command(
@@ -105,4 +109,5 @@ def import_run(args: argparse.Namespace) -> Result:
         )
     else:
         run = import_exit_layers(args.path, args.out, args.model, args.uem)
-    return {"run": str(run)}
+    notes = read_json(run / "run.json").get("notes")
+    return {"run": str(run), **({"note": "; ".join(notes)} if notes else {})}

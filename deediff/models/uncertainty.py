@@ -34,6 +34,7 @@ class UEM(nn.Module, ABC):
     """u_{i,t} of Eq. 5 for some or all of the N exits."""
 
     layers: tuple[int, ...]  # the exits that have one, ascending
+    clamps: bool = False  # whether its answers may leave [0, 1] and are cut
     by_token: bool = False  # whether `map` and `pool` answer …
     gives_map: bool = False  # … and per value of the image, not per token
 
@@ -169,6 +170,7 @@ class AttentionUncertainty(UEM):
         _one_of("scope", scope, ("layer",))
         self.tokens = _one_of("tokens", tokens, ("all", "image"))
         self.squash = _one_of("squash", squash, ("sigmoid", "clamp"))
+        self.clamps = squash == "clamp"
         self.layers = _check_layers(layers, watched.num_layers)
         self.num_heads, self.detach, self.watched = num_heads, detach, watched
         count = len(self.layers)
