@@ -12,10 +12,12 @@ st.set_page_config(page_title="DeeDiff explorer", page_icon=":material/layers:",
 
 page = st.navigation(
     [
+        st.Page("views/runs.py", title="Runs", icon=":material/folder_open:"),
         st.Page("views/trends.py", title="Exit trends", icon=":material/stairs:", default=True),
         st.Page("views/live.py", title="Sample live", icon=":material/play_circle:"),
         st.Page("views/uncertainty.py", title="Uncertainty", icon=":material/blur_on:"),
         st.Page("views/images.py", title="Images", icon=":material/grid_view:"),
+        st.Page("views/sample.py", title="Sample", icon=":material/movie:"),
         st.Page("views/compare.py", title="Compare", icon=":material/scatter_plot:"),
     ]
 )

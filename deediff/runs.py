@@ -16,7 +16,7 @@ from deediff.errors import UserError
 
 FORMAT_VERSION = 1
 FRESH = 15 * 60  # seconds after its last file within which a training or a sampling counts as going on
-NAME = re.compile(r"[\w=-][\w.=-]{0,99}", re.ASCII)  # of a run or a trace: a plain folder name, not hidden
+NAME = re.compile(r"[\w+=-][\w.+=-]{0,119}", re.ASCII)  # of a run or a trace: a plain folder name, not hidden
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,7 @@ def rename(folder: Path, name: str, root: Path) -> Path:
     """
     _check_ours(folder, root)
     if not NAME.fullmatch(name):
-        raise UserError(
-            f"{name!r} is no name for a folder: use letters, digits, '.', '-', '_', '=', and start with no dot"
-        )
+        raise UserError(f"{name!r} is no name for a folder: use letters, digits, . _ + - =, and start with no dot")
     new = folder.with_name(name)
     if new == folder:
         return folder

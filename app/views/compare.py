@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 import streamlit as st
 
@@ -18,10 +16,11 @@ from deediff.runs import Run, list_runs
 from deediff.traces.reader import Trace
 from figures.compare import cost_quality
 from panels import guarded, heading
+from picking import pickable
 from selection import Selection, select
 from tables import changes, key_of, open_traces, read_qualities
 
-PICKED, CLICKS, TABLE = "compare picked", "compare clicks", "compare table"
+PICKED, CLICKS = "compare picked", "compare clicks"
 COLUMNS = 12  # images side by side
 HELP = (
     "Each mark is one trace; lines join traces of one policy, labelled by its threshold, budget or steps; bars are "
@@ -55,13 +54,6 @@ def toggle(point: charts.Point) -> None:
     picked: list[str] = st.session_state[PICKED]
     st.session_state[PICKED] = [k for k in picked if k != key] if key in picked else [*picked, key]
     st.session_state[CLICKS] = st.session_state.get(CLICKS, 0) + 1  # a fresh figure: Plotly forgets what is selected
-
-
-def take_rows(keys: list[str]) -> None:
-    """The rows that are ticked are picked; what a filter hides stays as it was."""
-    rows = st.session_state[TABLE]["selection"]["rows"]
-    hidden = [key for key in st.session_state[PICKED] if key not in keys]
-    st.session_state[PICKED] = hidden + [keys[row] for row in sorted(rows)]
 
 
 def controls(runs: list[Run], selected: Selection) -> tuple[list[Trace], Axis | None, str]:
@@ -175,26 +167,13 @@ def draw_table(table: pd.DataFrame) -> None:
     with right:
         charts.download(lambda: table, "comparison")
     keys = [f"{run}/{trace}" for run, trace in zip(table["run"], table["trace"], strict=True)]
-    rows = [row for row, key in enumerate(keys) if key in st.session_state[PICKED]]
-    st.session_state[TABLE] = {"selection": {"rows": rows, "columns": [], "cells": []}}
-    st.dataframe(
-        table, hide_index=True, key=TABLE, selection_mode="multi-row", on_select=lambda: take_rows(keys),
-        column_config=FORMATS, placeholder="–",
-    )  # fmt: skip
+    pickable("compare table", table, keys, PICKED)
 
 
 TABLE_HELP = (
     "GFLOPs are per image and step; efficiency is the speed-up divided by what the saved GFLOPs promise; the change is "
     "in grey levels from the full network's images. The filter takes words and comparisons such as `gflops<0.35`."
 )
-FORMATS: dict[str, Any] = {
-    "layer_ratio": st.column_config.NumberColumn(format="%.4f"),
-    "gflops_per_step": st.column_config.NumberColumn(format="%.4f"),
-    "seconds_per_image": st.column_config.NumberColumn(format="%.4f"),
-    "speed_up": st.column_config.NumberColumn(format="%.3f"),
-    "efficiency": st.column_config.NumberColumn(format="%.3f"),
-    "image_change": st.column_config.NumberColumn(format="%.3f"),
-}
 
 
 def draw() -> None:
