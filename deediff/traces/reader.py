@@ -282,7 +282,7 @@ def _check_types(file: AnyPath, meta: dict[str, Any]) -> None:
     try:
         sound = sound and len(Cost.from_json(meta["cost"]).blocks) == blocks
         sound = sound and 0 <= (_threshold(meta) or 0.0) <= 1
-    except (TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError):
         sound = False
     if not sound:
         raise UserError(f"{file} is damaged: its blocks, timesteps, samples, policy or cost make no sense")
