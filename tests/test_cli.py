@@ -27,10 +27,21 @@ def test_sample_then_trends(run: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_flops_adds_up(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table = result(capsys, "flops", run)
-    total = table["embed_gflops"] + table["decode_gflops"] + sum(row["block_gflops"] for row in table["layers"])
-    assert total == pytest.approx(table["full_gflops"])
-    assert result(capsys, "flops", "uvit_small")["backbone_parameters"] == 44_255_328
+    table = result(capsys, "flops", run, "--repeats", 1)
+    parts = {row["component"]: row for row in table["components"]}
+    assert table["full_gflops"] == parts["full network"]["gflops"]
+    assert table["backbone_parameters"] == parts["full network"]["parameters"]
+    assert [row["exit_layer"] for row in table["exits"]] == list(range(14))
+    assert table["exits"][13]["gflops"] > table["full_gflops"] > table["full_gflops_without_attention"]
+    assert all(row["ms"] > 0 for row in (*table["components"], *table["exits"]))
+
+
+def test_a_preset_shows_the_uem_of_choice(capsys: pytest.CaptureFixture[str]) -> None:
+    probes = {}
+    for uem in ("mlp", "attention"):
+        table = result(capsys, "flops", "uvit_tiny", "--uem", uem, "--repeats", 1, "--batch-size", 1)
+        probes[uem] = next(row["gflops"] for row in table["components"] if row["component"] == "UEM 0")
+    assert probes["attention"] > 100 * probes["mlp"] > 0
 
 
 @pytest.mark.parametrize(
