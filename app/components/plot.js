@@ -13,16 +13,9 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const draw = () => shown.get(root) === wanted && drawFigure(root, wanted);
   const scheme = window.matchMedia("(prefers-color-scheme: dark)");
   const recolour = () => setTimeout(draw, 300); // after Streamlit has changed its own colours
-  const resized = new ResizeObserver(() => root.data && root.offsetWidth && window.Plotly.Plots.resize(root));
-  plotly(data.library).then(() => {
-    draw();
-    if (shown.get(root) === wanted) resized.observe(root);
-  });
+  plotly(data.library).then(draw);
   scheme.addEventListener("change", recolour);
-  return () => {
-    scheme.removeEventListener("change", recolour);
-    resized.disconnect();
-  };
+  return () => scheme.removeEventListener("change", recolour);
 }
 
 // The copy of plotly.js that the Python package brings along, fetched once for all figures.
@@ -52,6 +45,11 @@ function drawFigure(root, { figure, clickable, name, setTriggerValue }) {
   const first = !root.classList.contains("js-plotly-plot");
   Plotly.react(root, figure.data, themed(figure.layout, root), config).then(() => (root.dataset.drawn = "yes"));
   if (first) {
+    let width = root.offsetWidth;
+    new ResizeObserver(() => {
+      if (root.offsetWidth && root.offsetWidth !== width) Plotly.Plots.resize(root);
+      width = root.offsetWidth || width;
+    }).observe(root);
     root.on("plotly_click", ({ points: [point] }) => {
       const { setTriggerValue, clickable } = shown.get(root);
       if (clickable) setTriggerValue("point", { x: point.x, y: point.y, customdata: plain(point.customdata) });
