@@ -8,12 +8,12 @@ import os
 import sys
 
 from deediff import __version__
-from deediff.cli import bench, checkpoints, sampling, traces
+from deediff.cli import bench, checkpoints, quality, sampling, traces
 from deediff.cli.command import Command
 from deediff.cli.show import show
 from deediff.errors import UserError
 
-MODULES = (sampling, traces, checkpoints, bench)  # their commands, in the order of the help
+MODULES = (sampling, quality, traces, checkpoints, bench)  # their commands, in the order of the help
 GROUPS = {"bench": "what exits are worth in seconds, and what a trace costs"}
 
 

@@ -29,6 +29,8 @@ class Quality:
     floor_source: str  # which real images, how many draws
     device: str
     higher_is_better: bool = False
+    without: tuple[float, ...] = ()  # the value without each group of samples, for paired comparisons
+    seed: int | None = None  # of the trace
 
     @property
     def protocol(self) -> tuple[str, str, str, int]:
@@ -48,7 +50,7 @@ def read_quality(trace: AnyPath) -> list[Quality]:
     try:
         if content["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format_version is {content['format_version']}, expected {FORMAT_VERSION}")
-        return [Quality(**entry) for entry in content["metrics"]]
+        return [Quality(**{**entry, "without": tuple(entry["without"])}) for entry in content["metrics"]]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{file} is not a quality file ({error}): delete it and evaluate again") from None
 

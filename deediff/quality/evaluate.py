@@ -1,0 +1,165 @@
+"""How good a trace's images are: each metric with its interval and the floor that real images reach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from deediff.checkpoints import read_json
+from deediff.devices import choose_device, device_name
+from deediff.errors import UserError
+from deediff.quality.collect import Watch, features_of
+from deediff.quality.extractors import Extractor, MissingWeights, load_extractor
+from deediff.quality.frechet import frechet_infinity
+from deediff.quality.image_sets import TraceImages, held_out_of, real_images
+from deediff.quality.jackknife import LEAST, Estimate, Features, Groups, group_of
+from deediff.quality.metrics import METRICS, Metric, expand
+from deediff.quality.references import Reference, reference_of
+from deediff.quality.results import Quality, write_quality
+from deediff.storage import AnyPath
+from deediff.traces.reader import Trace, read_trace
+
+FLOOR_DRAWS = 5
+LEAST_FOR_INFINITY = 5000
+BUILT_IN = {(1, 32): "fd-mnist", (3, 32): "fd-cifar"}  # by channels and size: metrics that need no download
+NAMED = ("cifar10", "mnist")
+
+
+def evaluate_trace(
+    trace: str | AnyPath,
+    metrics: Sequence[str] = (),
+    reference: str | None = None,
+    data_root: Path | None = None,
+    device: str = "auto",
+    on_progress: Callable[[str, int, int], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> list[Quality]:
+    """`Evaluator` for one trace. Raises UserError when nothing could be measured, `Stopped` when cancelled."""
+    evaluator = Evaluator(metrics, reference, None, data_root, None, device, Watch(on_progress, cancelled))
+    return evaluator.evaluate(trace)
+
+
+@dataclass
+class Evaluator:
+    """Evaluates traces, one after another, and remembers what they share. See `evaluate`."""
+
+    metrics: Sequence[str] = ()  # names of METRICS; none: fd-cifar or fd-mnist, whichever fits
+    reference: str | None = None  # cifar10-train, …, or a folder; None: the training images of the trace's run
+    held_out: str | None = None  # real images for the floor; None: the other split of the reference
+    data_root: Path | None = None  # torchvision's folder
+    weights: Path | None = None  # file or folder of the extractors' weights
+    device: str = "auto"
+    watch: Watch = field(default_factory=Watch)
+    problems: list[str] = field(default_factory=list)  # what could not be measured, in sentences
+    _extractors: dict[str, Extractor] = field(default_factory=dict)
+    _references: dict[tuple[object, ...], Reference] = field(default_factory=dict)
+    _floors: dict[tuple[object, ...], list[dict[str, Estimate]]] = field(default_factory=dict)
+
+    def evaluate(self, path: str | AnyPath) -> list[Quality]:
+        """Measure a trace, and write its quality.json after each extractor.
+
+        Raises UserError for bad input or when nothing could be measured, `Stopped` when cancelled;
+        what was measured before is kept.
+        """
+        trace = read_trace(path)
+        images = TraceImages(trace)
+        if len(images) < LEAST:
+            raise UserError(f"{trace.path} holds {len(images)} images, expected at least {LEAST}: fewer say nothing")
+        names = expand(self.metrics or [_built_in(images)])
+        reference = self.reference or _training_images(trace)
+        held_out = self.held_out or held_out_of(reference)
+        results: list[Quality] = []
+        problems: list[str] = []
+        for extractor_name in dict.fromkeys(METRICS[name].extractor for name in names):
+            chosen = [name for name in names if METRICS[name].extractor == extractor_name]
+            try:
+                extractor = self._extractor(extractor_name)
+            except MissingWeights as error:
+                problems.append(f"{', '.join(chosen)} not measured: {error}")
+                continue
+            real = self._reference(reference, images, extractor)
+            floor = self._reference(held_out, images, extractor) if held_out else None
+            with features_of(images, extractor, self.watch) as (numbers, features):
+                for done, name in enumerate(chosen):
+                    self.watch.at(f"{name} of {trace.path.name}", done, len(chosen))
+                    results += self._measure(trace, name, features, group_of(numbers), real, floor)
+            write_quality(trace.path, results)
+        if problems and not results:
+            raise UserError("; ".join(problems))
+        self.problems += [problem for problem in problems if problem not in self.problems]
+        return results
+
+    def _extractor(self, name: str) -> Extractor:
+        if name not in self._extractors:
+            self._extractors[name] = load_extractor(name, choose_device(self.device), self.weights)
+        return self._extractors[name]
+
+    def _reference(self, name: str, like: TraceImages, extractor: Extractor) -> Reference:
+        key = (name, like.shape, extractor.name)
+        if key not in self._references:
+            self._references[key] = reference_of(real_images(name, *like.shape, self.data_root), extractor, self.watch)
+        return self._references[key]
+
+    def _measure(
+        self, trace: Trace, name: str, features: Features, groups: Groups, real: Reference, floor: Reference | None
+    ) -> list[Quality]:
+        metric, count = METRICS[name], len(features)
+        floors = self._floor_draws(metric, name, count, real, floor)
+        size = min(count, len(floor.features)) if floor else 0
+
+        def quality(
+            key: str, value: float, interval: tuple[float, float], note: str, without: Sequence[float], exact: bool
+        ) -> Quality:
+            draws = [] if exact else [draw[key].value for draw in floors]
+            source = f"{FLOOR_DRAWS} draws of {size:,} images of {floor.name}" if floor else "no held-out real images"
+            return Quality(
+                metric=key, extractor=metric.extractor, value=value, low=interval[0], high=interval[1], interval=note,
+                images=count, reference=real.name, reference_key=real.key, reference_images=real.count,
+                floor=float(np.mean(draws)) if draws else None,
+                floor_spread=float(np.std(draws, ddof=1)) if draws else None,
+                floor_source="none: an extrapolated distance of real images is 0" if exact else source,
+                device=device_name(self._extractors[metric.extractor].device),
+                higher_is_better=metric.share, without=tuple(without), seed=trace.meta.get("seed"),
+            )  # fmt: skip
+
+        results = []
+        for key, estimate in metric.measure(features, groups, real).items():
+            low, high = estimate.interval
+            bounds = (max(0.0, low), min(1.0, high)) if metric.share else (low, high)
+            results.append(quality(key, estimate.value, bounds, metric.note, estimate.without.tolist(), False))
+        if metric.infinity and count >= LEAST_FOR_INFINITY:
+            value, error = frechet_infinity(features, real.gaussian)
+            note = "95 %, of the fit alone; extrapolated to infinitely many images from 15 subsets"
+            results.append(quality(f"{name}-inf", value, (value - 1.96 * error, value + 1.96 * error), note, (), True))
+        return results
+
+    def _floor_draws(
+        self, metric: Metric, name: str, count: int, real: Reference, floor: Reference | None
+    ) -> list[dict[str, Estimate]]:
+        """The same of held-out real images: as many as the trace has, or as there are."""
+        if floor is None:
+            return []
+        key = (name, count, real.key, floor.key)
+        if key not in self._floors:
+            rng = np.random.default_rng(0)
+            draws = [np.sort(rng.permutation(len(floor.features))[:count]) for _ in range(FLOOR_DRAWS)]
+            self._floors[key] = [metric.measure(floor.features[draw], None, real) for draw in draws]
+        return self._floors[key]
+
+
+def _training_images(trace: Trace) -> str:
+    """The reference of a trace whose run was trained on a data set known by name. Raises UserError for others."""
+    run = trace.path.parent.parent / "run.json"
+    name = read_json(run).get("dataset") if run.exists() else None
+    if name not in NAMED:
+        raise UserError(f"{trace.path} was not trained on {' or '.join(NAMED)}: name real images with --reference")
+    return f"{name}-train"
+
+
+def _built_in(images: TraceImages) -> str:
+    if images.shape not in BUILT_IN:
+        raise UserError(f"no built-in metric fits images of shape {images.shape}: choose with --metrics, e.g. fid")
+    return BUILT_IN[images.shape]

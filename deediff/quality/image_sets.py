@@ -1,0 +1,123 @@
+"""Sets of images, read in batches: what a trace drew, a split of a data set, or a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from deediff.datasets import FolderImages, Images, load_images
+from deediff.errors import UserError
+from deediff.traces.reader import Trace
+
+BATCH = 256
+
+
+class ImageSet(Protocol):
+    """Images of one size, with the number of each."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def batches(self) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """Numbers (B,), images (B,C,H,W) uint8."""
+        ...
+
+
+@dataclass(frozen=True)
+class TraceImages:
+    """What a trace drew. Raises UserError when it holds no images."""
+
+    trace: Trace
+
+    def __post_init__(self) -> None:
+        if not len(self):
+            raise UserError(f"{self.trace.path} holds no images, so there is nothing to evaluate")
+
+    @property
+    def name(self) -> str:
+        """The trace's folder."""
+        return self.trace.path.name
+
+    def __len__(self) -> int:
+        return sum(len(numbers) for numbers, _ in self.trace.iter_images())
+
+    def batches(self) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """Part by part."""
+        for numbers, pngs in self.trace.iter_images():
+            for start in range(0, len(numbers), BATCH):
+                pixels = [_decode(png) for png in pngs[start : start + BATCH]]
+                yield numbers[start : start + BATCH], torch.from_numpy(np.stack(pixels))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Channels and pixels per side."""
+        _, images = next(self.batches())
+        return images.shape[1], images.shape[3]
+
+
+def _decode(png: bytes) -> NDArray[np.uint8]:
+    """(C,H,W)."""
+    pixels = np.array(Image.open(io.BytesIO(png)))
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """A split of a data set (cifar10-train, mnist-test, …) or a folder of images."""
+
+    name: str
+    images: Images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batches(self) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """In order."""
+        for index in torch.arange(len(self)).split(BATCH):
+            yield index.numpy(), self.images[index]
+
+    def digest(self) -> str:
+        """Of the pixels; of a folder's file names, sizes and times, so that nothing has to be decoded."""
+        content = hashlib.sha256()
+        if isinstance(self.images, FolderImages):
+            content.update(f"{self.images.img_size} {self.images.in_chans}".encode())
+            for path in self.images.paths:
+                info = path.stat()
+                content.update(f"{path} {info.st_size} {info.st_mtime_ns}\n".encode())
+        else:
+            for _, batch in self.batches():
+                content.update(batch.numpy().tobytes())
+        return content.hexdigest()
+
+
+def real_images(name: str, channels: int, size: int, root: Path | None = None) -> RealImages:
+    """`cifar10-train`, `mnist-test`, …, or a folder, whose images are resized and centre-cropped to `size`.
+
+    Raises UserError when it cannot be found or does not fit.
+    """
+    dataset, _, split = name.rpartition("-")
+    if dataset in ("cifar10", "mnist") and split in ("train", "test"):
+        return RealImages(name, load_images(dataset, size, channels, root, train=split == "train"))
+    if not Path(name).expanduser().is_dir():
+        raise UserError(
+            f"reference {name!r} is neither cifar10-train, cifar10-test, mnist-train, mnist-test nor a folder of images"
+        )
+    return RealImages(Path(name).name, load_images(name, size, channels))
+
+
+def held_out_of(reference: str) -> str | None:
+    """The other split of a named reference: real images that its statistics have not seen."""
+    dataset, _, split = reference.rpartition("-")
+    return {"train": f"{dataset}-test", "test": f"{dataset}-train"}.get(split) if dataset else None
