@@ -19,6 +19,7 @@ page = st.navigation(
         st.Page("views/images.py", title="Images", icon=":material/grid_view:"),
         st.Page("views/sample.py", title="Sample", icon=":material/movie:"),
         st.Page("views/compare.py", title="Compare", icon=":material/scatter_plot:"),
+        st.Page("views/method.py", title="Method", icon=":material/school:"),
     ]
 )
 frame.around(page)
