@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from deediff.analysis.variance import VarianceSplit
+
 
 def about_exits(mean: NDArray[np.float64], num_blocks: int) -> str:
     """From the mean exit layer of each step (S,), first step first."""
@@ -52,4 +54,62 @@ def about_depth(mean: NDArray[np.float64]) -> str:
         return f"Going deeper never adds uncertainty: {path}"
     return f"u does not only fall with depth: {path}, rising at layer {', '.join(map(str, rises[:4]))}" + (
         " …" if len(rises) > 4 else ""
+    )
+
+
+def about_path(exit_layers: NDArray[np.int8], num_blocks: int) -> str:
+    """From one sample's exit layers (S,)."""
+    stays = float((exit_layers == num_blocks).mean())
+    if stays == 1:
+        return f"It never leaves early: all {num_blocks} blocks at every step"
+    if stays == 0:
+        return f"It leaves early at every step, after {exit_layers.mean():.1f} of {num_blocks} blocks on average"
+    left = exit_layers[exit_layers < num_blocks]
+    return f"It leaves early at {1 - stays:.0%} of the steps, then after {left.mean():.1f} of {num_blocks} blocks"
+
+
+def about_moment(exits: NDArray[np.int64], timestep: int) -> str:
+    """From the exit counts of one step (N+1,)."""
+    share = exits / exits.sum()
+    top = int(share.argmax())
+    last = len(exits) - 1
+    where = f"do not leave before the last of {last} blocks" if top == last else f"leave at layer {top}"
+    if share[top] > 0.9995:
+        return f"At t = {timestep} all samples {where}"
+    second = int(np.argsort(share)[-2])
+    rest = "never leave early" if second == last else f"at layer {second}"
+    return f"At t = {timestep} {share[top]:.0%} of samples {where}, {share[second]:.0%} {rest}"
+
+
+def about_depth_reached(arriving: NDArray[np.float64]) -> str:
+    """From the share of samples that arrive at each layer (N+1,)."""
+    if arriving[-1] > 0.9995:
+        return "Every sample runs the whole network"
+    drops = -np.diff(arriving)
+    layer = int(drops.argmax())
+    return (
+        f"{arriving[-1]:.0%} of decisions run the whole network; most exits, {drops[layer]:.0%}, are at layer {layer}"
+    )
+
+
+def about_spread(deviation: NDArray[np.float64], timesteps: list[int]) -> str:
+    """From the standard deviation of exit layers over samples at each step (S,)."""
+    if deviation.max() < 0.05:
+        return "At every timestep all samples leave at the same layer"
+    step = int(deviation.argmax())
+    return (
+        f"Samples differ most at t = {timesteps[step]}: ± {deviation[step]:.1f} layers, "
+        f"± {deviation.mean():.1f} on average over the timesteps"
+    )
+
+
+def about_variance(split: VarianceSplit) -> str:
+    """Of the exit layer."""
+    t, s = split.timestep, split.sample
+    span = f"[{max(0.0, t.low):.0%}, {t.high:.0%}]"
+    if t.value > 0.9:
+        return f"The timestep decides: it explains {t.value:.0%} {span} of the exit layer's variance"
+    return (
+        f"The timestep explains {t.value:.0%} {span} of the exit layer's variance, "
+        f"the sample {max(0.0, s.value):.0%} [{max(0.0, s.low):.0%}, {s.high:.0%}]"
     )

@@ -20,12 +20,12 @@ STYLE = """
 @media (max-width: 1150px) {
   .stMainBlockContainer {padding: 3.2rem 1.5rem 2rem;}
   .st-key-figures, .st-key-estimate, .st-key-live_figures {gap: 0.3rem 1.2rem !important;}
-  .st-key-panels [data-testid="stHorizontalBlock"],
+  [class*="st-key-panels"] [data-testid="stHorizontalBlock"],
   .st-key-live > div > [data-testid="stHorizontalBlock"] {flex-wrap: wrap;}
-  .st-key-panels [data-testid="stColumn"],
+  [class*="st-key-panels"] [data-testid="stColumn"],
   .st-key-live > div > div > [data-testid="stColumn"] {min-width: 100%;}
 }
-.st-key-panels [data-testid="stColumn"] [data-testid="stVerticalBlock"] {gap: 0.35rem;}
+[class*="st-key-panels"] [data-testid="stColumn"] [data-testid="stVerticalBlock"] {gap: 0.35rem;}
 .gallery {display: grid; gap: 10px 8px;}
 .gallery figure {margin: 0; min-width: 0;}
 .gallery img {display: block; width: 100%; image-rendering: pixelated; border-radius: 2px;}
@@ -128,6 +128,11 @@ def _speedup(trace: Trace, chosen: selection.Selection) -> tuple[float | None, s
             note = " (that trace also evaluated every UEM)" if twin.meta["record"] == "full" else ""
             return theirs / mine, f"Seconds per image of {twin.path.name}{note} / those of {trace.path.name}."
     return None, "Needs a trace with policy never, of the same solver, steps, batch size, machine and checkpoint."
+
+
+def signed(value: float, digits: int) -> str:
+    """A difference with its sign."""
+    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def percent(value: float, reference: float) -> str:

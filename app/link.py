@@ -18,11 +18,18 @@ def asked(key: str) -> str | None:
 
 
 def write(values: dict[str, object]) -> None:
-    """Put a selection into the URL; None leaves a key out, and keys of others stay."""
+    """Put values into the URL; None leaves a key out, and keys that are not given stay."""
     texts = {key: str(value) for key, value in values.items() if value is not None}
     for key in values:
         if key not in texts and key in st.query_params:
             del st.query_params[key]
     if any(st.query_params.get(key) != text for key, text in texts.items()):
         st.query_params.update(texts)
-    st.session_state[WRITTEN] = texts
+    before = st.session_state.get(WRITTEN, {})
+    st.session_state[WRITTEN] = {key: text for key, text in before.items() if key not in values} | texts
+
+
+def open_page(path: str) -> None:
+    """Go to another page with the same selection, as by a link; `st.switch_page` alone forgets it."""
+    del st.session_state[WRITTEN]
+    st.switch_page(path, query_params=st.query_params.to_dict())

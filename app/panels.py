@@ -39,9 +39,9 @@ class Panel:
     draw: Callable[[Selection], Picture]
 
 
-def show(rows: Sequence[Sequence[tuple[Panel, float]]], selection: Selection) -> None:
+def show(rows: Sequence[Sequence[tuple[Panel, float]]], selection: Selection, key: str = "panels") -> None:
     """Rows of panels with their relative widths; on a narrow window each panel has a row of its own."""
-    with st.container(key="panels"):
+    with st.container(key=key):
         for row in rows:
             for column, (panel, _) in zip(st.columns([width for _, width in row]), row, strict=True):
                 with column, guarded():

@@ -57,8 +57,10 @@ class Selection:
         return int(np.abs(np.asarray(trace.timesteps) - self.timestep).argmin())
 
 
-def select(timestep: int | None = None, layer: int | None = None, sample: int | None = None) -> None:
-    """Choose a timestep, a layer, a sample, or several; what is not given stays.
+def select(
+    timestep: int | None = None, layer: int | None = None, sample: int | None = None, threshold: float | None = None
+) -> None:
+    """Choose a timestep, a layer, a sample, a threshold, or several; what is not given stays.
 
     For callbacks of clicks: every panel and the URL follow in the run of the script that comes next. Inside a
     fragment, or outside a callback, call `st.rerun()` afterwards.
@@ -66,6 +68,8 @@ def select(timestep: int | None = None, layer: int | None = None, sample: int | 
     chosen = {"t": timestep, "chosen layer": layer, "chosen sample": sample}
     pending = st.session_state.setdefault("clicked", {})
     pending.update({key: int(value) for key, value in chosen.items() if value is not None})
+    if threshold is not None:
+        pending["tau"] = float(threshold)
 
 
 def choose() -> tuple[Selection | None, list[str]]:

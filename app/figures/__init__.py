@@ -1,7 +1,10 @@
 """Numbers in, Plotly figures out; nothing here knows about Streamlit."""
 
-from figures.exits import exit_heatmap, exit_trajectories, layer_colors, mean_exit_lines
+from figures.depth import at_timestep, still_inside
+from figures.exits import exit_heatmap, exit_trajectories, layer_colors
+from figures.over_time import gap, mean_exit_lines, spread_over_samples
 from figures.plain import DIFFERENCE, FULL, HEIGHT, OTHERS, PROBABILITY, UNCERTAINTY, A, B, Line, Mark, Spec
+from figures.shares import Bars, shares
 from figures.uncertainty import uncertainty_curves, uncertainty_heatmap
 
 __all__ = [
@@ -13,13 +16,19 @@ __all__ = [
     "UNCERTAINTY",
     "A",
     "B",
+    "Bars",
     "Line",
     "Mark",
     "Spec",
+    "at_timestep",
     "exit_heatmap",
     "exit_trajectories",
+    "gap",
     "layer_colors",
     "mean_exit_lines",
+    "shares",
+    "spread_over_samples",
+    "still_inside",
     "uncertainty_curves",
     "uncertainty_heatmap",
 ]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from figures import plain
-from figures.plain import FULL, PROBABILITY, Line, Mark, Spec
+from figures.plain import PROBABILITY, Line, Mark, Spec
 
 Ints = NDArray[np.int64]
 
@@ -45,36 +44,6 @@ def _over_picture(line: Line, timesteps: list[int]) -> list[plain.Trace]:
     return [
         {**common, "line": edge, "opacity": 0.5, "showlegend": False},
         {**common, "line": {"color": line.color, "width": 2, "dash": dash}, "name": line.name},
-    ]
-
-
-def mean_exit_lines(lines: list[Line], timesteps: list[int], num_blocks: int, mark: Mark | None = None) -> Spec:
-    """Mean exit layer per timestep, one line per estimate or measurement."""
-    data = [_over_time(line, timesteps, "mean exit layer") for line in lines]
-    middle = plain.middle_block(num_blocks, FULL)
-    middle["shapes"] += _now(mark)
-    y = plain.axis("mean exit layer", range=[-0.3, num_blocks + 0.4], dtick=max(1, round(num_blocks / 13)))
-    return plain.spec(data, plain.time_axis(timesteps), y, showlegend=True, **middle)
-
-
-def _over_time(line: Line, timesteps: list[int], what: str) -> plain.Trace:
-    dash = "dot" if line.estimated else "solid"
-    return {
-        "type": "scatter", "mode": "lines", "name": line.name,
-        "x": plain.packed(np.asarray(timesteps)), "y": plain.packed(line.values),
-        "customdata": plain.packed(np.arange(len(timesteps))),
-        "line": {"color": line.color, "width": 3 if line.estimated else 2, "dash": dash},
-        "hovertemplate": f"{line.name}<br>timestep %{{x}} (step %{{customdata}})<br>{what} %{{y:.3f}}<extra></extra>",
-    }  # fmt: skip
-
-
-def _now(mark: Mark | None) -> list[dict[str, Any]]:
-    """The selected timestep in a picture of lines over time."""
-    if mark is None or mark.timestep is None:
-        return []
-    line = {"color": FULL, "width": 1}
-    return [
-        {"type": "line", "x0": mark.timestep, "x1": mark.timestep, "y0": 0, "y1": 1, "yref": "y domain", "line": line}
     ]
 
 

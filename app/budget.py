@@ -1,0 +1,42 @@
+"""“I have 15 GFLOPs per step”: the threshold that costs this much."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from deediff.errors import UserError
+from deediff.traces.reader import Trace
+from selection import Selection, select
+
+
+@st.cache_data(max_entries=200, show_spinner=False)
+def _threshold(_trace: Trace, key: tuple[str, float], gflops: float) -> float:
+    from deediff.sampling.schedules import budget_threshold  # brings torch along: only once it is asked for
+
+    return round(float(budget_threshold(gflops, _trace).threshold), 3)
+
+
+def show(selection: Selection) -> None:
+    """An input in GFLOPs, and what it comes to."""
+    trace = selection.trace
+    if trace is None or trace.what_if_limit is None:
+        return
+    budget = st.number_input(
+        "I have GFLOPs per step", 0.0, None, None, format="%.4g", step=round(trace.cost.full / 50, 4), key="budget",
+        placeholder=f"full: {trace.cost.full:.4g}", width=170, persist_state="session",
+        help="The smallest threshold that costs at most this much per image and step, all UEMs asked on the way "
+        "included: estimated (open loop) from trace A.",
+    )  # fmt: skip
+    if budget is None:
+        return
+    try:
+        tau = _threshold(trace, (str(trace.path), float(trace.summary.samples)), budget)
+    except UserError as error:
+        st.caption(f":material/block: {str(error).replace(str(trace.path), trace.path.name)}", width=260)
+        return
+    cost = trace.what_if(tau).gflops
+    st.button(
+        f"τ = {tau:.3f}: {cost:.4g} GFLOPs", icon=":material/arrow_back:", on_click=select, kwargs={"threshold": tau},
+        disabled=selection.threshold is not None and abs(selection.threshold - tau) < 1e-6, key="use budget",
+        help="Move the slider there.",
+    )  # fmt: skip

@@ -1,0 +1,44 @@
+"""What the pictures of exits are drawn from: numbers of exit counts (S, N+1), samples that left at each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+def arriving(exits: Ints) -> Floats:
+    """Share of samples whose exit layer is at least i: (…, N+1) → (…, N+1), from 1 at layer 0 downward."""
+    return exits[..., ::-1].cumsum(axis=-1)[..., ::-1] / exits.sum(axis=-1, keepdims=True)
+
+
+def quantiles(exits: Ints, shares: Sequence[float]) -> Ints:
+    """(S, N+1), Q shares → (Q, S): the lowest exit layer by which that share of samples has left."""
+    left_by = exits.cumsum(axis=1) / exits.sum(axis=1, keepdims=True)  # (S, N+1)
+    return np.stack([(left_by < share - 1e-12).sum(axis=1) for share in shares])
+
+
+def deviation_within(exits: Ints) -> Floats:
+    """Standard deviation of the exit layer over samples, at each step: (S, N+1) → (S,)."""
+    p, layers = exits / exits.sum(axis=1, keepdims=True), np.arange(exits.shape[1])
+    return np.sqrt(np.maximum(p @ layers**2 - (p @ layers) ** 2, 0))
+
+
+def repeated_by_schedule(exits: Ints) -> float:
+    """Share of decisions that one fixed exit layer per timestep, the most frequent one, would repeat."""
+    return float(exits.max(axis=1).sum() / exits.sum())
+
+
+def exit_table(exits: Ints, timesteps: Sequence[int]) -> pd.DataFrame:
+    """One row per cell of the heatmap: `step`, `timestep`, `exit_layer`, `count`, `probability`."""
+    steps, layers = exits.shape
+    return pd.DataFrame({
+        "step": np.repeat(np.arange(steps), layers), "timestep": np.repeat(np.asarray(timesteps), layers),
+        "exit_layer": np.tile(np.arange(layers), steps), "count": exits.ravel(),
+        "probability": (exits / exits.sum(axis=1, keepdims=True)).ravel(),
+    })  # fmt: skip

@@ -1,0 +1,103 @@
+"""Mean exit layer per timestep for several thresholds and traces at once (the blog's Figure 6)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+import figures
+import findings
+import link
+from deediff.analysis.trends import mean_exit_layer
+from deediff.traces.reader import Trace
+from exit_panels import closest_measured, label, mark
+from figures import Line
+from panels import Panel, Picture, needs_trace, selects
+from selection import STEP, Selection, measured_threshold, stops
+
+ALSO = "also"  # key of the further thresholds, in the URL as in the session
+
+
+def choose_thresholds(selection: Selection) -> None:
+    """Further thresholds to estimate, kept in the URL."""
+    trace = selection.trace
+    if trace is None or selection.threshold is None:
+        return
+    lowest, highest = stops(trace)
+    options = [round(float(tau), 3) for tau in np.arange(lowest, highest + STEP / 2, STEP)]
+    if (asked := link.asked(ALSO)) is not None:
+        texts = asked.split(",")
+        st.session_state[ALSO] = [tau for tau in options if f"{tau:g}" in texts]
+    st.session_state[ALSO] = [tau for tau in st.session_state.get(ALSO, []) if tau in options]
+    st.multiselect(
+        "Also estimate τ =", options, key=ALSO, format_func="{:g}".format, placeholder="further thresholds",
+        persist_state="session", max_selections=6,
+    )  # fmt: skip
+    link.write({ALSO: ",".join(f"{tau:g}" for tau in st.session_state[ALSO]) or None})
+
+
+def _lines(selection: Selection) -> list[Line]:
+    trace = selection.trace
+    assert trace is not None
+    spare = iter(figures.OTHERS * 8)
+    together = [trace, *selection.siblings]
+    lines, estimates = [], []
+    if any(measured.meta["policy"] == "never" for measured in together):
+        lines.append(Line("full network", np.full(len(trace.timesteps), float(trace.num_blocks)), figures.FULL))
+    for measured in sorted(together, key=label):
+        if measured.meta["policy"] == "never":
+            continue
+        color = _color(measured, selection) or next(spare)
+        name = label(measured) if measured.meta.get("imported") else f"{label(measured)} measured"
+        lines.append(Line(name, mean_exit_layer(measured.summary.exits), color))
+    for tau in st.session_state.get(ALSO, []):
+        estimates.append((tau, next(spare)))
+    if selection.threshold is not None:
+        estimates.append((selection.threshold, figures.A))
+    for tau, color in estimates:
+        lines.append(Line(f"τ = {tau:g} estimated", mean_exit_layer(trace.what_if(tau).exits), color, estimated=True))
+    return lines
+
+
+def _color(measured: Trace, selection: Selection) -> str | None:
+    if selection.trace is measured:
+        return figures.A
+    if selection.other is not None and measured.path == selection.other.path:
+        return figures.B
+    return None
+
+
+def draw_lines(selection: Selection) -> Picture:
+    """The estimate at the slider and at further thresholds, and everything measured with the same solver and steps."""
+    trace = selection.trace
+    assert trace is not None
+    lines = _lines(selection)
+    title = "Measured mean exit layer per timestep"
+    if selection.threshold is not None:
+        answer = trace.what_if(selection.threshold)
+        closest = closest_measured(selection)
+        if closest is not None and abs((measured_threshold(closest) or 0) - selection.threshold) < 1e-6:
+            title = findings.about_gap(answer.layer_ratio, closest.cost.layer_ratio(closest.summary.exits))
+        else:
+            blocks = answer.layer_ratio * trace.num_blocks
+            title = f"At τ = {selection.threshold:g} a sample runs {blocks:.1f} of {trace.num_blocks} blocks on average"
+    solver = str(trace.meta.get("solver") or "").upper()
+    samples = int(trace.summary.samples)
+    subtitle = f"mean exit layer per timestep · {solver}, {len(trace.timesteps)} steps · A: {samples:,} samples"
+    columns = {"step": np.arange(len(trace.timesteps)), "timestep": trace.timesteps}
+    table = partial(pd.DataFrame, columns | {line.name: line.values for line in lines})
+    figure = figures.mean_exit_lines(lines, trace.timesteps, trace.num_blocks, mark(selection))
+    return Picture(title, subtitle, figure, table, selects(x="timestep"))
+
+
+LINES = Panel(
+    "mean exit layer",
+    [needs_trace],
+    "The lower a line, the fewer blocks are run at that timestep; solid lines were sampled with real exits (measured), "
+    "dotted ones recount trace A's recorded u against τ (estimated, open loop). "
+    "The exit rule is u ≤ τ with u from Eq. 5; averaged over all steps and divided by N this is the layer ratio.",
+    draw_lines,
+)
