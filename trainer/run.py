@@ -10,11 +10,13 @@ from typing import Literal
 
 import tyro
 
+from deediff.cli.show import show
 from deediff.errors import UserError
 from trainer.features import FeaturesConfig, train_features
 from trainer.loop import Training
 from trainer.presets import PRESETS
-from trainer.suite import SUITES, Suite
+from trainer.suite import Suite, overview
+from trainer.tables import SUITES
 
 FEATURES = "The classifier behind fd-cifar: ResNet-20; with --dataset mnist behind fd-mnist"
 
@@ -65,7 +67,8 @@ def _suite(name: str, args: list[str]) -> None:
             data_root: Folder with the data set in torchvision's layout; default: a cache folder, filled by download.
             device: auto takes CUDA (in bf16), else MPS, else the CPU.
         """
-        print(f"results: {Suite(name, scale, out, data_root, device).run()}")
+        results = Suite(name, scale, out, data_root, device).run()
+        show({"results": str(results), "rows": overview(results)})
 
     tyro.cli(suite, args=args, prog=f"trainer.run suite:{name}")
 

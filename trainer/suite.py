@@ -1,133 +1,29 @@
 """`python -m trainer.run suite:NAME`: what a published table needs, the published value beside each measured one.
 
-A suite is a list of rows: what is trained, how it is sampled, and what others printed for it. Running it
-again skips what is done and resumes what is not.
+Running it again skips what is done and resumes what is not.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from tqdm import tqdm
+import numpy as np
 
 from deediff.analysis.cost import model_cost
-from deediff.analysis.static import fit_static, save_schedule
-from deediff.checkpoints import find_checkpoint, load_checkpoint, read_json, write_json
+from deediff.analysis.trends import threshold_table
+from deediff.checkpoints import find_checkpoint, read_json, write_json
 from deediff.errors import UserError
 from deediff.models import PRESETS as MODELS
 from deediff.models import EarlyExitModel, UViT
-from deediff.sampling.sampler import Step
-from deediff.storage import write_atomically
-from deediff.traces.reader import Trace, read_trace
-from deediff.traces.writer import sample_to_trace
-from trainer.loop import Training
-from trainer.presets import PRESETS, Method, Stage, TrainConfig
+from deediff.traces.reader import Trace
+from trainer.on_demand import SCALES, OnDemand
+from trainer.rivals import Rivals
+from trainer.tables import RIVALS, SUITES, Row
 
-Strategy = Literal["frozen", "finetuned", "scratch"]
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How large everything is. Thresholds are those of the tables, given in units of this scale."""
-
-    config: TrainConfig  # backbone and exits
-    solver: str
-    steps: int
-    num_samples: int
-    batch_size: int
-    thresholds: dict[float, float]  # published τ → the τ that is sampled here
-    init: Path | None = None  # a backbone to start from, instead of training one
-
-
-_TINY = PRESETS["mnist_tiny"][1]
-_TOY = replace(
-    _TINY,
-    model=replace(_TINY.model, img_size=32, patch_size=8, embed_dim=32, num_heads=2, depth=4, in_chans=1),
-    backbone=Stage(steps=4, batch_size=4), exits=Stage(steps=4, batch_size=4), start="official",
-    sample_every=0, log_every=1,
-)  # fmt: skip
-
-SCALES: dict[str, Scale] = {
-    "cpu": Scale(  # the shipped backbone, 1 024 digits
-        replace(_TINY, sample_every=0), "ddim", 50, 1024, 128, {0.05: 0.08, 0.075: 0.1}, init=Path("runs/mnist_tiny")
-    ),
-    "paper": Scale(PRESETS["uvit_small"][1], "ddpm", 1000, 1024, 128, {0.05: 0.05, 0.075: 0.075}),
-    "toy": Scale(_TOY, "ddim", 6, 4, 4, {0.05: 0.3, 0.075: 0.5}),
-}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a table."""
-
-    name: str
-    method: Method | None = None  # None: the plain backbone
-    strategy: Strategy = "frozen"
-    threshold: float | None = None  # published; None: no early exit, unless there is a policy
-    published: dict[str, float] = field(default_factory=dict)
-    policy: str | None = None  # as on the command line, or one of EQUAL_COST
-    record: Literal["exit", "full"] = "exit"
-
-
-# Ways to spend no more than the row before them did with early exit.
-EQUAL_COST = ("fewer steps", "fixed", "static", "dual", "smaller")
-
-
-def _published(fid: float, reduction: float, gflops: float) -> dict[str, float]:
-    return {"fid": fid, "layer_reduction_pct": reduction, "gflops": gflops}
-
-
-MLP, ATTENTION, FOUR = Method(), Method(uem="attention"), {"layer_weight": 1.0}
-TIMESTEP, BOTH = Method(scope="timestep"), Method(scope="layer_timestep")
-BASELINE = Row("U-ViT", published=_published(79.34, 0, 22.75))
-TABLE1 = [
-    BASELINE,
-    Row("MLP per layer, frozen", MLP, "frozen", 0.075, _published(86.57, 31.1, 15.58)),
-    Row("MLP per layer, fine-tuned", MLP, "finetuned", 0.075, _published(116.49, 42.3, 13.05)),
-    Row("MLP per layer, scratch", MLP, "scratch", 0.075, _published(125.15, 39.32, 13.74)),
-    Row("MLP per timestep, frozen", TIMESTEP, "frozen", 0.075, _published(79.13, 0.1, 22.74)),
-    Row("MLP per timestep, fine-tuned", TIMESTEP, "finetuned", 0.075, _published(173.05, 35.0, 14.67)),
-    Row("MLP per layer and timestep, frozen", BOTH, "frozen", 0.075, _published(79.13, 0.0, 22.75)),
-    Row("MLP per layer and timestep, fine-tuned", BOTH, "finetuned", 0.075, _published(133.35, 35.3, 14.68)),
-    Row("attention per layer, frozen", ATTENTION, "frozen", 0.075, _published(85.48, 32.0, 17.84)),
-    Row("attention per layer, fine-tuned", ATTENTION, "finetuned", 0.075, _published(109.83, 40.0, 15.77)),
-    Row("attention per layer, scratch", ATTENTION, "scratch", 0.075, _published(114.62, 40.0, 15.80)),
-]
-MLP4, ATTENTION4 = replace(MLP, layer_weight=1.0), replace(ATTENTION, layer_weight=1.0)
-TABLE3 = [
-    BASELINE,
-    TABLE1[2],
-    Row("MLP, 4 losses, fine-tuned", MLP4, "finetuned", 0.075, _published(107.34, 42.3, 13.07)),
-    TABLE1[9],
-    Row("attention, 4 losses, fine-tuned", ATTENTION4, "finetuned", 0.075, _published(108.30, 42.5, 15.13)),
-]
-TABLE4 = [
-    BASELINE,
-    Row("MLP per layer, frozen, τ = 0.05", MLP, "frozen", 0.05, _published(79.71, 16.54, 18.90)),
-    TABLE1[1],
-    Row("attention per layer, frozen, τ = 0.05", ATTENTION, "frozen", 0.05, _published(80.08, 16.29, 21.91)),
-    TABLE1[8],
-]
-TRENDS = [  # full records: Figure 9, and any threshold by what-if
-    replace(row, threshold=None, policy="never", record="full", published={})
-    for row in (TABLE1[1], TABLE1[2], TABLE3[2], TABLE1[8], TABLE1[9], TABLE3[4])
-]
-BASELINES = [
-    BASELINE,
-    TABLE1[1],
-    Row("fewer steps", policy="fewer steps"),
-    Row("one exit for all", MLP, policy="fixed"),
-    Row("best static schedule", MLP, policy="static"),
-    Row("dual backbone", policy="dual"),
-    Row("a smaller network", policy="smaller"),
-    Row("ASE's schedule", MLP, policy="schedule:ase"),  # at a cost of its own
-]
-SUITES: dict[str, list[Row]] = {
-    "table1": TABLE1, "table2": [], "table3": TABLE3, "table4": TABLE4, "trends": TRENDS, "baselines": BASELINES,
-}  # fmt: skip
+THRESHOLDS = [i / 100 for i in range(1, 21)]  # of the what-if of a full record
+KEPT = ("value", "low", "high", "floor", "floor_spread", "images", "reference", "device")  # of a quality
 
 
 class Suite:
@@ -138,16 +34,17 @@ class Suite:
             raise UserError(f"unknown suite {name!r}, expected one of: {', '.join(SUITES)}")
         if scale not in SCALES:
             raise UserError(f"unknown scale {scale!r}, expected one of: {', '.join(SCALES)}")
-        self.name, self.scale_name, self.scale, self.out = name, scale, SCALES[scale], out
-        self.machine: dict[str, Any] = {"data_root": data_root, "device": device}
-        self.early: Trace | None = None  # the early exit whose cost the baselines may spend
+        self.name, self.work = name, OnDemand(scale, out, data_root, device)
+        self.rivals: Rivals | None = None  # of the last row with early exit
 
     def run(self) -> Path:
-        """Train, sample and write what is not there yet."""
+        """Train, sample, evaluate and write what is not there yet."""
         rows = self._components() if self.name == "table2" else [self._measure(row) for row in SUITES[self.name]]
-        path = self.out / f"suite-{self.name}.json"
-        scale = {"solver": self.scale.solver, "steps": self.scale.steps, "images": self.scale.num_samples}
-        write_json(path, {"format_version": 1, "suite": self.name, "scale": self.scale_name, **scale, "rows": rows})
+        scale, path = self.work.scale, self.work.out / f"suite-{self.name}.json"
+        protocol = {"solver": scale.solver, "steps": scale.steps, "images": scale.num_samples}
+        thresholds = [{"published": theirs, "here": ours} for theirs, ours in scale.thresholds.items()]
+        content = {"format_version": 1, "suite": self.name, "scale": self.work.scale_name, **protocol}
+        write_json(path, {**content, "thresholds": thresholds, "problems": self.work.problems, "rows": rows})
         return path
 
     def _components(self) -> list[dict[str, Any]]:
@@ -162,11 +59,15 @@ class Suite:
 
     def _measure(self, row: Row) -> dict[str, Any]:
         """One row of the results."""
-        trace = self._trace(row)
-        if row.threshold is not None and row.policy is None:
-            self.early = trace
-        meta = trace.meta
-        quality = trace.path / "quality.json"
+        run, policy, steps = self._run(row), *self._policy(row)
+        label = f"{self.work.scale.solver}{steps}-{row.policy if row.policy in RIVALS else policy}"
+        label += "-full" if row.record == "full" else ""  # not of this suite: others may ask for the same trace
+        trace = self.work.sample(run, label, policy, steps, record=row.record)
+        if row.threshold is not None:
+            self.rivals = Rivals(self.work, run, trace)
+        meta, exits, cost = trace.meta, trace.summary.exits, trace.cost
+        asks, plain = bool(meta["policy_needs_uncertainty"]), cost.without_attention
+        checkpoint = find_checkpoint(run)
         return {
             "name": row.name,
             "published": row.published,
@@ -174,103 +75,75 @@ class Suite:
                 "policy": meta["policy"],
                 "steps": meta["steps"],
                 "images": int(trace.summary.samples),
-                "layer_reduction_pct": 100 * (1 - trace.cost.layer_ratio(trace.summary.exits)),
+                "layer_reduction_pct": 100 * (1 - cost.layer_ratio(exits)),
                 "gflops": meta["mean_gflops"],
+                "gflops_without_attention": plain and plain.mean_gflops(exits, with_uem=asks),
                 "gflops_per_image": meta["mean_gflops"] * meta["steps"],
                 "seconds_per_image": meta["wall_seconds"] / meta["num_samples"] if "wall_seconds" in meta else None,
                 "device": meta["device"],
-                "quality": read_json(quality) if quality.exists() else None,
+                "images_seen": read_json(checkpoint.with_suffix(".json"))["images_seen"],
+                **self._quality(trace),
+                **(_trends(trace) if row.record == "full" else {}),
             },
-            "trace": str(Path(str(trace.path)).relative_to(self.out)),
+            "trace": str(Path(str(trace.path)).relative_to(self.work.out)),
         }
 
-    def _trace(self, row: Row) -> Trace:
-        run, policy, steps = self._run(row), *self._policy(row)
-        folder = run / "traces" / _slug(f"{self.name} {row.name}")
-        with tqdm(unit="step", desc=row.name, disable=None, mininterval=0.5) as bar:
-
-            def on_step(step: Step) -> None:
-                bar.total = step.total
-                bar.update()
-
-            s = self.scale
-            sample_to_trace(
-                run, folder, s.num_samples, policy, s.solver, steps, 0, s.batch_size, record=row.record,
-                device=self.machine["device"], on_step=on_step,
-            )  # fmt: skip
-        return read_trace(folder)
+    def _quality(self, trace: Trace) -> dict[str, dict[str, Any]]:
+        return {
+            name: {key: value for key, value in asdict(quality).items() if key in KEPT}
+            for name, quality in self.work.quality(trace).items()
+        }
 
     def _policy(self, row: Row) -> tuple[str, int]:
         """The policy as on the command line, and the number of denoising steps."""
-        steps = self.scale.steps
-        if row.policy is None:
-            return ("never" if row.threshold is None else f"threshold:{self.scale.thresholds[row.threshold]}"), steps
-        if row.policy not in EQUAL_COST:
-            return row.policy, steps
-        assert self.early is not None
-        cost, budget = self.early.cost, float(self.early.meta["mean_gflops"])
-        if row.policy == "fixed":
-            affordable = [i for i, price in enumerate(cost.at_exit(with_uem=False)) if price <= budget]
-            return f"fixed:{max(affordable, default=0)}", steps
-        if row.policy == "static":
-            schedule = self.out / "static-schedule.json"
-            save_schedule(schedule, self.early, fit_static(self.early, budget).layers)
-            return f"schedule:{schedule}", steps
-        if row.policy == "dual":
-            shallow = self._train("shallow", self._plain(depth=2))
-            cheap = model_cost(_model(shallow)).full
-            switch = 1000 * (budget - cheap) / (cost.full - cheap)  # the full network takes the timesteps below
-            return f"dual:{max(0, round(switch))}:{shallow}", steps
-        return "never", max(1, int(steps * budget / cost.full)) if row.policy == "fewer steps" else steps
+        scale = self.work.scale
+        if row.policy in RIVALS:
+            assert self.rivals is not None, "a rival comes after the row that it rivals"
+            return self.rivals.policy(row.policy)
+        if row.policy is not None:
+            return row.policy, scale.steps
+        return ("never" if row.threshold is None else f"threshold:{scale.thresholds[row.threshold]}"), scale.steps
 
     def _run(self, row: Row) -> Path:
         """The trained run that a row samples from."""
         if row.policy == "smaller":
-            assert self.early is not None
-            depths = range(2, self.scale.config.model.depth + 1, 2)
-            costs = {d: model_cost(EarlyExitModel(UViT(self._plain(d).model))).full for d in depths}
-            budget = self.early.meta["mean_gflops"]
-            return self._train("smaller", self._plain(max((d for d in depths if costs[d] <= budget), default=2)))
+            assert self.rivals is not None
+            return self.rivals.smaller()
         if row.method is None:
-            return self._backbone()
-        config = replace(self.scale.config, method=row.method, strategy=row.strategy)
-        if row.strategy == "scratch":
-            stage = replace(config.backbone, steps=config.backbone.steps + config.exits.steps)
-            config = replace(config, exits=stage)
-        else:
-            config = replace(config, init=self._backbone(), backbone=replace(config.backbone, steps=0))
-        label = next(name for name, method in _METHODS.items() if method == row.method)
-        return self._train(f"{label}-{row.strategy}", config)
-
-    def _plain(self, depth: int | None = None) -> TrainConfig:
-        config = self.scale.config
-        model = config.model if depth is None else replace(config.model, depth=depth)
-        return replace(config, model=model, exits=replace(config.exits, steps=0))
-
-    def _backbone(self) -> Path:
-        """The backbone that all others start from."""
-        if self.scale.init is None:
-            return self._train("backbone", self._plain())
-        folder, source = self.out / f"{self.scale_name}-backbone", find_checkpoint(self.scale.init)
-        for file in (source, source.with_suffix(".json")):
-            write_atomically(folder / "checkpoints" / file.name, file.read_bytes())
-        write_json(folder / "run.json", {**read_json(self.scale.init / "run.json"), "source": self.scale.init.name})
-        return folder
-
-    def _train(self, label: str, config: TrainConfig) -> Path:
-        folder = self.out / f"{self.scale_name}-{label}"
-        return Training(f"suite:{self.name}", replace(config, out=folder, **self.machine)).run()
+            return self.work.backbone()
+        method = row.method
+        if row.uems is not None:
+            method = replace(method, layers=spread(row.uems, self.work.scale.config.model.depth + 1))
+        return self.work.with_exits(method, row.strategy)
 
 
-_METHODS = {
-    "mlp": MLP, "mlp4": MLP4, "attention": ATTENTION, "attention4": ATTENTION4, "timestep": TIMESTEP,
-    "layer-timestep": BOTH,
-}  # fmt: skip
+def overview(results: Path) -> list[dict[str, Any]]:
+    """A results file as a table for people: each measured number, in brackets what was published."""
+    rows = []
+    for row in read_json(results)["rows"]:
+        measured, published = row["measured"], row["published"]
+        cells = {"row": row["name"]}
+        for key in ("layer_reduction_pct", "gflops", "gflops_without_attention", "seconds_per_image"):
+            if measured.get(key) is not None:
+                cells[key] = f"{measured[key]:.4g}" + (f" ({published[key]:.4g})" if key in published else "")
+        cells |= {key: f"{value['value']:.4g}" for key, value in measured.items() if isinstance(value, dict)}
+        if "fid" in published:
+            cells["published_fid"] = f"{published['fid']:.4g}"
+        rows.append(cells)
+    columns = list(dict.fromkeys(key for cells in rows for key in cells))
+    return [{key: cells.get(key) for key in columns} for cells in rows]
 
 
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower().replace("τ", "tau")).strip("-")
+def spread(count: int, num_blocks: int) -> tuple[int, ...]:
+    """So many layers out of 0 … N−1, at the middles of equal parts: 2 of 13 are (3, 9)."""
+    count = min(count, num_blocks)
+    return tuple(round((k + 0.5) * num_blocks / count - 0.5) for k in range(count))
 
 
-def _model(run: Path) -> EarlyExitModel:
-    return load_checkpoint(run)[0]
+def _trends(trace: Trace) -> dict[str, Any]:
+    """Mean u by layer in the first, second and last third of the steps, and what thresholds would do."""
+    thirds = np.array_split(trace.summary.mean_uncertainty(), 3)
+    return {
+        "mean_uncertainty": [third.mean(axis=0).tolist() for third in thirds],
+        "what_if": threshold_table(trace, THRESHOLDS).to_dict("records"),
+    }

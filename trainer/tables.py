@@ -1,0 +1,131 @@
+"""What each suite runs: the rows of the published tables and figures, and of the questions they left open.
+
+Published values: the blog's Tables 1 to 4 (CIFAR-10, 1 024 images, DDPM-1000). Their FIDs come from
+mis-normalised real images, and their GFLOPs leave the attention products out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from trainer.presets import Method
+
+Strategy = Literal["frozen", "finetuned", "scratch"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a results file."""
+
+    name: str
+    method: Method | None = None  # None: the plain backbone
+    strategy: Strategy = "frozen"
+    threshold: float | None = None  # published; None: no early exit, unless there is a policy
+    published: dict[str, float] = field(default_factory=dict)
+    policy: str | None = None  # as on the command line, or one of RIVALS
+    record: Literal["exit", "full"] = "exit"
+    uems: int | None = None  # this many UEMs, spread evenly over the layers; None: one per layer
+
+
+# Ways to spend no more than the row before them did with early exit: see `rivals.py`.
+RIVALS = ("fewer steps", "smaller", "dual", "fixed", "static", "budget", "excess", "stopping")
+
+
+def _published(fid: float, reduction: float, gflops: float) -> dict[str, float]:
+    return {"fid": fid, "layer_reduction_pct": reduction, "gflops_without_attention": gflops}
+
+
+MLP, ATTENTION = Method(), Method(uem="attention")
+TIMESTEP, BOTH = Method(scope="timestep"), Method(scope="layer_timestep")
+FULL = Row("U-ViT", published=_published(79.34, 0, 22.75))
+MLP_FROZEN = Row("MLP per layer, frozen", MLP, "frozen", 0.075, _published(86.57, 31.1, 15.58))
+MLP_TUNED = Row("MLP per layer, fine-tuned", MLP, "finetuned", 0.075, _published(116.49, 42.3, 13.05))
+ATTENTION_FROZEN = Row("attention per layer, frozen", ATTENTION, "frozen", 0.075, _published(85.48, 32.0, 17.84))
+ATTENTION_TUNED = Row("attention per layer, fine-tuned", ATTENTION, "finetuned", 0.075, _published(109.83, 40.0, 15.77))
+
+TABLE1 = [
+    FULL,
+    MLP_FROZEN,
+    MLP_TUNED,
+    Row("MLP per layer, scratch", MLP, "scratch", 0.075, _published(125.15, 39.32, 13.74)),
+    Row("MLP per timestep, frozen", TIMESTEP, "frozen", 0.075, _published(79.13, 0.1, 22.74)),
+    Row("MLP per timestep, fine-tuned", TIMESTEP, "finetuned", 0.075, _published(173.05, 35.0, 14.67)),
+    Row("MLP per layer and timestep, frozen", BOTH, "frozen", 0.075, _published(79.13, 0.0, 22.75)),
+    Row("MLP per layer and timestep, fine-tuned", BOTH, "finetuned", 0.075, _published(133.35, 35.3, 14.68)),
+    ATTENTION_FROZEN,
+    ATTENTION_TUNED,
+    Row("attention per layer, scratch", ATTENTION, "scratch", 0.075, _published(114.62, 40.0, 15.80)),
+]
+TABLE3 = [
+    FULL,
+    MLP_TUNED,
+    Row(
+        "MLP, 4 losses, fine-tuned", replace(MLP, layer_weight=1.0), "finetuned", 0.075, _published(107.34, 42.3, 13.07)
+    ),
+    ATTENTION_TUNED,
+    Row(
+        "attention, 4 losses, fine-tuned", replace(ATTENTION, layer_weight=1.0), "finetuned", 0.075,
+        _published(108.30, 42.5, 15.13),
+    ),
+]  # fmt: skip
+TABLE4 = [
+    FULL,
+    Row("MLP per layer, frozen, τ = 0.05", MLP, "frozen", 0.05, _published(79.71, 16.54, 18.90)),
+    MLP_FROZEN,
+    Row("attention per layer, frozen, τ = 0.05", ATTENTION, "frozen", 0.05, _published(80.08, 16.29, 21.91)),
+    ATTENTION_FROZEN,
+]
+TRENDS = [  # full records: Figure 9, and any threshold by what-if
+    replace(row, threshold=None, policy="never", record="full", published={})
+    for row in (MLP_FROZEN, MLP_TUNED, TABLE3[2], ATTENTION_FROZEN, ATTENTION_TUNED, TABLE3[4])
+]
+BASELINES = [
+    FULL,
+    MLP_FROZEN,  # whose cost the rows below may spend
+    Row("threshold found for the budget", MLP, policy="budget"),
+    Row("excess over the deepest layer's u", MLP, policy="excess"),
+    Row("optimal stopping", MLP, policy="stopping"),
+    Row("best static schedule", MLP, policy="static"),
+    Row("one exit for all", MLP, policy="fixed"),
+    Row("fewer steps", policy="fewer steps"),
+    Row("dual backbone", policy="dual"),
+    Row("a smaller network", policy="smaller"),
+    Row("ASE's schedule", MLP, policy="schedule:ase"),  # at a cost of its own
+]
+
+# The errors of the public code, one by one and together; what was published came with all of them.
+ERRORS = {
+    "L_u summed over the batch": {"sum_over_batch": True},
+    "target not detached": {"detach_target": False},
+    "L_UAL weighted with its target": {"weight_by_target": True},
+}
+ALL_ERRORS = {name: value for error in ERRORS.values() for name, value in error.items()}
+
+
+def _quirks(right: Row, timestep: Row) -> list[Row]:
+    """A row without errors, with each, and with all; then the one that only UEMs per timestep can have."""
+
+    def wrong(row: Row, name: str, published: dict[str, float], **errors: Any) -> Row:
+        assert row.method is not None
+        return replace(row, name=f"{row.name}: {name}", method=replace(row.method, **errors), published=published)
+
+    rows = [replace(right, published={})]
+    rows += [wrong(right, name, {}, **error) for name, error in ERRORS.items()]
+    rows += [wrong(right, "all of these", right.published, **ALL_ERRORS)]
+    rows += [replace(timestep, published={})]
+    rows += [wrong(timestep, "the first sample's timestep for the whole batch", {}, first_timestep=True)]
+    return [*rows, wrong(timestep, "all errors", timestep.published, first_timestep=True, **ALL_ERRORS)]
+
+
+QUIRKS = [FULL, *_quirks(MLP_FROZEN, TABLE1[4]), *_quirks(MLP_TUNED, TABLE1[5])]
+FEWER_UEMS = [FULL] + [
+    Row(f"{count or 'all'} UEMs, τ = {threshold:g}", MLP, "frozen", threshold, uems=count)
+    for threshold in (0.05, 0.075)
+    for count in (2, 4, 7, None)
+]
+
+SUITES: dict[str, list[Row]] = {
+    "table1": TABLE1, "table2": [], "table3": TABLE3, "table4": TABLE4, "trends": TRENDS, "baselines": BASELINES,
+    "quirks": QUIRKS, "fewer_uems": FEWER_UEMS,
+}  # fmt: skip
