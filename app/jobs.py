@@ -1,61 +1,42 @@
-"""Sampling in the background: the same seeds with and without early exit, step by step side by side.
+"""Long work in the background: jobs that take turns in a queue, so that one at a time uses the device.
 
-A plain object with a worker thread. Pages look at its `view`, an immutable record that the worker
-replaces after every step, and call `cancel`; nothing here knows about screens.
+Plain objects and a worker thread; nothing here knows about screens. Pages look at a job's `status`, an
+immutable record that the worker replaces, and call `cancel`. A job whose session has gone for good is
+abandoned, unless its result was meant to be kept.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Literal
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from deediff.analysis.cost import Cost, sampling_cost
-from deediff.datasets import to_uint8
-from deediff.diffusion.schedule import Schedule
-from deediff.diffusion.solvers import make_solver
 from deediff.errors import UserError
-from deediff.models import EarlyExitModel
-from deediff.sampling import ExitPolicy, Never, Step, make_policy, sample
 
-DEVICE = threading.Lock()  # one sampling job at a time; the next one waits here
+GRACE = 20.0  # seconds that a session may be out of sight, as when its laptop changes networks
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What to sample. All images are one batch."""
+class Session:
+    """Who asked for a job."""
 
-    weights: str  # run and checkpoint in words
-    policy: str
-    solver: str
-    steps: int
-    num_samples: int
-    seed: int
+    key: str
+    connected: Callable[[], bool] = field(default=lambda: True, compare=False)
 
 
 @dataclass(frozen=True)
-class Side:
-    """One of the twins: the full network, or early exit."""
-
-    images: NDArray[np.uint8]  # (B,C,H,W) predicted x0 so far; the images themselves when done
-    exit_layers: NDArray[np.int8]  # (B, steps done)
-    seconds: float  # spent in the sampler
-
-
-@dataclass(frozen=True)
-class View:
+class Status:
     """How far a job is."""
 
     state: Literal["waiting", "running", "done", "cancelled", "failed"] = "waiting"
-    step: int = 0  # steps done
+    done: int = 0
+    total: int = 0  # 0: not known yet
+    what: str = ""  # what is being done, where a job has several parts
     seconds_left: float | None = None
-    full: Side | None = None
-    early: Side | None = None
     error: str = ""
 
     @property
@@ -63,90 +44,122 @@ class View:
         """Whether more is to come."""
         return self.state in ("waiting", "running")
 
+    @property
+    def share(self) -> float:
+        """0 … 1."""
+        return min(1.0, self.done / self.total) if self.total else 0.0
 
-class Job:
-    """One live sampling job. Raises UserError at once for settings that make no sense."""
 
-    def __init__(self, model: EarlyExitModel, schedule: Schedule, settings: Settings):
-        self.settings, self.num_blocks = settings, model.num_blocks
-        self.view = View()
-        self.cost: Cost | None = None  # known once the worker has counted it
-        self._policy = make_policy(settings.policy)
-        self.evaluates_uems = self._policy.needs_uncertainty
-        self._model, self._schedule = model, schedule
-        self.timesteps = make_solver(settings.solver, schedule, settings.steps).timesteps
-        self._twins = [self._sample(Never()), self._sample(self._policy)]
-        self._cancel = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="live sampling", daemon=True)
+class Job(ABC):
+    """Something that takes a while and needs the device."""
 
-    def start(self) -> Job:
-        """Returns at once."""
-        self._thread.start()
-        return self
+    kept: ClassVar[bool] = False  # goes on when nobody looks any more
+
+    def __init__(self, session: Session, title: str):
+        self.session, self.title = session, title
+        self.status = Status()
+        self._cancel, self._ended = threading.Event(), threading.Event()
+        self._lock = threading.Lock()  # a job that starts cannot be withdrawn at the same moment
+        self._seen = time.monotonic()  # when its session was last connected
+        self._begin = (0.0, 0)  # when the present part began, and how much was done then
+
+    @abstractmethod
+    def work(self) -> None:
+        """In the queue's thread. Looks at `stopped` often, and then returns; reports through `progress`."""
 
     def cancel(self) -> None:
-        """Stops before the next step; what was sampled stays to be looked at."""
+        """Withdraws a waiting job at once; a running one stops before its next step."""
         self._cancel.set()
+        with self._lock:
+            if self.status.state == "waiting":
+                self._end("cancelled")
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the end."""
-        self._thread.join(timeout)
+        self._ended.wait(timeout)
 
-    def _sample(self, policy: ExitPolicy, steps: int | None = None) -> Iterator[Step]:
-        s, batch = self.settings, max(1, self.settings.num_samples)
-        steps = steps or s.steps
-        return sample(self._model, s.num_samples, policy, s.solver, steps, s.seed, batch, schedule=self._schedule)
+    def stopped(self) -> bool:
+        """Whether to stop: cancelled, or its session has been gone for longer than `GRACE`."""
+        if not self.kept:
+            now = time.monotonic()
+            if self.session.connected():
+                self._seen = now
+            elif now - self._seen > GRACE:
+                self._cancel.set()
+        return self._cancel.is_set()
 
-    def _work(self) -> None:
+    def progress(self, done: int, total: int, what: str = "") -> None:
+        """From within `work`. The time left is estimated when `what` has gone on for a while."""
+        now = time.perf_counter()
+        if done == 0 or what != self.status.what:
+            self._begin = (now, done)
+        since, first = self._begin
+        left = (now - since) / (done - first) * (total - done) if done > first else None
+        self.status = replace(self.status, done=done, total=total, what=what, seconds_left=left)
+
+    def run(self) -> None:
+        """What the queue calls."""
+        with self._lock:
+            if not self.status.active:
+                return
+            if self.stopped():
+                self._end("cancelled")
+                return
+            self._begin = (time.perf_counter(), 0)
+            self.status = replace(self.status, state="running")
         try:
-            while not DEVICE.acquire(timeout=0.1):
-                if self._cancel.is_set():
-                    self.view = replace(self.view, state="cancelled")
-                    return
-            try:
-                self._denoise()
-            finally:
-                DEVICE.release()
+            self.work()
+            self._end("cancelled" if self._cancel.is_set() and self.status.share < 1 else "done")
         except Exception as error:  # a thread has nobody to raise to: the page shows the sentence
-            known = isinstance(error, UserError)
-            sentence = str(error) if known else f"Sampling failed ({type(error).__name__}: {error})."
-            self.view = replace(self.view, state="failed", error=sentence)
+            if self._cancel.is_set():
+                self._end("cancelled")
+            elif isinstance(error, UserError):
+                self._end("failed", str(error))
+            else:
+                logging.getLogger(__name__).exception("%s failed", self.title)
+                self._end("failed", f"“{self.title}” failed ({type(error).__name__}: {error}); the log says more.")
 
-    def _denoise(self) -> None:
-        self.view = replace(self.view, state="running")
-        self.cost = sampling_cost(self._model, self._policy, self.timesteps, guidance=None)
-        for policy in (Never(), self._policy):  # the first pass is slower: keep it out of the seconds
-            if not self._cancel.is_set():
-                next(self._sample(policy, steps=1))
-        sides: list[Side | None] = [None, None]
-        begin = time.perf_counter()
-        for step in range(self.settings.steps):
-            for which in (0, 1) if step % 2 == 0 else (1, 0):  # neither twin is always the first
-                if self._cancel.is_set():
-                    self.view = replace(self.view, state="cancelled", seconds_left=None)
-                    return
-                sides[which] = self._advance(which, sides[which], last=step == self.settings.steps - 1)
-            left = (time.perf_counter() - begin) / (step + 1) * (self.settings.steps - step - 1)
-            self.view = replace(self.view, step=step + 1, seconds_left=left, full=sides[0], early=sides[1])
-        self.view = replace(self.view, state="done", seconds_left=0.0)
+    def _end(self, state: Literal["done", "cancelled", "failed"], error: str = "") -> None:
+        self.status = replace(self.status, state=state, seconds_left=None, error=error if state == "failed" else "")
+        self._ended.set()
 
-    def _advance(self, which: int, before: Side | None, last: bool) -> Side:
-        """One step of one twin. Bringing the images to the CPU ends the timing, so a GPU has to finish."""
-        tick = time.perf_counter()
-        step = next(self._twins[which])
-        images = to_uint8(step.x if last else step.x0).cpu().numpy()
-        seconds = time.perf_counter() - tick
-        exits = step.exit_layer.numpy().astype(np.int8)[:, None]
-        if before is None:
-            return Side(images, exits, seconds)
-        return Side(images, np.concatenate([before.exit_layers, exits], axis=1), before.seconds + seconds)
 
-    def gflops(self, side: Side, early: bool) -> float | None:
-        """Mean per image and step, counted from the exits so far."""
-        if self.cost is None:
-            return None
-        if not early:
-            return self.cost.full
-        layers = np.arange(self.num_blocks + 1)
-        counts = (side.exit_layers[:, :, None] == layers).sum(axis=0)  # (steps so far, N+1)
-        return self.cost.mean_gflops(counts, with_uem=self.evaluates_uems)
+class JobQueue:
+    """One at a time, first come, first served, whoever asked."""
+
+    def __init__(self) -> None:
+        self._jobs: list[Job] = []  # the running one first
+        self._changed = threading.Condition()
+        self._worker: threading.Thread | None = None
+
+    def submit(self, job: Job) -> None:
+        """Returns at once."""
+        with self._changed:
+            self._jobs.append(job)
+            if self._worker is None:
+                self._worker = threading.Thread(target=self._take_turns, name="jobs", daemon=True)
+                self._worker.start()
+            self._changed.notify()
+
+    def jobs(self) -> list[Job]:
+        """Those still to do, the running one first."""
+        with self._changed:
+            return [job for job in self._jobs if job.status.active]
+
+    def ahead_of(self, job: Job) -> int:
+        """How many jobs come before this one; 0 for one that runs or has ended."""
+        jobs = self.jobs()
+        return jobs.index(job) if job in jobs else 0
+
+    def _take_turns(self) -> None:
+        while True:
+            with self._changed:
+                while not self._jobs:
+                    self._changed.wait()
+                job = self._jobs[0]
+            job.run()
+            with self._changed:
+                self._jobs = [other for other in self._jobs if other is not job and other.status.active]
+
+
+QUEUE = JobQueue()  # of this process, which samples on one device

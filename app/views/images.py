@@ -1,41 +1,97 @@
-"""Images: what a trace drew, and beside it what another one drew of the same samples."""
+"""Images: what a trace drew, sorted by what one is looking for, and beside it what another one drew of the same."""
 
 from __future__ import annotations
 
 import math
 
+import pandas as pd
 import streamlit as st
 
 import frame
 import gallery
+import link
+import ordering
+import selection
+from deediff.errors import UserError
 from deediff.traces.reader import Trace
+from ordering import ORDERS
 from panels import guarded, heading, needs_trace
 
 HELP = (
-    "Each image stands above its sample number and its mean exit layer: the smaller that is, the fewer blocks it cost. "
-    "Equal sample numbers start from equal noise, so two traces of one seed differ only because of their exits."
+    "Each image stands above its sample number and the measure that it is sorted by, or its mean exit layer: the "
+    "smaller that is, the fewer blocks it cost. Equal sample numbers start from equal noise, so two traces of one seed "
+    "differ only because of their exits. Click an image to see how it came about."
 )
 
 
-def show_images(letter: str, trace: Trace, numbers: range) -> None:
+def draw_controls(trace: Trace, available: int) -> tuple[str, list[int]]:
+    """What to sort by, how many and which page; returns the measure and the page's sample numbers."""
+    with st.container(horizontal=True, vertical_alignment="bottom", key="image_controls"):
+        name = st.selectbox(
+            "Sort by", list(ORDERS), key="image order", persist_state="session", width=190,
+            format_func=lambda name: ORDERS[name].label,
+            help="\n".join(f"- *{order.label}*: {order.help}" for order in ORDERS.values()),
+        )  # fmt: skip
+        reverse = st.toggle("Reverse", key="image reverse", persist_state="session")
+        size = st.segmented_control(
+            "Images per page", [20, 50, 100, 200], default=50, required=True, key="image size", persist_state="session"
+        )
+        try:
+            order = ordering.in_order(trace, name, reverse)
+        except UserError as error:
+            st.session_state["image problem"] = f"Sorted by number instead: {error}"
+            name, order = "sample", ordering.in_order(trace, "sample", reverse)
+        pages = math.ceil(available / size)
+        page = st.pagination(pages, key="image page", persist_state="session") if pages > 1 else 1
+    return name, [int(number) for number in order[(page - 1) * size : page * size]]
+
+
+def show_images(letter: str, trace: Trace, numbers: list[int], name: str, chosen: int | None) -> None:
     """One page of one trace."""
-    found = trace.samples(numbers)
+    found = trace.samples(numbers).set_index("sample").reindex(numbers).reset_index()
     shown = found[found["png"].notna()]
+    values = _values(trace, name)
     mean = f"{found['mean_exit_layer'].mean():.2f} of {trace.num_blocks}" if len(found) else "unknown"
     title = f"Trace {letter}, {trace.meta['policy']}: mean exit layer {mean} on this page"
-    heading(title, f"samples {numbers.start} – {numbers.stop - 1} · {trace.path.name}", HELP)
+    sorting = f"sorted by {ORDERS[name].label.lower()}"
+
+    def table() -> pd.DataFrame:
+        columns = found[["sample", "mean_exit_layer"]]
+        return columns if values is None else columns.assign(**{name: values.reindex(columns["sample"]).to_numpy()})
+
+    heading(title, f"{len(shown)} images, {sorting} · {trace.path.name}", HELP, table, f"images {letter}")
     if shown.empty:
         st.info("This trace holds no images: only exit layers were recorded or imported.")
         return
     tiles = []
-    for png, number, mean_exit in zip(shown["png"], shown["sample"], shown["mean_exit_layer"], strict=True):
-        hover = f"sample {number}, mean exit layer {mean_exit:.3f}"
-        tiles.append(gallery.Tile(png, f"{number} · {mean_exit:.1f}", hover))
-    gallery.show(tiles)
+    for number, mean_exit, png in zip(shown["sample"], shown["mean_exit_layer"], shown["png"], strict=True):
+        hover, caption = f"sample {number}, mean exit layer {mean_exit:.3f}", f"{number} · {mean_exit:.1f}"
+        if values is not None and number in values.index:
+            value = ORDERS[name].text.format(values[number])
+            hover, caption = f"{hover}, {ORDERS[name].label} {value}", f"{number} · {value}"
+        tiles.append(gallery.Tile(png, caption, hover, number=int(number)))
+    gallery.show(f"images {letter}", tiles, chosen=chosen, on_pick=_open)
+
+
+def _values(trace: Trace, name: str) -> pd.Series | None:
+    """The measure to print under the images, where it says more than the number and the exit layer do."""
+    if name in ("sample", "exit"):
+        return None
+    try:
+        return ordering.measured(trace, name)
+    except UserError:
+        return None
+
+
+def _open(number: int) -> None:
+    selection.select(sample=number)
+    st.session_state["open sample"] = True
 
 
 def draw() -> None:
     """The page."""
+    if st.session_state.pop("open sample", False):
+        link.open_page("views/sample.py")
     selected = frame.current()
     if not selected.run.traces:
         frame.no_trace(selected.run.path)
@@ -44,19 +100,15 @@ def draw() -> None:
         st.info(missing)
         return
     traces = [(letter, t) for letter, t in (("A", selected.trace), ("B", selected.other)) if t is not None]
-    available = max(int(trace.meta["num_samples"]) for _, trace in traces)
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        start = 50 if len(traces) == 1 else 20
-        size = st.segmented_control("Images per page", [20, 50, 100], default=start, required=True)
-        pages = math.ceil(available / size)
-        page = st.pagination(pages, key="image page", persist_state="session") if pages > 1 else 1
-    numbers = range((page - 1) * size, min(page * size, available))
+    name, numbers = draw_controls(traces[0][1], int(traces[0][1].meta["num_samples"]))
+    if problem := st.session_state.pop("image problem", None):
+        st.info(problem)
     if len({trace.meta.get("seed") for _, trace in traces}) > 1:
         st.caption("The two traces have different seeds: equal sample numbers did not start from equal noise.")
     with st.container(key="panels"):
         for column, (letter, trace) in zip(st.columns(len(traces)), traces, strict=True):
             with column, guarded():
-                show_images(letter, trace, numbers)
+                show_images(letter, trace, numbers, name, selected.sample)
 
 
 with guarded():

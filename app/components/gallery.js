@@ -1,0 +1,66 @@
+// Draws the tiles that Python sends, answers clicks with a tile's number, and tells what lies under the pointer.
+const REST = [128, 128, 128]; // steps still to come
+
+export default function ({ data, parentElement, setTriggerValue }) {
+  const grid = parentElement.querySelector(".gallery");
+  const tip = parentElement.querySelector(".tip");
+  grid.style.gridTemplateColumns = data.columns;
+  grid.classList.toggle("clickable", data.clickable);
+  while (grid.children.length > data.tiles.length) grid.lastChild.remove();
+  while (grid.children.length < data.tiles.length) grid.append(emptyTile());
+
+  data.tiles.forEach((tile, k) => {
+    const figure = grid.children[k];
+    const [image, strip, caption] = figure.children;
+    if (image.src !== tile.src) image.src = tile.src;
+    image.alt = tile.hover;
+    caption.textContent = tile.caption;
+    figure.classList.toggle("chosen", tile.number !== null && tile.number === data.chosen);
+    figure.dataset.number = tile.number ?? "";
+    figure.tabIndex = data.clickable ? 0 : -1;
+    strip.style.display = tile.strip === null && !tile.place ? "none" : "block";
+    strip.style.visibility = tile.strip === null ? "hidden" : "visible";
+    if (tile.strip !== null) drawStrip(strip, tile.strip, data);
+
+    const pick = () => data.clickable && tile.number !== null && setTriggerValue("picked", tile.number);
+    figure.onclick = pick;
+    figure.onkeydown = (event) => event.key === "Enter" && pick();
+    figure.onmousemove = (event) => showTip(tip, event, describe(tile, strip, event, data));
+    figure.onmouseleave = () => (tip.style.display = "none");
+  });
+  return () => (tip.style.display = "none");
+}
+
+function emptyTile() {
+  const figure = document.createElement("figure");
+  for (const name of ["img", "canvas", "figcaption"]) figure.append(document.createElement(name));
+  return figure;
+}
+
+// One pixel per step; the style sheet stretches it.
+function drawStrip(canvas, layers, { timesteps, colors }) {
+  canvas.width = Math.max(timesteps.length, layers.length, 1);
+  canvas.height = 1;
+  const context = canvas.getContext("2d");
+  const pixels = context.createImageData(canvas.width, 1);
+  for (let s = 0; s < canvas.width; s++) {
+    pixels.data.set([...(s < layers.length ? colors[layers[s]] : REST), 255], 4 * s);
+  }
+  context.putImageData(pixels, 0, 0);
+}
+
+function describe(tile, strip, event, { timesteps }) {
+  if (tile.strip === null || event.target !== strip) return tile.hover;
+  const { left, width } = strip.getBoundingClientRect();
+  const step = Math.min(strip.width - 1, Math.floor(((event.clientX - left) / width) * strip.width));
+  const layer = step < tile.strip.length ? `exit layer ${tile.strip[step]}` : "still to come";
+  return `t = ${timesteps[step]} (step ${step}): ${layer}`;
+}
+
+function showTip(tip, event, text) {
+  tip.textContent = text;
+  tip.style.display = "block";
+  const right = Math.min(event.clientX + 14, window.innerWidth - tip.offsetWidth - 8);
+  tip.style.left = `${right}px`;
+  tip.style.top = `${event.clientY + 16}px`;
+}

@@ -1,0 +1,149 @@
+"""The controls of *Sample live*: every policy, the solver, how many; and which settings are quick enough to follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import streamlit as st
+import torch
+
+import data
+from deediff.analysis.cost import model_cost
+from deediff.calibrations import calibration_file
+from deediff.diffusion.schedule import Schedule
+from deediff.diffusion.solvers import SOLVERS
+from deediff.models import EarlyExitModel
+from deediff.runs import list_runs
+from deediff.sampling.registry import POLICIES
+from live_job import Settings
+from selection import HIGHEST, STEP, Selection
+
+MOST_STEPS, MOST_IMAGES = 50, 16  # that live mode follows …
+MOST_GFLOPS = {"cpu": 200.0, "cuda": 20_000.0}  # … and in all, for the full network: a second or two
+
+
+def controls(selection: Selection, model: EarlyExitModel, schedule: Schedule) -> Settings:
+    """In the order one thinks: when to exit, how to sample, how many."""
+    assert selection.checkpoint is not None
+    kind = st.selectbox(
+        "Policy", list(POLICIES), list(POLICIES).index("threshold"), key="live policy", persist_state="session",
+        help="\n".join(f"- `{entry.usage}`: {entry.help}" for entry in POLICIES.values()),
+    )  # fmt: skip
+    policy = ARGUMENTS[kind](kind, selection, model, schedule) + _bounds(kind, model.num_blocks)
+    left, right = st.columns(2)
+    solver = left.selectbox("Solver", list(SOLVERS), format_func=str.upper, key="live solver", persist_state="session")
+    steps = right.number_input("Steps", 1, schedule.num_timesteps, 20, key="live steps", persist_state="session")
+    count = left.number_input("Images", 1, 64, 4, key="live images", persist_state="session")
+    seed = right.number_input("Seed", 0, 2**31 - 1, 0, key="live seed", persist_state="session")
+    weights = f"{selection.run.name}, checkpoint {selection.checkpoint.stem}"
+    st.caption(f"{weights} (chosen in the sidebar)")
+    return Settings(weights, policy, solver, int(steps), int(count), int(seed))
+
+
+def is_quick(settings: Settings, model: EarlyExitModel) -> bool:
+    """Whether live mode may sample these settings whenever one of them changes."""
+    few = settings.steps <= MOST_STEPS and settings.num_samples <= MOST_IMAGES
+    limit = MOST_GFLOPS["cuda" if torch.cuda.is_available() else "cpu"]
+    return few and model_cost(model).full * settings.steps * settings.num_samples <= limit
+
+
+def _threshold(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
+    shared = 0.1 if selection.threshold is None else selection.threshold
+    if st.session_state.get("live tau followed") != shared:  # the what-if slider leads, until this one is moved
+        st.session_state["live tau"] = st.session_state["live tau followed"] = shared
+    tau = st.slider(
+        "Threshold τ", 0.0, HIGHEST, step=STEP, format="%.3f", key="live tau", persist_state="session",
+        help="A sample leaves at the first layer whose u is ≤ τ. Follows the what-if slider when that one is moved.",
+    )  # fmt: skip
+    return f"{kind}:{round(tau, 3):g}"
+
+
+def _never(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
+    return kind
+
+
+def _fixed(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
+    last = model.num_blocks
+    layer = st.slider("Exit layer", 0, last, last // 2, key="live layer", persist_state="session")
+    return f"{kind}:{layer}"
+
+
+def _schedule(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
+    file = st.text_input(
+        "Schedule", "ase", key="live schedule", persist_state="session",
+        help="`ase`, or the path of a JSON file on the server that holds `exit_layer` or `threshold` over time, "
+        "or `layer_threshold`. `deediff static TRACE --budget GFLOPs --out FILE` writes one.",
+    )  # fmt: skip
+    return f"{kind}:{file.strip()}"
+
+
+def _gflops(label: str, key: str, model: EarlyExitModel) -> float:
+    full = model_cost(model).full
+    return st.slider(
+        label, 0.0, float(f"{full:.3g}"), float(f"{0.8 * full:.3g}"), float(f"{full / 200:.1g}"),
+        format="%.4g", key=key, persist_state="session",
+        help=f"Mean per image and step, UEMs included; the full network costs {full:.4g}.",
+    )  # fmt: skip
+
+
+def _budget(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
+    budget = _gflops("GFLOPs per step, at most", "live budget", model)
+    if selection.trace is None:
+        st.caption("A budget needs a trace A that recorded u: this run has none yet.")
+        return f"{kind}:{budget:g}@"
+    st.caption(f"The smallest τ that costs this much by the summary of trace A, {selection.trace.path.name}.")
+    return f"{kind}:{budget:g}@{selection.trace.path}"
+
+
+def _calibrated(selection: Selection) -> None:
+    assert selection.checkpoint is not None
+    if not calibration_file(selection.checkpoint).exists():
+        st.caption("This policy needs the calibration of the checkpoint, which this command measures:")
+        st.code(f"deediff calibrate {selection.checkpoint}", language="bash", wrap_lines=True)
+
+
+def _excess(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
+    delta = st.slider(
+        "Excess δ", -0.5, 2.0, 0.25, 0.05, format="%.2f", key="live delta", persist_state="session",
+        help="A sample leaves when its u is ≤ (1+δ) × what the deepest layer's is at that timestep.",
+    )  # fmt: skip
+    _calibrated(selection)
+    return f"{kind}:{round(delta, 2):g}"
+
+
+def _stopping(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
+    budget = _gflops("GFLOPs per step", "live stopping", model)
+    _calibrated(selection)
+    return f"{kind}:{budget:g}"
+
+
+def _dual(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
+    switch = st.slider(
+        "Switch at timestep", 0, schedule.num_timesteps, schedule.num_timesteps // 2, key="live switch",
+        persist_state="session", help="Timesteps from here up, the first steps, go through the shallow network.",
+    )  # fmt: skip
+    runs, _ = list_runs(data.runs_root())
+    paths = [str(path) for run in runs for path in reversed(run.checkpoints)]
+    shallow = st.selectbox(
+        "Shallow network", paths, key="live shallow", persist_state="session",
+        format_func=lambda path: f"{Path(path).parents[1].name}, {Path(path).stem}",
+    )  # fmt: skip
+    return f"{kind}:{switch}:{shallow}"
+
+
+ARGUMENTS: dict[str, Callable[[str, Selection, EarlyExitModel, Schedule], str]] = {
+    "never": _never, "threshold": _threshold, "patience": _threshold, "batch-mean": _threshold, "fixed": _fixed,
+    "schedule": _schedule, "budget": _budget, "excess": _excess, "stopping": _stopping, "dual": _dual,
+}  # fmt: skip
+
+
+def _bounds(kind: str, last: int) -> str:
+    """`,min:i` and `,max:i`, where somebody decides at all."""
+    if kind in ("never", "fixed", "dual"):
+        return ""
+    lowest, highest = st.slider(
+        "Leave between layers", 0, last, (0, last), key="live bounds", persist_state="session",
+        help=f"Nobody leaves before the lower one, all leave at the upper one; {last} means no early exit.",
+    )  # fmt: skip
+    return f",min:{lowest}" * (lowest > 0) + f",max:{highest}" * (highest < last)

@@ -1,0 +1,115 @@
+"""What images can be sorted by: one number per sample, counted once and remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from numpy.typing import NDArray
+
+import data
+from deediff.analysis.per_sample import exit_layer_per_sample, gflops_per_sample, uncertainty_per_sample
+from deediff.errors import UserError
+from deediff.quality.pairs import find_full, image_distances
+from deediff.traces.reader import Trace
+
+
+@dataclass(frozen=True)
+class Order:
+    """One measure."""
+
+    label: str
+    help: str
+    text: str  # format of one value
+    most_first: bool  # whether the most interesting ones have the highest values
+    count: Callable[[Trace], pd.Series]  # by sample number
+    of_twins: bool = False  # compares with the full network's image
+
+
+def _distance(column: str) -> Callable[[Trace], pd.Series]:
+    def count(trace: Trace) -> pd.Series:
+        full = full_of(trace)
+        if full is None:
+            raise UserError(
+                f"{trace.path.name} has no full-network twin: sample a trace with policy never, and its solver, steps, "
+                "seed and checkpoint, into the same run"
+            )
+        table = _distances(str(trace.path), _stamp(trace), str(full.path), _stamp(full))
+        return table.set_index("sample")[column]
+
+    return count
+
+
+def _number(trace: Trace) -> pd.Series:
+    count = int(trace.meta["num_samples"])
+    return pd.Series(np.arange(count), index=np.arange(count))
+
+
+ORDERS = {
+    "sample": Order("Sample number", "The order of sampling.", "{:.0f}", False, _number),
+    "exit": Order("Mean exit layer", "Over all steps; early leavers first.", "{:.2f}", False, exit_layer_per_sample),
+    "gflops": Order(
+        "GFLOPs per step", "Each exit's cost, the UEMs asked on the way included.", "{:.4g}", False, gflops_per_sample
+    ),
+    "u": Order(
+        "Uncertainty", "Mean over the steps of u where the sample left; of the deepest UEM where it did not leave.",
+        "{:.4f}", True, uncertainty_per_sample,
+    ),
+    "change": Order(
+        "Change", "Mean absolute difference, in grey levels (0 – 255), from the full network's image of the same seed.",
+        "{:.1f}", True, _distance("change"), True,
+    ),
+    "psnr": Order("PSNR", "Against the full network's image, in dB.", "{:.1f} dB", False, _distance("psnr"), True),
+    "ssim": Order("SSIM", "Against the full network's image; 1: equal.", "{:.3f}", False, _distance("ssim"), True),
+}  # fmt: skip
+
+
+def measured(trace: Trace, name: str) -> pd.Series:
+    """The measure of every sample, by its number. Raises UserError where the trace does not hold it."""
+    return _measured(str(trace.path), _stamp(trace), name)
+
+
+def in_order(trace: Trace, name: str, reverse: bool) -> NDArray[np.int64]:
+    """Sample numbers, the most interesting first; equal ones by number. Raises UserError as `measured`."""
+    values = measured(trace, name)
+    falling = ORDERS[name].most_first != reverse
+    return values.sort_values(ascending=not falling, kind="stable", na_position="last").index.to_numpy()
+
+
+def chosen_order(trace: Trace) -> NDArray[np.int64]:
+    """As the *Images* page is sorted; by number where this trace does not hold the measure."""
+    name, reverse = st.session_state.get("image order", "sample"), st.session_state.get("image reverse", False)
+    try:
+        return in_order(trace, name, reverse)
+    except UserError:
+        return in_order(trace, "sample", reverse)
+
+
+def full_of(trace: Trace) -> Trace | None:
+    """The full network's trace of the same seeds, remembered for as long as nothing in the run's traces changes."""
+    folder = _full_of(str(trace.path), _stamp(trace), int(trace.path.parent.stat().st_mtime_ns))
+    return None if folder is None else data.open_trace(Path(folder))
+
+
+def _stamp(trace: Trace) -> int:
+    return int((trace.path / "trace.json").stat().st_mtime_ns)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _full_of(folder: str, stamp: int, others: int) -> str | None:
+    full = find_full(data.open_trace(Path(folder)))
+    return None if full is None else str(full.path)
+
+
+@st.cache_resource(max_entries=64, show_spinner="Counting over the trace …")
+def _measured(folder: str, stamp: int, name: str) -> pd.Series:
+    return ORDERS[name].count(data.open_trace(Path(folder)))
+
+
+@st.cache_resource(max_entries=32, show_spinner="Comparing with the full network's images …")
+def _distances(folder: str, stamp: int, full: str, full_stamp: int) -> pd.DataFrame:
+    return image_distances(data.open_trace(Path(folder)), data.open_trace(Path(full)))
