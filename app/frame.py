@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
@@ -11,11 +10,15 @@ from streamlit.navigation.page import StreamlitPage
 import data
 import selection
 from deediff.traces.reader import Trace
+from measured import figures_of, percent, signed
 from panels import guarded
+
+__all__ = ["around", "current", "no_trace", "percent", "signed"]
 
 STYLE = """
 <style>
 .stMainBlockContainer {padding: 3.2rem 3rem 2rem;}
+[class*="st-key-head-"] {flex-wrap: nowrap !important;}
 .st-key-figures, .st-key-estimate, .st-key-live_figures {gap: 0.3rem 2rem !important;}
 @media (max-width: 1150px) {
   .stMainBlockContainer {padding: 3.2rem 1.5rem 2rem;}
@@ -76,66 +79,15 @@ def no_trace(run: Path) -> None:
 
 def _figures_line(trace: Trace, chosen: selection.Selection) -> None:
     """Measured figures of trace A, and of B where there is one."""
-    a = _figures(trace, chosen)
-    b = _figures(chosen.other, chosen) if chosen.other is not None else {}
+    others = [chosen.other] if chosen.other is not None else []
+    comparable = [*chosen.siblings, trace, *others]
+    a = figures_of(trace, comparable)
+    b = figures_of(others[0], comparable) if others else None
     with st.container(horizontal=True, key="figures", gap="medium"):
         st.caption(f"**A, measured**  \nN = {int(trace.summary.samples):,}", width="content")
-        for label, (value, help_text) in a.items():
-            delta = f"B: {b[label][0]}" if b else None
-            how = f"Measured. {help_text}"
-            st.metric(label, value, delta, delta_color="off", delta_arrow="off", help=how, width="content")
-
-
-def _figures(trace: Trace, chosen: selection.Selection) -> dict[str, tuple[str, str]]:
-    """Label → (value, how it was obtained)."""
-    meta, exits = trace.meta, trace.summary.exits
-    gflops = trace.cost.mean_gflops(exits, with_uem=bool(meta["policy_needs_uncertainty"]))
-    seconds = seconds_per_image(meta)
-    speedup, against = _speedup(trace, chosen)
-    samples = int(trace.summary.samples)
-    return {
-        "Layer ratio": (
-            f"{trace.cost.layer_ratio(exits):.3f}",
-            f"Mean exit layer / {trace.num_blocks}, over {samples:,} samples × {len(trace.timesteps)} steps.",
-        ),
-        "GFLOPs per step": (
-            f"{gflops:.4g} ({percent(gflops, trace.cost.full)})",
-            f"Counted exits × the cost of each exit, per image; the full network costs {trace.cost.full:.4g}. "
-            "2 × multiply-accumulates, attention products included.",
-        ),
-        "Seconds per image": (
-            f"{seconds:.4g} s" if seconds else "unknown",
-            f"Wall seconds / {samples:,} samples, in batches of {meta.get('batch_size')}, on {meta.get('device')}.",
-        ),
-        "Speed-up": (f"{speedup:.2f}×" if speedup else "unknown", against),
-    }
-
-
-def seconds_per_image(meta: dict[str, Any]) -> float | None:
-    """Wall seconds / samples; None in an imported or unfinished trace."""
-    seconds = meta.get("wall_seconds")
-    return float(seconds) / int(meta["num_samples"]) if seconds else None
-
-
-def _speedup(trace: Trace, chosen: selection.Selection) -> tuple[float | None, str]:
-    """Against the full network's trace of the same run, solver, steps, batch and machine."""
-    same = ("solver", "timesteps", "batch_size", "device", "threads", "dtype", "checkpoint_sha256")
-    mine = seconds_per_image(trace.meta)
-    for twin in [trace, *chosen.siblings] + ([chosen.trace] if chosen.trace else []):
-        alike = all(twin.meta.get(key) == trace.meta.get(key) for key in same)
-        theirs = seconds_per_image(twin.meta)
-        if twin.meta["policy"] == "never" and alike and mine and theirs:
-            note = " (that trace also evaluated every UEM)" if twin.meta["record"] == "full" else ""
-            return theirs / mine, f"Seconds per image of {twin.path.name}{note} / those of {trace.path.name}."
-    return None, "Needs a trace with policy never, of the same solver, steps, batch size, machine and checkpoint."
-
-
-def signed(value: float, digits: int) -> str:
-    """A difference with its sign."""
-    return f"{value:+.{digits}f}".replace("-", "−")
-
-
-def percent(value: float, reference: float) -> str:
-    """Signed difference from the full network."""
-    change = (value / reference - 1) * 100
-    return f"{change:+.1f}%".replace("-", "−") if abs(change) >= 0.05 else "±0%"
+        for k, figure in enumerate(a):
+            delta = figure.beside(b[k]) if b is not None else None
+            how = f"Measured. {figure.help}"
+            st.metric(
+                figure.label, figure.shown, delta, delta_color="off", delta_arrow="off", help=how, width="content"
+            )  # fmt: skip

@@ -4,11 +4,15 @@
 that a fresh server gets would open the page without the frame around it.)
 """
 
+from pathlib import Path
+
 import streamlit as st
 
 import frame
 
-st.set_page_config(page_title="DeeDiff explorer", page_icon=":material/layers:", layout="wide")
+st.set_page_config(
+    page_title="DeeDiff explorer", page_icon=str(Path(__file__).parent / "assets" / "icon.png"), layout="wide"
+)
 
 page = st.navigation(
     [

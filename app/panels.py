@@ -66,7 +66,7 @@ def heading(
     if table is None:
         st.caption(subtitle)
         return
-    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+    with st.container(horizontal=True, vertical_alignment="top", key=f"head {name}"):
         st.caption(subtitle, width="stretch")
         download(table, name)
 

@@ -9,14 +9,13 @@ import pandas as pd
 import streamlit as st
 
 import figures
-import findings
 import link
 from deediff.analysis.trends import mean_exit_layer
 from deediff.traces.reader import Trace
-from exit_panels import closest_measured, label, mark
+from exit_panels import label, mark
 from figures import Line
 from panels import Panel, Picture, needs_trace, selects
-from selection import STEP, Selection, measured_threshold, stops
+from selection import STEP, Selection, stops
 
 ALSO = "also"  # key of the further thresholds, in the URL as in the session
 
@@ -78,12 +77,8 @@ def draw_lines(selection: Selection) -> Picture:
     title = "Measured mean exit layer per timestep"
     if selection.threshold is not None:
         answer = trace.what_if(selection.threshold)
-        closest = closest_measured(selection)
-        if closest is not None and abs((measured_threshold(closest) or 0) - selection.threshold) < 1e-6:
-            title = findings.about_gap(answer.layer_ratio, closest.cost.layer_ratio(closest.summary.exits))
-        else:
-            blocks = answer.layer_ratio * trace.num_blocks
-            title = f"At τ = {selection.threshold:g} a sample runs {blocks:.1f} of {trace.num_blocks} blocks on average"
+        blocks = answer.layer_ratio * trace.num_blocks
+        title = f"At τ = {selection.threshold:g} a sample runs {blocks:.1f} of {trace.num_blocks} blocks on average"
     solver = str(trace.meta.get("solver") or "").upper()
     samples = int(trace.summary.samples)
     subtitle = f"mean exit layer per timestep · {solver}, {len(trace.timesteps)} steps · A: {samples:,} samples"

@@ -58,7 +58,9 @@ def at_timestep(
         band = {"type": "rect", "x0": 0, "x1": 1, "xref": "paper", "y0": mark.layer - 0.5, "y1": mark.layer + 0.5}
         marks["shapes"].append({**band, "line": {"color": FULL, "width": 1}})
     x = plain.axis("share of samples", range=[0, 1.02], domain=[0, edge - 0.03], tickformat=".0%")
-    more: dict[str, Any] = {"xaxis2": plain.axis("u", domain=[edge + 0.03, 1], rangemode="tozero")} if uncertainties else {}
+    more: dict[str, Any] = {}
+    if uncertainties:
+        more["xaxis2"] = plain.axis("u", domain=[edge + 0.03, 1], rangemode="tozero")
     depth = plain.depth_axis(layers - 1, "exit layer")
     return plain.spec(data, x, depth, showlegend=len(shares) > 1, barmode="overlay", **more, **marks)
 

@@ -43,8 +43,9 @@ def _over_picture(line: Line, timesteps: list[int]) -> list[plain.Trace]:
     dash = "dot" if line.estimated else "solid"
     return [
         {**common, "line": edge, "opacity": 0.5, "showlegend": False},
-        {**common, "line": {"color": line.color, "width": 2, "dash": dash}, "name": line.name},
-    ]
+        {**common, "line": {"color": line.color, "width": 2, "dash": dash}, "name": line.name,
+         "showlegend": line.color != "white"},
+    ]  # fmt: skip
 
 
 def layer_colors(exit_layers: NDArray[np.int8], num_blocks: int) -> NDArray[np.uint8]:

@@ -39,7 +39,8 @@ def spread_over_samples(
         data.append({**edge, "y": plain.packed(low), "showlegend": False})
         data.append({**edge, "y": plain.packed(high), "name": name, "fill": "tonexty", "fillcolor": faded(color)})
     detail = np.stack([np.arange(len(timesteps)), *(edge for _, low, high in bands for edge in (low, high))], axis=-1)
-    lines = [f"{name}: %{{customdata[{2 * k + 1}]}} – %{{customdata[{2 * k + 2}]}}" for k, (name, *_) in enumerate(bands)]
+    named = [(2 * k + 1, name) for k, (name, *_) in enumerate(bands)]
+    lines = [f"{name}: %{{customdata[{k}]}} – %{{customdata[{k + 1}]}}" for k, name in named]
     data.append({
         "type": "scatter", "mode": "lines", "x": x, "y": plain.packed(middle), "name": "median",
         "line": {"color": color, "width": 2, "shape": "hvh"}, "customdata": plain.packed(detail),

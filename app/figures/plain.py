@@ -22,7 +22,9 @@ Trace = dict[str, Any]  # one of those traces; nothing to do with a sampling job
 
 A, B, FULL = "#0072B2", "#D55E00", "#8a8f98"  # Okabe–Ito blue and vermillion; the full network is neutral grey
 OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # further measured traces
-PROBABILITY, UNCERTAINTY, DIFFERENCE = "Cividis", "Viridis", "RdBu"
+PROBABILITY, UNCERTAINTY = "Cividis", "Viridis"
+DIFFERENCE = [[k / 6, color] for k, color in enumerate(  # ColorBrewer's PuOr, around 0
+    ("#542788", "#998ec3", "#d8daeb", "#c8c8c8", "#fee0b6", "#f1a340", "#b35806"))]  # fmt: skip
 HEIGHT = 460
 
 
