@@ -56,7 +56,8 @@ def status_of(run: Run) -> str:
 
 def trace_table(traces: Sequence[Trace], quality: Mapping[str, Sequence[Quality]]) -> pd.DataFrame:
     """One row per trace: cost, a column per metric that was evaluated, and size."""
-    table = comparison_table(list(traces), lambda trace, full: None).drop(columns=["image_change", "efficiency"])
+    table = comparison_table(traces, lambda trace, full: None, lambda trace: [])
+    table = table.drop(columns=["image_change", "efficiency"])
     table.insert(0, "run", [trace.path.parents[1].name for trace in traces])
     for row, trace in enumerate(traces):
         for q in quality.get(key_of(trace), []):

@@ -35,7 +35,8 @@ IMAGES_HELP = (
 
 def table_of(traces: list[Trace]) -> pd.DataFrame:
     """The comparison table with each run's name in front."""
-    table = comparison_table(traces, changes().ask)
+    quality = read_qualities(traces, [])  # what is damaged is said above
+    table = comparison_table(traces, changes().ask, lambda trace: quality[key_of(trace)])
     table.insert(0, "run", [trace.path.parents[1].name for trace in traces])
     return table
 

@@ -1,9 +1,9 @@
-"""Traces beside each other: what exits save, promised and measured, and how far they move the images."""
+"""Traces beside each other: what exits save, promised and measured, and what that does to the images."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,45 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from deediff.analysis.origin import Origin, origin_of
+from deediff.analysis.published import published_for
+from deediff.quality.results import Quality, read_quality
 from deediff.traces.reader import Trace
 
 PROTOCOL = ("solver", "timesteps", "eta", "seed", "checkpoint_sha256")  # equal: same noise, same full network
 MACHINE = ("batch_size", "device", "threads", "dtype")  # equal as well: seconds can be compared
+
+COLUMNS = {
+    "trace": "name of the trace's folder",
+    "model": "preset of the network, or its shape",
+    "uem": "UEM, and its scope",
+    "strategy": "of the backbone while the exits were trained: frozen, finetuned or scratch",
+    "losses": "3: Eq. 4, 7 and 8; 4: with Eq. 10",
+    "policy": "when samples leave",
+    "solver": "of the denoising",
+    "steps": "of the denoising",
+    "images": "N, images that are there",
+    "layer_ratio": "mean exit layer / number of blocks",
+    "gflops_per_step": "mean per image and step: 2 × GMACs, attention products and UEMs included",
+    "gflops_per_step_without_attention": "the same without the attention products, as most published tables count",
+    "gflops_per_image": "over all steps",
+    "seconds_per_image": "measured, over all steps",
+    "device": "that the seconds were measured on",
+    "speed_up": "seconds of the full network / seconds, on the same machine",
+    "efficiency": "speed-up × GFLOPs / GFLOPs of the full network: 1 when every saved FLOP is saved time",
+    "image_change": "mean absolute difference in grey levels (0 … 255) from the full network's images of equal seeds",
+    # For every metric M that was evaluated, where its name says in what several protocols of M differ:
+    # M, M_low, M_high (95 % interval), M_floor (held-out real images at the same N), M_floor_spread (its SD).
+    "quality_protocol": "how each metric was made: extractor, reference, N, interval, floor; a line each",
+    # Only where there is a published line for exactly the configuration of one of the traces:
+    "published_layer_ratio": "printed by others for this configuration",
+    "published_gflops_per_step_without_attention": "the same",
+    "published_fid": "the same; another protocol than any of ours",
+    "published_source": "the table",
+}
+TEXT = (
+    "trace", "model", "uem", "strategy", "losses", "policy", "solver", "device", "quality_protocol", "published_source",
+)  # fmt: skip
 
 
 def _same(a: Trace, b: Trace, keys: tuple[str, ...]) -> bool:
@@ -47,38 +82,110 @@ def image_change(trace: Trace, full: Trace, batch: int = 256) -> float | None:
     return total / images if images else None
 
 
-def comparison_table(
-    traces: list[Trace],
-    change: Callable[[Trace, Trace], float | None] = image_change,  # of a trace from its full network's; may remember
-) -> pd.DataFrame:
-    """One row per trace; speed-up, efficiency and change need a `never` trace of the same protocol among them.
+def quality_of(trace: Trace) -> list[Quality]:
+    """What `deediff evaluate` found. Raises UserError when its file is damaged."""
+    return read_quality(trace.path)
 
-    efficiency = speed-up × (GFLOPs / GFLOPs of the full network): 1 when every saved FLOP is saved time.
+
+def comparison_table(
+    traces: Sequence[Trace],
+    change: Callable[[Trace, Trace], float | None] = image_change,  # of a trace from its full network's; may remember
+    quality: Callable[[Trace], Sequence[Quality]] = quality_of,  # likewise
+) -> pd.DataFrame:
+    """One row per trace, the columns those of COLUMNS; what is not known is missing (NaN, None).
+
+    Speed-up, efficiency and change need a `never` trace of the same protocol among the traces. Those of quality
+    and of others' results are there only where a trace has one. Values of different extractors, references or
+    N never share a column.
     """
-    rows: list[dict[str, Any]] = []
-    for trace in traces:
-        meta = trace.meta
-        never = [t for t in traces if t.meta["policy"] == "never" and _same(t, trace, PROTOCOL)]
-        never.sort(key=lambda t: t.meta["record"] != "exit")  # one that evaluated no UEM, if there is one
-        full = never[0] if never else None
-        seconds = meta["wall_seconds"] / meta["num_samples"] if meta.get("wall_seconds") else None
-        speed_up = None
-        if full is not None and seconds and full.meta.get("wall_seconds") and _same(full, trace, MACHINE):
-            speed_up = full.meta["wall_seconds"] / full.meta["num_samples"] / seconds
-        gflops = trace.cost.mean_gflops(trace.summary.exits, with_uem=meta["policy_needs_uncertainty"])
-        rows.append(
-            {
-                "trace": trace.path.name,
-                "policy": meta["policy"] + (", recalibrated u" if meta.get("recalibration_sha256") else ""),
-                "solver": meta.get("solver"),
-                "steps": len(trace.timesteps),
-                "images": int(trace.summary.samples),
-                "layer_ratio": trace.cost.layer_ratio(trace.summary.exits),
-                "gflops_per_step": gflops,
-                "seconds_per_image": seconds,
-                "speed_up": speed_up,
-                "efficiency": None if speed_up is None else speed_up * gflops / trace.cost.full,
-                "image_change": None if full is None else change(trace, full),
-            }
-        )
-    return pd.DataFrame(rows)
+    origins = [origin_of(trace) for trace in traces]
+    rows = [_cost_row(trace, origin, traces, change) for trace, origin in zip(traces, origins, strict=True)]
+    results = [list(quality(trace)) for trace in traces]
+    names = column_names([result for found in results for result in found])
+    for row, found in zip(rows, results, strict=True):
+        for name in names.values():  # in every row, so that the columns keep together
+            row |= dict.fromkeys((name, *(f"{name}_{part}" for part in PARTS)))
+        for result in found:
+            name = names[result.protocol]
+            row |= {name: result.value, **{f"{name}_{part}": getattr(result, part) for part in PARTS}}
+        if names:
+            row["quality_protocol"] = "\n".join(protocol_in_words(result) for result in found) or None
+    lines = [published_for(trace, origin) for trace, origin in zip(traces, origins, strict=True)]
+    for row, line in zip(rows, lines, strict=True):
+        if any(lines):
+            row["published_layer_ratio"] = line and line.layer_ratio
+            row["published_gflops_per_step_without_attention"] = line and line.gflops
+            row["published_fid"] = line and line.fid
+            row["published_source"] = line and line.table
+    table = pd.DataFrame(rows)
+    numbers = [column for column in table if column not in TEXT]
+    return table.astype({column: float for column in numbers if table[column].isna().any()})
+
+
+PARTS = ("low", "high", "floor", "floor_spread")  # columns that go with a metric
+
+
+def column_names(results: Sequence[Quality]) -> dict[tuple[str, str, str, int], str]:
+    """Protocol → column: the metric, and whatever tells its protocols apart: extractor, reference, N."""
+    names = {}
+    for result in sorted({r.protocol: r for r in results}.values(), key=lambda r: r.protocol):
+        others = [r for r in results if r.metric == result.metric and r.protocol != result.protocol]
+        words = []
+        if any(r.extractor != result.extractor for r in others):
+            words.append(result.extractor)
+        if any(r.reference_key != result.reference_key for r in others):
+            same_name = any(r.reference == result.reference and r.reference_key != result.reference_key for r in others)
+            words.append(f"{result.reference} {result.reference_key[:8]}" if same_name else result.reference)
+        if any(r.images != result.images for r in others):
+            words.append(f"N = {result.images}")
+        names[result.protocol] = f"{result.metric} ({', '.join(words)})" if words else result.metric
+    return names
+
+
+def protocol_in_words(result: Quality) -> str:
+    """What it takes to trust a value."""
+    floor = f"; floor: {result.floor_source}" if result.floor is not None else ""
+    return (
+        f"{result.metric}: {result.extractor}, {result.images} images against {result.reference_images} of "
+        f"{result.reference}; interval: {result.interval}{floor}"
+    )
+
+
+def _cost_row(
+    trace: Trace, origin: Origin, traces: Sequence[Trace], change: Callable[[Trace, Trace], float | None]
+) -> dict[str, Any]:
+    meta, exits = trace.meta, trace.summary.exits
+    never = [t for t in traces if t.meta["policy"] == "never" and _same(t, trace, PROTOCOL)]
+    never.sort(key=lambda t: t.meta["record"] != "exit")  # one that evaluated no UEM, if there is one
+    full = never[0] if never else None
+    seconds = _seconds(trace)
+    comparable = full is not None and seconds is not None and _same(full, trace, MACHINE)
+    reference = _seconds(full) if full is not None and comparable else None
+    speed_up = reference / seconds if reference and seconds else None
+    plain, asked = trace.cost.without_attention, bool(meta["policy_needs_uncertainty"])
+    gflops = trace.cost.mean_gflops(exits, asked)
+    return {
+        "trace": trace.path.name,
+        "model": origin.model,
+        "uem": origin.uem,
+        "strategy": origin.strategy,
+        "losses": origin.losses,
+        "policy": meta["policy"] + (", recalibrated u" if meta.get("recalibration_sha256") else ""),
+        "solver": meta.get("solver"),
+        "steps": len(trace.timesteps),
+        "images": int(trace.summary.samples),
+        "layer_ratio": trace.cost.layer_ratio(exits),
+        "gflops_per_step": gflops,
+        "gflops_per_step_without_attention": None if plain is None else plain.mean_gflops(exits, asked),
+        "gflops_per_image": gflops * len(trace.timesteps),
+        "seconds_per_image": seconds,
+        "device": meta.get("device"),
+        "speed_up": speed_up,
+        "efficiency": None if speed_up is None else speed_up * gflops / trace.cost.full,
+        "image_change": None if full is None else change(trace, full),
+    }
+
+
+def _seconds(trace: Trace) -> float | None:
+    """Measured, per image."""
+    return trace.meta["wall_seconds"] / trace.meta["num_samples"] if trace.meta.get("wall_seconds") else None

@@ -22,6 +22,7 @@ from deediff.models import PRESETS, EarlyExitModel, UViT
 from deediff.traces.reader import Trace, read_trace
 
 Result = dict[str, Any]  # what --json prints
+Run = Callable[[argparse.Namespace], Result | str]  # a string is printed as it is
 Argument = tuple[tuple[str, ...], dict[str, Any]]  # what argparse's add_argument takes
 
 
@@ -32,7 +33,7 @@ class Command:
     name: str  # "sample", or "bench sampler" for one of a group
     help: str
     arguments: tuple[Argument, ...]
-    run: Callable[[argparse.Namespace], Result]
+    run: Run
 
     def add_to(self, group: Any) -> None:
         """Put it into argparse's subparsers."""
@@ -48,7 +49,7 @@ class Command:
             parser.add_argument(*flags, **options)
 
 
-def command(name: str, help: str, *arguments: Argument) -> Callable[[Callable[[argparse.Namespace], Result]], Command]:
+def command(name: str, help: str, *arguments: Argument) -> Callable[[Run], Command]:
     """Decorates a function into a command."""
     return lambda run: Command(name, help, arguments, run)
 

@@ -8,12 +8,12 @@ import os
 import sys
 
 from deediff import __version__
-from deediff.cli import bench, checkpoints, quality, sampling, traces
+from deediff.cli import bench, checkpoints, compare, quality, sampling, traces
 from deediff.cli.command import Command
-from deediff.cli.show import show
+from deediff.cli.show import as_text
 from deediff.errors import UserError
 
-MODULES = (sampling, quality, traces, checkpoints, bench)  # their commands, in the order of the help
+MODULES = (sampling, quality, compare, traces, checkpoints, bench)  # their commands, in the order of the help
 GROUPS = {"bench": "what exits are worth in seconds, and what a trace costs"}
 
 
@@ -56,8 +56,5 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped: what was complete is kept; run the same command again to go on", file=sys.stderr)
         return 130
-    if args.json:
-        print(json.dumps(result))
-    else:
-        show(result)
+    print(result if isinstance(result, str) else json.dumps(result) if args.json else as_text(result))
     return 0

@@ -5,22 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 
-def show(result: dict[str, Any]) -> None:
-    """Print a result for people: scalars as lines, lists of rows as tables."""
+def as_text(result: dict[str, Any]) -> str:
+    """Scalars as lines, lists of rows as tables."""
+    lines: list[str] = []
     for key, value in result.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
-            cells = [list(value[0])] + [[_format(cell) for cell in row.values()] for row in value]
+            cells = [list(value[0])] + [[cell_text(cell) for cell in row.values()] for row in value]
             widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-            print()
+            lines.append("")
             for line in cells:
-                print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
+                lines.append("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
         elif isinstance(value, dict):
-            print(f"{key}: " + ", ".join(f"{name} {_format(cell)}" for name, cell in value.items()))
+            lines.append(f"{key}: " + ", ".join(f"{name} {cell_text(cell)}" for name, cell in value.items()))
         elif value not in (None, []):
-            print(f"{key}: {_format(value)}")
+            lines.append(f"{key}: {cell_text(value)}")
+    return "\n".join(lines)
 
 
-def _format(value: Any) -> str:
-    if isinstance(value, dict):  # a number and its interval
+def cell_text(value: Any) -> str:
+    """One value; a dict is a number and its interval."""
+    if isinstance(value, dict):
         return "{value:.4g} [{low:.4g}, {high:.4g}]".format(**value)
     return f"{value:.5g}" if isinstance(value, float) else "–" if value is None else str(value)

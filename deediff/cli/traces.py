@@ -1,4 +1,4 @@
-"""What asks traces: `deediff trends`, `compare`, `variance` and `static`."""
+"""What asks traces: `deediff trends`, `variance` and `static`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ import math
 import sys
 from pathlib import Path
 
-from deediff.analysis.compare import comparison_table
 from deediff.analysis.static import fit_static, save_schedule
 from deediff.analysis.trends import threshold_table
 from deediff.analysis.variance import VarianceSplit, exit_variance, uncertainty_variance
 from deediff.cli.command import Result, argument, command, number, open_trace, positive
 from deediff.errors import UserError
-from deediff.traces.reader import read_trace
 
 
 def parse_thresholds(text: str) -> list[float]:
@@ -48,22 +46,6 @@ def trends(args: argparse.Namespace) -> Result:
         parse_thresholds(args.thresholds) if args.thresholds else [i / 100 for i in range(1, 21) if i / 100 >= lowest]
     )
     return {"measured": recorded, "thresholds": threshold_table(trace, wanted).to_dict("records")}
-
-
-@command(
-    "compare",
-    "traces beside each other: GFLOPs, seconds, change of the images",
-    argument(
-        "traces", nargs="+", help="trace folders or URLs; a `never` one among them is what others are held against"
-    ),
-)
-def compare(args: argparse.Namespace) -> Result:
-    """Cost, promised and measured, and distance from the full network's images."""
-    opened = [read_trace(path) for path in args.traces]
-    table = comparison_table(opened)
-    device = {str(trace.meta.get("device", "unknown")) for trace in opened}
-    rows = table.astype(object).where(table.notna(), None).to_dict("records")
-    return {"device": "; ".join(sorted(device)), "traces": rows}
 
 
 @command(

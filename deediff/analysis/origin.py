@@ -1,0 +1,118 @@
+"""What was sampled: network, UEM and training of a trace, as far as the run around it tells."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from deediff.checkpoints import read_json
+from deediff.errors import UserError
+from deediff.models import PRESETS, UViTConfig
+from deediff.storage import AnyPath
+from deediff.traces.reader import Trace
+
+STRATEGIES = ("frozen", "finetuned", "scratch")
+SCOPES = {"layer": "per layer", "timestep": "per timestep", "layer_timestep": "per layer and timestep"}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """None: unknown, or there is none."""
+
+    model: str | None = None  # name of the preset, or blocks × width, patch and image
+    dataset: str | None = None  # that it was trained on
+    uem: str | None = None  # "mlp per layer", and in what it departs from its defaults
+    strategy: str | None = None  # of the backbone while the exits were trained: one of STRATEGIES
+    losses: str | None = None  # "3", "4" (with L_L, Eq. 10), or their weights where these are not 1
+    imported: bool = False  # from others' files
+
+
+def origin_of(trace: Trace) -> Origin:
+    """Reads the run that the trace lies in; a trace elsewhere, or of a checkpoint since replaced, has no origin."""
+    if trace.path.parent.name != "traces":
+        return Origin()
+    folder = trace.path.parent.parent
+    info = _read(folder / "run.json")
+    imported = info.get("status") == "imported"
+    if trace.meta.get("imported"):
+        return _of_exit_layers(trace, info)
+    checkpoint = _read(
+        folder / "checkpoints" / f"{str(trace.meta.get('checkpoint')).removesuffix('.safetensors')}.json"
+    )
+    if not checkpoint or checkpoint.get("sha256") != trace.meta.get("checkpoint_sha256"):
+        return Origin()
+    uem, config = checkpoint.get("uem"), info.get("config")
+    config = config if isinstance(uem, dict) and isinstance(config, dict) else None  # of a training with exits
+    return Origin(
+        model=_model_name(checkpoint.get("backbone")),
+        dataset=info.get("dataset"),
+        uem=_uem_name(uem, checkpoint.get("heads"), trace.num_blocks) if isinstance(uem, dict) else None,
+        strategy=config.get("strategy", "frozen") if config else None,
+        losses=_losses(config) if config else None,
+        imported=imported,
+    )
+
+
+def _read(file: AnyPath) -> dict[str, Any]:
+    try:
+        return read_json(file)
+    except UserError:  # what is not there, or damaged, tells nothing
+        return {}
+
+
+def _of_exit_layers(trace: Trace, info: Mapping[str, Any]) -> Origin:
+    """Published exit layers say what they are in their name: UEM, scope, strategy, and `4losses`."""
+    name = re.fullmatch(rf"(mlp|attention)_({'|'.join(SCOPES)})_({'|'.join(STRATEGIES)})(_4losses)?", trace.path.name)
+    if name is None:
+        return Origin(info.get("model"), uem=trace.meta.get("uem"), imported=True)
+    uem, scope, strategy, fourth = name.groups()
+    return Origin(info.get("model"), None, f"{uem} {SCOPES[scope]}", strategy, "4" if fourth else "3", imported=True)
+
+
+def _model_name(config: Any) -> str | None:
+    try:
+        c = UViTConfig(**{key: value for key, value in config.items() if key != "name"})
+    except (AttributeError, TypeError, ValueError):
+        return None
+    for name, preset in PRESETS.items():
+        if asdict(preset) == asdict(c):
+            return name
+    return (
+        f"U-ViT {c.in_chans}×{c.img_size}×{c.img_size}, {c.depth + 1} blocks, width {c.embed_dim}, patch {c.patch_size}"
+    )
+
+
+def _uem_name(config: Mapping[str, Any], heads: str | None, num_blocks: int) -> str:
+    name = config.get("name")
+    words = [f"{name} {SCOPES.get(str(config.get('scope', 'layer')))}"]
+    usual = {"mlp": "all", "attention": "image"}.get(str(name))
+    if config.get("map"):
+        words.append("map")
+    elif (tokens := config.get("tokens", usual)) != usual:
+        words.append(f"{tokens} tokens")
+    if config.get("timestep_embedding"):
+        words.append("timestep embedding")
+    if config.get("aggregation", "mean") == "max":
+        words.append("max")
+    if config.get("detach"):
+        words.append("detached")
+    if len(layers := config.get("layers") or range(num_blocks)) < num_blocks:
+        words.append(f"{len(layers)} of {num_blocks} layers")
+    if (heads or "each") != "each":
+        words.append(f"heads: {heads}")
+    return ", ".join(words)
+
+
+def _losses(config: Mapping[str, Any]) -> str:
+    """Of Eq. 9 and 10; runs of before there was a `method` hold its fields themselves."""
+    method = config.get("method")
+    method = method if isinstance(method, dict) else config
+    weights = [float(method.get(key, usual)) for key, usual in WEIGHTS.items()]
+    if weights[:2] == [1, 1] and weights[2] in (0, 1):
+        return "4" if weights[2] else "3"
+    return "λ {:g}, β {:g}, L_L {:g}".format(*weights)
+
+
+WEIGHTS = {"lambda_u": 1.0, "beta_ual": 1.0, "layer_weight": 0.0}  # and their defaults

@@ -1,0 +1,125 @@
+"""`deediff compare`: traces beside each other, as text, CSV, Parquet or LaTeX."""
+
+from __future__ import annotations
+
+import argparse
+import io
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from deediff.analysis import published
+from deediff.analysis.compare import PARTS, TEXT, comparison_table
+from deediff.cli.command import Result, argument, command, open_trace
+from deediff.cli.show import as_text, cell_text
+from deediff.errors import UserError
+from deediff.storage import write_atomically
+
+ALWAYS = ("seconds_per_image", "efficiency")  # beside GFLOPs, even where nothing was measured
+ENDINGS = {".txt": "text", ".csv": "csv", ".parquet": "parquet", ".tex": "latex"}
+
+
+@command(
+    "compare",
+    "traces beside each other: GFLOPs, seconds, quality with intervals and floors, and what others published",
+    argument(
+        "traces", nargs="+", help="trace folders or URLs; a `never` one among them is what others are held against"
+    ),
+    argument(
+        "--format",
+        default=None,
+        choices=list(ENDINGS.values()),
+        help="csv and parquet hold every column, text and latex (booktabs) what people read; default: by the ending "
+        "of --out (" + ", ".join(ENDINGS) + "), else text",
+    ),
+    argument("--out", type=Path, default=None, help="write the table into this file"),
+)
+def compare(args: argparse.Namespace) -> Result | str:
+    """Cost, promised and measured, quality, and distance from the full network's images."""
+    form = args.format or (ENDINGS.get(args.out.suffix, "text") if args.out else "text")
+    if form == "parquet" and args.out is None and not args.json:
+        raise UserError("Parquet is not for the screen: say where to write it with --out, e.g. --out table.parquet")
+    traces = [open_trace(path) for path in args.traces]
+    table = comparison_table(traces)
+    runs = [trace.path.parent.parent.name if trace.path.parent.name == "traces" else None for trace in traces]
+    table.insert(0, "run", runs)
+    if args.out is not None:
+        content = render(table, form)
+        try:
+            write_atomically(args.out, content.encode() if isinstance(content, str) else content)
+        except OSError as error:
+            raise UserError(f"{args.out} cannot be written ({error.strerror}): choose another --out") from None
+    if args.json:
+        rows = table.astype(object).where(table.notna(), None).to_dict("records")
+        return {"device": _devices(table), "traces": rows, "out": None if args.out is None else str(args.out)}
+    return {"out": str(args.out), "format": form} if args.out is not None else str(render(table, form)).rstrip("\n")
+
+
+def render(table: pd.DataFrame, form: str) -> str | bytes:
+    """A comparison table in one of the formats."""
+    if form == "csv":
+        return table.to_csv(index=False)
+    if form == "parquet":
+        file = io.BytesIO()
+        table.to_parquet(file, index=False)
+        return file.getvalue()
+    return (
+        _latex(table)
+        if form == "latex"
+        else as_text({"device": _devices(table), "traces": _rows(table)} | _notes(table))
+    )
+
+
+def _devices(table: pd.DataFrame) -> str:
+    return "; ".join(sorted({str(device) for device in table["device"].fillna("unknown")}))
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """What people read: no empty columns, a value with its interval in one cell, a floor with its spread in another."""
+    empty = [name for name in table if table[name].isna().all() and name not in ALWAYS]
+    table = table.drop(columns=[*empty, "quality_protocol", "device"], errors="ignore")
+    metrics = [name for name in table if f"{name}_low" in table or f"{name}_floor" in table]
+    parts = {f"{metric}_{part}" for metric in metrics for part in PARTS}
+    rows = []
+    for row in table.astype(object).where(table.notna(), None).to_dict("records"):
+        cells: dict[str, Any] = {}
+        for name, value in row.items():
+            if name in metrics:
+                low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+                cells[name] = value if low is None or high is None else {"value": value, "low": low, "high": high}
+                if f"{name}_floor" in row:
+                    cells[f"{name}_floor"] = _floor(row[f"{name}_floor"], row.get(f"{name}_floor_spread"))
+            elif name not in parts:
+                cells[str(name)] = value
+        rows.append(cells)
+    return rows
+
+
+def _floor(value: float | None, spread: float | None) -> Any:
+    return value if value is None or spread is None else f"{value:.4g} ± {spread:.2g}"
+
+
+def _notes(table: pd.DataFrame) -> dict[str, str]:
+    """What has to be known to read the columns."""
+    said = table.get("quality_protocol", pd.Series(dtype=object)).dropna()
+    protocols = dict.fromkeys(line for row in said for line in row.split("\n"))
+    notes = {"quality": "\n  ".join(["", *protocols])} if protocols else {}
+    return notes | ({"note": published.NOTE} if "published_source" in table else {})
+
+
+def _latex(table: pd.DataFrame) -> str:
+    """A booktabs table, its notes as comments."""
+    rows = _rows(table)
+    columns = list(rows[0])
+    align = "".join("l" if name in (*TEXT, "run") else "r" for name in columns)
+    lines = [" & ".join(_escape(name.replace("_", " ")) for name in columns) + r" \\"]
+    lines += [" & ".join(_escape(cell_text(cell)) for cell in row.values()) + r" \\" for row in rows]
+    notes = [f"% {line.strip()}" for note in _notes(table).values() for line in note.split("\n") if line.strip()]
+    body = [rf"\begin{{tabular}}{{{align}}}", r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
+    return "\n".join([r"% needs \usepackage{booktabs}", *body, r"\end{tabular}", *notes])
+
+
+def _escape(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(letter, "\\" + letter if letter in "&%$#_{}" else letter) for letter in text)
