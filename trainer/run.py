@@ -10,7 +10,7 @@ from typing import Literal
 
 import tyro
 
-from deediff.cli.show import show
+from deediff.cli.show import as_text
 from deediff.errors import UserError
 from trainer.features import FeaturesConfig, train_features
 from trainer.loop import Training
@@ -68,7 +68,7 @@ def _suite(name: str, args: list[str]) -> None:
             device: auto takes CUDA (in bf16), else MPS, else the CPU.
         """
         results = Suite(name, scale, out, data_root, device).run()
-        show({"results": str(results), "rows": overview(results)})
+        print(as_text({"results": str(results), "rows": overview(results)}))
 
     tyro.cli(suite, args=args, prog=f"trainer.run suite:{name}")
 
