@@ -1,4 +1,4 @@
-"""What measures: `deediff bench sampler`, `trace` and `train`."""
+"""What measures: `deediff bench sampler`, `trace`, `train` and `app`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from deediff.bench.app import ROOT, bench_app
 from deediff.bench.sampler import bench_sampler
 from deediff.bench.trace import bench_trace
 from deediff.bench.train import bench_train
@@ -71,3 +72,15 @@ def trace(args: argparse.Namespace) -> Result:
 def train(args: argparse.Namespace) -> Result:
     """Frozen beside fine-tuned."""
     return bench_train(open_model(args.checkpoint, "mlp"), choose_device(args.device), args.batch_size, args.repeats)
+
+
+@command(
+    "bench app",
+    "the explorer's speed and memory, in a real browser; needs Playwright and Chromium",
+    argument("run", nargs="?", type=Path, default=ROOT / "runs" / "mnist_tiny", help="a run with a full recording"),
+    argument("--repeats", type=positive, default=5, help="of every measure; medians are printed"),
+)
+def app(args: argparse.Namespace) -> Result:
+    """The explorer from outside."""
+    with tempfile.TemporaryDirectory() as folder:
+        return bench_app(args.run, Path(folder), args.repeats)

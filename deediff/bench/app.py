@@ -1,0 +1,206 @@
+"""`deediff bench app`: the explorer's speed and memory, in a real browser against the real server.
+
+On a run of this machine and on a synthetic trace of 50 000 × 1 000 × 13. Nothing here imports the explorer:
+it is started as everybody starts it, and watched from outside.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deediff.analysis.cost import model_cost
+from deediff.bench.browser import first_page, links, open_browser, open_link, release_slider, settle
+from deediff.bench.synthetic import write_synthetic
+from deediff.checkpoints import find_checkpoint, load_checkpoint
+from deediff.devices import device_name
+from deediff.errors import UserError
+from deediff.runs import read_run
+from deediff.traces.reader import read_trace
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+ROOT = Path(__file__).resolve().parents[2]  # of the checkout: the explorer is no part of the package
+MAIN = ROOT / "app" / "main.py"
+SYNTHETIC = "synthetic"  # name of the run and of its trace
+LIMITS = {"redraw": 300.0, "server": 30.0, "switch": 1000.0, "first page": 3000.0, "memory": 600.0}  # ms, MB
+START = 60.0  # seconds that the server may take
+
+
+def bench_app(
+    run: Path,  # with a checkpoint, and a trace recorded in full
+    folder: Path,  # empty; the runs folder that the explorer is shown
+    repeats: int = 5,
+    samples: int = 50_000,
+    steps: int = 1000,
+) -> dict[str, Any]:
+    """Medians of `repeats`, beside their limits.
+
+    redraw: from the release of the what-if slider until the heatmap is painted, in the browser's clock; server:
+    CPU time that the server process spends on that, all its threads and all of Streamlit included (Linux only);
+    switch: from the click on a page's link until everything on it is painted; first page: from the request to a
+    server that has just come up; memory: of the server after all that, above a process that has only loaded the
+    model. Raises UserError when something that it needs is missing.
+    """
+    if not MAIN.exists():
+        raise UserError(f"{MAIN} does not exist: the explorer is measured from a checkout of the repository")
+    shipped = _full_trace(run)
+    checkpoint = find_checkpoint(run)
+    model, _ = load_checkpoint(checkpoint)
+    root = folder / "runs"
+    (root / SYNTHETIC).mkdir(parents=True)
+    (root / run.name).symlink_to(run.resolve())
+    shutil.copy(run / "run.json", root / SYNTHETIC / "run.json")
+    (root / SYNTHETIC / "checkpoints").symlink_to((run / "checkpoints").resolve())
+    write_synthetic(root / SYNTHETIC / "traces" / SYNTHETIC, model_cost(model), model.image_shape, samples, steps)
+    traces = [(run.name, shipped), (SYNTHETIC, SYNTHETIC)]
+    rows: list[dict[str, Any]] = []
+    with open_browser() as page:
+        starts, firsts = [], []
+        for _ in range(repeats):
+            page.goto("about:blank")
+            with _server(root, folder / "log.txt") as (process, address, seconds):
+                starts.append(1000 * seconds)
+                firsts.append(first_page(page, f"{address}/?run={run.name}&trace={shipped}"))
+        rows.append(_row("start of the server", "", starts, "ms", None))
+        rows.append(_row("first page", run.name, firsts, "ms", LIMITS["first page"]))
+        with _server(root, folder / "log.txt") as (process, address, _):
+            for name, trace in traces:
+                page.goto(f"{address}/?run={name}&trace={trace}", wait_until="commit")
+                rows += _slider(page, process.pid, f"{name}/{trace}", repeats)
+                rows += _switches(page, f"{name}/{trace}", repeats)
+            used, alone = _megabytes(process.pid), _megabytes_with_model(checkpoint)
+        rows.append(_row("memory above the loaded model", "both traces open", [used - alone], "MB", LIMITS["memory"]))
+    return {
+        "device": device_name(next(model.parameters()).device),
+        "synthetic": f"{samples} samples × {steps} steps × {model.num_blocks} blocks",
+        "server_mb": used,
+        "model_mb": alone,
+        "rows": rows,
+    }
+
+
+def _full_trace(run: Path) -> str:
+    """The first trace of a run that answers every threshold."""
+    for folder in read_run(run).traces:
+        limit = read_trace(folder).what_if_limit
+        if limit is not None and limit[0] == 0:
+            return folder.name
+    raise UserError(f"{run} holds no trace recorded in full: sample one with --policy never --record full")
+
+
+def _row(measure: str, of: str, values: list[float], unit: str, limit: float | None) -> dict[str, Any]:
+    median = statistics.median(values)
+    within = None if limit is None else ("yes" if median <= limit else "NO")
+    return {"measure": measure, "of": of, "median": median, "worst": max(values), "unit": unit, "limit": limit,
+            "within": within, "repeats": len(values)}  # fmt: skip
+
+
+def _slider(page: Page, pid: int, of: str, repeats: int) -> list[dict[str, Any]]:
+    """Redraws of the heatmap, and what the server spends on each."""
+    settle(page)
+    redraws, spent = [], []
+    for repeat in range(repeats + 1):
+        settle(page)
+        before = _cpu_seconds(pid)
+        milliseconds = release_slider(page, 0.25 + 0.1 * (repeat % 2) + 0.02 * repeat)
+        settle(page)
+        if repeat == 0:  # the first one compiles and caches
+            continue
+        redraws.append(milliseconds)
+        if before is not None:
+            spent.append(1000 * ((_cpu_seconds(pid) or before) - before))
+    rows = [_row("slider released to heatmap redrawn", of, redraws, "ms", LIMITS["redraw"])]
+    return rows + ([_row("of which CPU time of the server", of, spent, "ms", LIMITS["server"])] if spent else [])
+
+
+def _switches(page: Page, of: str, repeats: int) -> list[dict[str, Any]]:
+    """Every page, `repeats` times in turn."""
+    paths = links(page)
+    times: dict[str, list[float]] = {path: [] for path in paths}
+    for _ in range(repeats):
+        for path in [*paths[1:], paths[0]]:
+            settle(page)
+            times[path].append(open_link(page, path))
+    return [_row(f"switch to {path}", of, values, "ms", LIMITS["switch"]) for path, values in times.items()]
+
+
+@contextmanager
+def _server(root: Path, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], str, float]]:
+    """The explorer on a free port: process, address, and the seconds until it answered."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", str(MAIN), "--server.headless=true", f"--server.port={port}"]
+    begin = time.perf_counter()
+    with open(log, "wb") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, "DEEDIFF_RUNS": str(root)}, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        while not _answers(f"http://localhost:{port}/_stcore/health"):
+            if process.poll() is not None or time.perf_counter() - begin > START:
+                raise UserError(f"the explorer does not start: {_last_line(log)}")
+            time.sleep(0.02)
+        yield process, f"http://localhost:{port}", time.perf_counter() - begin
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=1) as reply:
+            return bool(reply.status == 200)
+    except OSError:
+        return False
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it says nothing")
+
+
+def _cpu_seconds(pid: int) -> float | None:
+    """CPU time of another process so far; None where only Linux could tell.
+
+    Linux numbers the CPU clocks of processes by ~pid · 8 + 2 (CPUCLOCK_SCHED), to the nanosecond.
+    """
+    if sys.platform != "linux":
+        return None
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def _megabytes(pid: int) -> float:
+    """Resident memory of a process. Raises UserError without `ps`."""
+    try:
+        return int(subprocess.check_output(["ps", "-o", "rss=", "-p", str(pid)])) / 1024
+    except (OSError, subprocess.CalledProcessError, ValueError) as error:
+        raise UserError(f"ps does not tell the memory of process {pid} ({error}): install procps") from None
+
+
+def _megabytes_with_model(checkpoint: Path) -> float:
+    """Of a process that loads the model and nothing else."""
+    code = "import sys, deediff; model = deediff.load(sys.argv[1]); print('ready', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(checkpoint)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        used = _megabytes(process.pid)
+        process.communicate(b"")
+    return used

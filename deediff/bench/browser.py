@@ -1,0 +1,144 @@
+"""What the explorer's benchmark asks a browser: when was something on screen, in the browser's own clock."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from deediff.errors import UserError
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+PATIENCE = 60_000  # milliseconds that one answer may take
+HEATMAP = ".st-key-plot-exit-heatmap .js-plotly-plot"  # of the page that opens first
+SLIDER = ".st-key-tau"  # the what-if threshold
+
+# Runs in the page before anything else. `settled` is looked at once per frame, and answers in the frame after.
+SCRIPT = """
+window.bench = {
+  begin: null, result: null,
+  app: () => document.querySelector('[data-testid=stApp]'),
+  content() {  // a heatmap's numbers, as one: two pictures of different numbers differ in it
+    const gd = document.querySelector('HEATMAP');
+    const z = gd && gd.data && gd.data[0] && gd.data[0].z;
+    if (!z) return null;
+    if (z.bdata) return z.bdata;
+    let sum = 0, place = 0;
+    for (const row of z) for (const value of row) sum += value * (1 + (place++ % 9973));
+    return sum;
+  },
+  settled() {  // the script has run, nothing is left of the page before, every figure and image is there
+    const app = this.app(), main = document.querySelector('[data-testid=stMain]');
+    if (!app || !main || app.dataset.testScriptState !== 'notRunning') return false;
+    if (main.querySelector('[data-stale=true], [data-testid=stSkeleton]')) return false;
+    const charts = [...main.querySelectorAll('[data-testid=stPlotlyChart]')];
+    if (!charts.every(chart => chart.querySelector('.main-svg'))) return false;
+    return [...main.querySelectorAll('img')].every(image => image.complete);
+  },
+  time(event, done) {  // milliseconds from the next such event until `done` has been painted
+    this.begin = this.result = null;
+    if (event) addEventListener(event, () => { this.begin = performance.now(); }, {capture: true, once: true});
+    else this.begin = 0;  // since the navigation began
+    const look = () => {
+      if (this.begin !== null && done()) requestAnimationFrame(() => setTimeout(() => {
+        this.result = performance.now() - this.begin;
+      }));
+      else requestAnimationFrame(look);
+    };
+    look();
+  },
+  redraw() { const before = this.content(); this.time('pointerup', () => this.content() !== before); },
+  open(path) {
+    let ran = false;
+    this.time('click', () => {
+      ran = ran || this.app().dataset.testScriptState !== 'notRunning';
+      return ran && location.pathname === path && this.settled();
+    });
+  },
+  first() { this.time(null, () => this.content() !== null && this.settled()); },
+};
+""".replace("HEATMAP", HEATMAP)
+
+
+@contextmanager
+def open_browser() -> Iterator[Page]:
+    """A page of a headless Chromium: the system's, else Playwright's own. Raises UserError without either."""
+    try:
+        from playwright.sync_api import Error, sync_playwright
+    except ImportError:
+        raise UserError("the browser is driven by Playwright, which is not installed: pip install playwright") from None
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    options = ["--no-sandbox", "--use-gl=swiftshader", "--enable-unsafe-swiftshader"]  # WebGL without a GPU
+    with sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(executable_path=found, args=options)
+        except Error as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"Chromium does not start ({reason}): playwright install chromium") from None
+        try:
+            page = browser.new_page(viewport={"width": 1440, "height": 900})
+            page.set_default_timeout(PATIENCE)
+            page.add_init_script(SCRIPT)
+            yield page
+        finally:
+            browser.close()
+
+
+def answer(page: Page) -> float:
+    """Milliseconds, once the page has them. Raises UserError when nothing comes."""
+    from playwright.sync_api import TimeoutError
+
+    try:
+        return float(page.wait_for_function("bench.result", polling=20).json_value())
+    except TimeoutError:
+        raise UserError(
+            f"the explorer did not get ready within {PATIENCE // 1000} seconds at {page.url}: look at it in a browser"
+        ) from None
+
+
+def settle(page: Page) -> None:
+    """Wait until nothing has been going on for a while."""
+    for _ in range(3):
+        page.wait_for_function("bench.settled()")
+        page.wait_for_timeout(150)
+
+
+def first_page(page: Page, address: str) -> float:
+    """Milliseconds from asking for the page until its heatmap is painted."""
+    page.goto(address, wait_until="commit")
+    page.evaluate("bench.first()")
+    return answer(page)
+
+
+def release_slider(page: Page, share: float) -> float:
+    """Drag the what-if threshold to a share of its range and let go: milliseconds until the heatmap shows it."""
+    thumb = page.locator(f"{SLIDER} [data-testid=stSliderThumbValue]").locator("xpath=..").bounding_box()
+    track = page.locator(f"{SLIDER} [role=group] > div").first.bounding_box()
+    assert thumb is not None
+    assert track is not None
+    page.mouse.move(thumb["x"] + thumb["width"] / 2, thumb["y"] + thumb["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(track["x"] + share * track["width"], track["y"] + track["height"] / 2, steps=4)
+    page.wait_for_timeout(100)
+    page.evaluate("bench.redraw()")
+    page.mouse.up()
+    return answer(page)
+
+
+def links(page: Page) -> list[str]:
+    """The pages of the explorer, by path."""
+    found: list[str] = page.locator("[data-testid=stSidebarNavLink]").evaluate_all(
+        "all => all.map(link => new URL(link.href).pathname)"
+    )
+    return found
+
+
+def open_link(page: Page, path: str) -> float:
+    """Milliseconds from the click on a page's link until everything on it is painted."""
+    index = links(page).index(path)
+    page.evaluate("path => bench.open(path)", path)
+    page.locator("[data-testid=stSidebarNavLink]").nth(index).click()
+    return answer(page)
