@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 import torch
@@ -16,6 +16,9 @@ from deediff.models import EarlyExitModel
 from deediff.runs import Run
 from deediff.traces.reader import Trace, read_trace
 
+if TYPE_CHECKING:
+    from deediff.calibrations import Calibration
+
 
 def runs_root() -> Path:
     """Where runs are looked for: $DEEDIFF_RUNS, else the `runs` folder beside `app/`."""
@@ -24,11 +27,19 @@ def runs_root() -> Path:
 
 def open_trace(folder: Path) -> Trace:
     """A trace, read again only when something in its folder changed. Raises UserError."""
+    return _trace(folder, _stamp(folder))
+
+
+def stamp(trace: Trace) -> int:
+    """Changes whenever something in the trace's folder does; for caches."""
+    return hash(_stamp(Path(str(trace.path))))
+
+
+def _stamp(folder: Path) -> tuple[int, int]:
     try:
-        stamp = (folder.stat().st_mtime_ns, (folder / "trace.json").stat().st_mtime_ns)
+        return folder.stat().st_mtime_ns, (folder / "trace.json").stat().st_mtime_ns
     except OSError as error:
         raise UserError(f"{folder} cannot be opened ({error.strerror}): reload the page") from None
-    return _trace(folder, stamp)
 
 
 @st.cache_resource(max_entries=12, show_spinner=False)
@@ -49,6 +60,27 @@ def open_model(checkpoint: Path) -> tuple[EarlyExitModel, Schedule]:
 def _model(checkpoint: Path, stamp: int) -> tuple[EarlyExitModel, Schedule]:
     model, info = load_checkpoint(checkpoint, "cuda" if torch.cuda.is_available() else "cpu")
     return model, Schedule(**info["schedule"])
+
+
+def open_calibration(checkpoint: Path) -> Calibration | None:
+    """The calibration beside a checkpoint; None when there is none. Raises UserError when it is of other weights."""
+    from deediff.calibrations import calibration_file
+
+    file = calibration_file(checkpoint)
+    if not file.exists():
+        return None
+    calibration = _calibration(file, file.stat().st_mtime_ns)
+    sha256 = read_json(checkpoint.with_suffix(".json")).get("sha256")
+    if calibration.info.get("checkpoint_sha256") != sha256:
+        raise UserError(f"{file} is the calibration of other weights: run 'deediff calibrate {checkpoint}' again")
+    return calibration
+
+
+@st.cache_resource(max_entries=4, show_spinner="Reading the calibration …")
+def _calibration(file: Path, stamp: int) -> Calibration:
+    from deediff.calibrations import Calibration
+
+    return Calibration.load(file)
 
 
 def metas(run: Run) -> tuple[dict[str, dict[str, Any]], list[str]]:

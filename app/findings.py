@@ -37,9 +37,18 @@ def about_uncertainty(mean: NDArray[np.float64], timesteps: list[int]) -> str:
         return "No uncertainty was recorded"
     low, high = np.unravel_index(np.nanargmin(mean), mean.shape), np.unravel_index(np.nanargmax(mean), mean.shape)
     return (
-        f"The UEMs are surest at layer {low[1]}, t = {timesteps[low[0]]} (u {mean[low]:.3f}), "
+        f"Surest at layer {low[1]}, t = {timesteps[low[0]]} (u {mean[low]:.3f}), "
         f"least sure at layer {high[1]}, t = {timesteps[high[0]]} (u {mean[high]:.3f})"
     )
+
+
+def about_rises(rising: NDArray[np.bool_], known: NDArray[np.bool_]) -> str:
+    """From where u rises with depth, and where two neighbouring layers are known: (S, N−1) both."""
+    if not known.any():
+        return "too few layers were reached to tell whether u falls with depth"
+    if not rising.any():
+        return "u falls with depth everywhere"
+    return f"white lines: u rises with depth in {rising[known].mean():.0%} of steps from one layer to the next"
 
 
 def about_depth(mean: NDArray[np.float64]) -> str:
@@ -112,4 +121,38 @@ def about_variance(split: VarianceSplit) -> str:
     return (
         f"The timestep explains {t.value:.0%} {span} of the exit layer's variance, "
         f"the sample {max(0.0, s.value):.0%} [{max(0.0, s.low):.0%}, {s.high:.0%}]"
+    )
+
+
+def about_calibration(ece: NDArray[np.float64], rank: NDArray[np.float64], layer: int | None) -> str:
+    """From ECE and rank correlation over timesteps and layers (T', N), of one layer where one is chosen."""
+    whose = "u" if layer is None else f"u at layer {layer}"
+    if layer is not None:
+        ece, rank = ece[:, [layer]], rank[:, [layer]]
+    if np.isnan(ece).all():
+        return f"Layer {layer} has no exit, so nothing to calibrate"
+    order = f"ranks images by it with ρ = {np.nanmean(rank):.2f}" if not np.isnan(rank).all() else "ranks nothing"
+    return f"On average over timesteps {whose} misses the actual error by {np.nanmean(ece):.3f} (ECE) and {order}"
+
+
+def about_extremes(values: NDArray[np.float64], timesteps: list[int], name: str) -> str:
+    """From one number per timestep and layer, NaN where there is none: (T', N)."""
+    if np.isnan(values).all():
+        return f"No layer has an exit, so there is no {name}"
+    low, high = (
+        np.unravel_index(np.nanargmin(values), values.shape),
+        np.unravel_index(np.nanargmax(values), values.shape),
+    )
+    return (
+        f"{name[0].upper()}{name[1:]} from {values[low]:.3f} (layer {low[1]}, t = {timesteps[low[0]]}) "
+        f"to {values[high]:.3f} (layer {high[1]}, t = {timesteps[high[0]]})"
+    )
+
+
+def about_map(u: NDArray[np.float32], layer: int) -> str:
+    """From u of each patch (h, w)."""
+    row, column = np.unravel_index(int(np.nanargmax(u)), u.shape)
+    return (
+        f"At layer {layer} patches differ from {np.nanmin(u):.3f} to {np.nanmax(u):.3f}; "
+        f"least sure at row {row}, column {column}"
     )

@@ -11,6 +11,7 @@ import streamlit as st
 from numpy.typing import NDArray
 
 import background
+import data
 import figures
 import findings
 from charts import chart
@@ -82,7 +83,7 @@ def _draw(selection: Selection) -> bool:
             )
         else:
             with st.spinner("Splitting the variance of the exit layers …"):
-                key = ("variance", t.path, t.meta.get("created"), tuple(t.parts), tau)
+                key = ("variance", t.path, data.stamp(t), tau)
                 answer = background.worker().ask(key, partial(split, t, tau))
             if answer is None:
                 return _wait(name)

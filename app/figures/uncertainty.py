@@ -9,6 +9,7 @@ from figures import plain
 from figures.plain import FULL, UNCERTAINTY, Line, Mark, Spec
 
 DEPTH = "layer  (blocks run before the UEM)"
+TOLERANCE = 1e-3  # a smaller rise of the mean u with depth is not marked
 
 
 def uncertainty_heatmap(
@@ -18,7 +19,7 @@ def uncertainty_heatmap(
     highest: float,  # upper end of the colour scale, the same for everything on screen
     mark: Mark | None = None,
 ) -> Spec:
-    """Mean u per layer and timestep."""
+    """Mean u per layer and timestep; white lines where it rises with depth."""
     steps, layers = mean.shape
     detail = np.stack([counts.T, np.repeat(np.arange(steps)[None], layers, 0)], axis=-1)  # (N, S, 2)
     heatmap = {
@@ -31,7 +32,36 @@ def uncertainty_heatmap(
     }  # fmt: skip
     middle = plain.middle_block(layers, "white")
     middle["shapes"] += plain.crosshair(mark or Mark(), timesteps)
-    return plain.spec([heatmap], plain.time_axis(timesteps), plain.depth_axis(layers - 1, DEPTH), **middle)
+    return plain.spec(
+        [heatmap, *_rises(mean, timesteps)], plain.time_axis(timesteps), plain.depth_axis(layers - 1, DEPTH), **middle
+    )
+
+
+def _rises(mean: NDArray[np.float64], timesteps: list[int]) -> list[plain.Trace]:
+    """Lines between two layers over the steps at which u is higher above than below."""
+    half = (timesteps[0] - timesteps[-1]) / max(1, len(timesteps) - 1) / 2 or 0.5
+    x: list[float] = []
+    y: list[float] = []
+    rising = np.pad(rises(mean), ((1, 1), (0, 0))).astype(int)  # (S+2, N−1)
+    for boundary in range(rising.shape[1]):
+        change = np.diff(rising[:, boundary])
+        for first, end in zip(np.flatnonzero(change > 0), np.flatnonzero(change < 0), strict=True):
+            x += [timesteps[first] + half, timesteps[end - 1] - half, np.nan]
+            y += [boundary + 0.5, boundary + 0.5, np.nan]
+    if not x:
+        return []
+    common = {"type": "scatter", "mode": "lines", "x": plain.packed(np.asarray(x)), "y": plain.packed(np.asarray(y)),
+              "hoverinfo": "skip", "showlegend": False}  # fmt: skip
+    return [
+        {**common, "line": {"color": "black", "width": 3}, "opacity": 0.5},
+        {**common, "line": {"color": "white", "width": 1}},
+    ]
+
+
+def rises(mean: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Where u is higher than one layer below, by more than its scatter would show: (…, N) → (…, N−1)."""
+    with np.errstate(invalid="ignore"):
+        return np.diff(mean, axis=-1) > TOLERANCE
 
 
 def uncertainty_curves(lines: list[Line], threshold: float | None, highest: float) -> Spec:
@@ -39,10 +69,12 @@ def uncertainty_curves(lines: list[Line], threshold: float | None, highest: floa
     data = []
     for line in lines:
         spread = np.zeros(len(line.values)) if line.spread is None else line.spread
+        symbols = ["circle", *np.where(rises(line.values), "triangle-up-open", "circle").tolist()]
         data.append({
             "type": "scatter", "mode": "lines+markers", "name": line.name,
             "x": plain.packed(np.arange(len(line.values))), "y": plain.packed(line.values),
-            "line": {"color": line.color, "width": 2}, "marker": {"size": 8},
+            "line": {"color": line.color, "width": 2},
+            "marker": {"size": 9, "symbol": symbols},
             "error_y": {"array": plain.packed(spread), "color": line.color, "thickness": 1, "width": 3},
             "customdata": plain.packed(spread),
             "hovertemplate": f"{line.name}<br>layer %{{x}}<br>"

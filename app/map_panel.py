@@ -1,0 +1,94 @@
+"""u over the image: the maps that were logged for some samples of a trace."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+import data
+import figures
+import findings
+from charts import Point
+from deediff.traces.reader import Trace
+from panels import Panel, Picture, show
+from selection import Selection, select
+
+
+@st.cache_data(max_entries=8, show_spinner="Reading the maps …")
+def _maps(_trace: Trace, key: tuple[str, int], sample: int) -> np.ndarray:
+    return _trace.maps(sample)
+
+
+def draw(selection: Selection) -> None:
+    """The maps of the selected sample, or of the first one that has some."""
+    st.subheader("Where in the image?", anchor=False)
+    trace = selection.trace
+    assert trace is not None
+    logged = trace.map_samples
+    if not logged:
+        st.info("This trace holds no maps of u over the image. This command adds those of its first four samples:")
+        st.code(_command(selection, trace), language="bash")
+        return
+    sample = selection.sample if selection.sample in logged else logged[0]
+    if selection.sample is not None and selection.sample not in logged:
+        st.caption(f"Sample {selection.sample} has no maps; those of sample {sample} are shown.")
+    maps = _maps(trace, (str(trace.path), data.stamp(trace)), sample)
+    here = maps[selection.step]
+    if np.isnan(here).all():
+        st.info(f"At t = {selection.timestep} no UEM was asked for sample {sample}: choose another timestep.")
+        return
+    asked = np.flatnonzero(~np.isnan(here).all(axis=(1, 2)))
+    layer = selection.layer if selection.layer is not None and selection.layer in asked else int(asked[-1])
+    top = float(np.ceil(np.nanmax(maps) * 20) / 20)
+    mosaic = Panel(
+        "u over the image by layer",
+        [],
+        "One map per layer of the selected sample at the selected timestep, on one colour scale: each cell is a patch. "
+        "Empty maps are of layers after the exit. Click a map to select its layer.",
+        lambda s: _mosaic(s, here, sample, layer, top),
+    )
+    single = Panel(
+        "u over the image",
+        [],
+        "The map of the selected layer over the finished image; its mean is the u that decides (Eq. 5).",
+        lambda s: _single(s, trace, here[layer], sample, layer, top),
+    )
+    show([[(mosaic, 3), (single, 2)]], selection, key="panels maps")
+
+
+def _mosaic(selection: Selection, here: np.ndarray, sample: int, layer: int, top: float) -> Picture:
+    title = findings.about_map(here[layer], layer)
+    subtitle = f"u of each patch, layers 0 … {len(here) - 1} · sample {sample}, t = {selection.timestep} · measured"
+    return Picture(title, subtitle, figures.maps_by_layer(here, top, layer), partial(_table, here), _pick)
+
+
+def _pick(point: Point) -> None:
+    layer = point["customdata"]
+    layer = layer[0] if isinstance(layer, list) else layer
+    if layer is not None and layer >= 0:
+        select(layer=layer)
+
+
+def _single(selection: Selection, trace: Trace, u: np.ndarray, sample: int, layer: int, top: float) -> Picture:
+    images = trace.images(range(sample, sample + 1))
+    title = f"Layer {layer}: mean u {float(np.mean(u)):.3f} over {u.size} patches"
+    subtitle = f"sample {sample}, t = {selection.timestep} (step {selection.step})"
+    return Picture(title, subtitle, figures.map_over_image(u, images[0] if images else None, top))
+
+
+def _table(here: np.ndarray) -> pd.DataFrame:
+    layer, row, column = np.indices(here.shape)
+    return pd.DataFrame({"layer": layer.ravel(), "row": row.ravel(), "column": column.ravel(), "u": here.ravel()})
+
+
+def _command(selection: Selection, trace: Trace) -> str:
+    meta = trace.meta
+    words = [
+        f"deediff sample {selection.run.path} --policy {meta['policy']} --solver {meta.get('solver')}",
+        f"--steps {len(trace.timesteps)} --num-samples {meta['num_samples']} --seed {meta.get('seed')}",
+        f"--batch-size {meta.get('batch_size')} --record {meta['record']} --maps 0:4 --out {trace.path}",
+    ]
+    return " ".join(words)
