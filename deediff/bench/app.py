@@ -48,7 +48,7 @@ def bench_app(
     """Medians of `repeats`, beside their limits.
 
     redraw: from the release of the what-if slider until the heatmap is painted, in the browser's clock; server:
-    CPU time that the server process spends on that, all its threads and all of Streamlit included (Linux only);
+    CPU time that the server process spends meanwhile, all its threads and all of Streamlit included (Linux only);
     switch: from the click on a page's link until everything on it is painted; first page: from the request to a
     server that has just come up; memory: of the server after all that, above a process that has only loaded the
     model. Raises UserError when something that it needs is missing.
@@ -115,12 +115,12 @@ def _slider(page: Page, pid: int, of: str, repeats: int) -> list[dict[str, Any]]
         settle(page)
         before = _cpu_seconds(pid)
         milliseconds = release_slider(page, 0.25 + 0.1 * (repeat % 2) + 0.02 * repeat)
-        settle(page)
+        after = _cpu_seconds(pid)
         if repeat == 0:  # the first one compiles and caches
             continue
         redraws.append(milliseconds)
-        if before is not None:
-            spent.append(1000 * ((_cpu_seconds(pid) or before) - before))
+        if before is not None and after is not None:
+            spent.append(1000 * (after - before))
     rows = [_row("slider released to heatmap redrawn", of, redraws, "ms", LIMITS["redraw"])]
     return rows + ([_row("of which CPU time of the server", of, spent, "ms", LIMITS["server"])] if spent else [])
 
