@@ -174,6 +174,7 @@ def test_every_format_holds_the_same_values(
     traces: list[Trace], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_quality(traces[1].path, [FID])
+    write_quality(traces[2].path, [replace(FID, metric="kid", value=0.375, low=None, high=None, floor=None)])
     paths = [str(trace.path) for trace in traces]
     table = comparison_table(traces)
     csv, parquet, tex = (tmp_path / name for name in ("t.csv", "t.parquet", "t.tex"))
@@ -187,6 +188,7 @@ def test_every_format_holds_the_same_values(
     text = capsys.readouterr().out
     assert "12.5 [11.25, 13.75]" in text
     assert "4 ± 0.25" in text
+    assert "0.375" in text  # without an interval
     assert "fid: inception-v3, 3 images against 50000 of cifar10-train; interval: jackknife" in text
     latex = tex.read_text()
     assert "12.5 [11.25, 13.75]" in latex

@@ -86,8 +86,7 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
         cells: dict[str, Any] = {}
         for name, value in row.items():
             if name in metrics:
-                low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
-                cells[name] = value if low is None or high is None else {"value": value, "low": low, "high": high}
+                cells[name] = {"value": value, "low": row.get(f"{name}_low"), "high": row.get(f"{name}_high")}
                 if f"{name}_floor" in row:
                     cells[f"{name}_floor"] = _floor(row[f"{name}_floor"], row.get(f"{name}_floor_spread"))
             elif name not in parts:

@@ -23,7 +23,9 @@ def as_text(result: dict[str, Any]) -> str:
 
 
 def cell_text(value: Any) -> str:
-    """One value; a dict is a number and its interval."""
+    """One value; a dict is a number and its interval, if it has one."""
     if isinstance(value, dict):
+        if value["low"] is None:
+            return cell_text(value["value"])
         return "{value:.4g} [{low:.4g}, {high:.4g}]".format(**value)
     return f"{value:.5g}" if isinstance(value, float) else "–" if value is None else str(value)
