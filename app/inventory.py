@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deediff.analysis.compare import comparison_table
+from deediff.analysis.compare import column_names, comparison_table
 from deediff.errors import UserError
 from deediff.quality.results import Quality
 from deediff.runs import Run, folder_size, is_training
@@ -19,6 +19,8 @@ from tables import key_of
 
 LOSSES = {"loss_total": "Eq. 9, all terms", "loss_simple": "Eq. 4, backbone", "loss_uncertainty": "Eq. 7, UEMs",
           "loss_ual": "Eq. 8, weighted heads", "loss_layer": "Eq. 10, heads"}  # fmt: skip
+TRACE_COLUMNS = ("trace", "policy", "solver", "steps", "images", "layer_ratio", "gflops_per_step", "seconds_per_image",
+                 "speed_up")  # fmt: skip
 POINTS = 1500  # of a curve on screen
 NOT_SETTINGS = ("cost", "timesteps", "format_version", "complete", "wall_seconds", "layer_ratio", "mean_gflops",
                 "full_gflops", "num_blocks", "has_uncertainty", "policy_needs_uncertainty")  # fmt: skip
@@ -56,13 +58,10 @@ def status_of(run: Run) -> str:
 
 def trace_table(traces: Sequence[Trace], quality: Mapping[str, Sequence[Quality]]) -> pd.DataFrame:
     """One row per trace: cost, a column per metric that was evaluated, and size."""
-    table = comparison_table(traces, lambda trace, full: None, lambda trace: [])
-    table = table.drop(columns=["image_change", "efficiency"])
+    table = comparison_table(traces, lambda trace, full: None, lambda trace: quality.get(key_of(trace), []))
+    metrics = list(column_names([result for found in quality.values() for result in found]).values())
+    table = table[[*TRACE_COLUMNS, *(name for name in metrics if name in table)]]
     table.insert(0, "run", [trace.path.parents[1].name for trace in traces])
-    for row, trace in enumerate(traces):
-        for q in quality.get(key_of(trace), []):
-            name = f"{q.metric} (N = {q.images})"
-            table.loc[row, name] = q.value
     table["complete"] = [bool(trace.meta.get("complete")) for trace in traces]
     table["megabytes"] = [folder_size(Path(str(trace.path))) / 1e6 for trace in traces]
     return table

@@ -8,19 +8,18 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-FORMATS: dict[str, Any] = {
-    "layer_ratio": st.column_config.NumberColumn(format="%.4f", help="Mean exit layer / N."),
-    "gflops_per_step": st.column_config.NumberColumn(format="%.4f", help="Per image; attention and UEMs included."),
-    "seconds_per_image": st.column_config.NumberColumn(format="%.4f", help="Measured while sampling."),
-    "speed_up": st.column_config.NumberColumn(format="%.3f", help="Against the full network on the same machine."),
-    "efficiency": st.column_config.NumberColumn(format="%.3f", help="Speed-up / what the saved GFLOPs promise."),
-    "image_change": st.column_config.NumberColumn(
-        format="%.3f", help="Mean absolute difference in grey levels from the full network's images of equal seeds."
-    ),
-    "megabytes": st.column_config.NumberColumn(format="%.2f", help="On disk."),
-    "parameters": st.column_config.NumberColumn(format="localized"),
-    "images_seen": st.column_config.NumberColumn(format="localized", help="Training images."),
-    "last_loss": st.column_config.NumberColumn(format="%.4g", help="The total at the last logged step."),
+from deediff.analysis.compare import COLUMNS
+
+DIGITS = {
+    "layer_ratio": "%.4f", "gflops_per_step": "%.4f", "gflops_per_step_without_attention": "%.4f",
+    "gflops_per_image": "%.4f", "seconds_per_image": "%.4f", "speed_up": "%.3f", "efficiency": "%.3f",
+    "image_change": "%.3f", "megabytes": "%.2f", "parameters": "localized", "images_seen": "localized",
+    "last_loss": "%.4g",
+}  # fmt: skip
+MEANINGS = COLUMNS | {
+    "megabytes": "on disk",
+    "images_seen": "while training, those of the initial weights included",
+    "last_loss": "the total (Eq. 9) at the last logged step",
 }
 
 
@@ -38,6 +37,14 @@ def pickable(key: str, table: pd.DataFrame, names: Sequence[str], picked: str) -
     rows = [row for row, name in enumerate(names) if name in st.session_state[picked]]
     st.session_state[key] = {"selection": {"rows": rows, "columns": [], "cells": []}}
     st.dataframe(
-        table, hide_index=True, key=key, selection_mode="multi-row", on_select=take, column_config=FORMATS,
-        placeholder="–",
+        table, hide_index=True, key=key, selection_mode="multi-row", on_select=take, placeholder="–",
+        column_config={name: configured(name, table) for name in table},
     )  # fmt: skip
+
+
+def configured(name: str, table: pd.DataFrame) -> Any:
+    """How a column is printed, and what it means."""
+    if pd.api.types.is_bool_dtype(table[name]) or not pd.api.types.is_numeric_dtype(table[name]):
+        return st.column_config.Column(help=MEANINGS.get(name))
+    whole = pd.api.types.is_integer_dtype(table[name])
+    return st.column_config.NumberColumn(help=MEANINGS.get(name), format=DIGITS.get(name, "%d" if whole else "%.4g"))

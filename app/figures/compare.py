@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from comparison import Axis, Point, cost_of
+from deediff.analysis.published import Published
 from figures.plain import FULL, OTHERS, A, B, Spec, axis, spec
 
 COSTS = {"gflops": "GFLOPs per image", "seconds": "seconds per image"}
@@ -35,8 +36,18 @@ def cost_quality(
     data += _rings(shown, cost, letters, picked)
     better = "higher is better" if measure.higher_is_better else "lower is better"
     unit = "mean |difference| in grey levels" if measure.name == "change" else measure.name.upper()
-    x, y = axis(COSTS[cost]), axis(f"{unit}  ({better})", showgrid=True)
+    x, y = (
+        axis(COSTS[cost], **_with_room([cost_of(p, cost) or 0.0 for p in shown])),
+        axis(f"{unit}  ({better})", showgrid=True),
+    )
     return spec(data, x, y, height=HEIGHT, clickmode="event+select", showlegend=True, **_floor(shown))
+
+
+def _with_room(costs: Sequence[float]) -> dict[str, Any]:
+    """A range that leaves place for the labels at the right of the points."""
+    low, high = min(costs, default=0.0), max(costs, default=1.0)
+    width = (high - low) or max(high, 1.0) * 0.1
+    return {"range": [low - 0.07 * width, high + 0.16 * width]}
 
 
 def _front(front: Sequence[Point], cost: str) -> list[dict[str, Any]]:
@@ -104,3 +115,43 @@ def _rings(points: Sequence[Point], cost: str, letters: dict[str, str], picked: 
          "marker": {"symbol": "circle-open", "size": size, "color": color, "line": {"width": 2.5}}}
         for name, color, size, members in groups if members
     ]  # fmt: skip
+
+
+STRATEGIES = {"frozen": OTHERS[0], "finetuned": OTHERS[1], "scratch": OTHERS[2]}
+HOLLOW = {"mlp per layer": "circle-open", "mlp per timestep": "square-open", "attention per layer": "triangle-up-open",
+          "mlp per layer and timestep": "diamond-open"}  # fmt: skip
+
+
+def published_gflops(full: Published, tables: Mapping[tuple[str, str, str, str], Published]) -> Spec:
+    """FIDs that others printed, hollow: symbols tell the UEM, colours how the backbone was trained."""
+    entries = {key: line for key, line in tables.items() if key[0] in HOLLOW}
+    data = [_hollow("full network", [(full.gflops, full.fid, f"{full.table}, no early exit")], ["circle-open"], FULL)]
+    for strategy, color in STRATEGIES.items():
+        chosen = {key: line for key, line in entries.items() if key[1] == strategy}
+        points = [
+            (line.gflops, line.fid, f"{line.table}: {uem}, {strategy}, {losses} losses, τ = {tau}<br>"
+                                    f"layer ratio −{line.layer_reduction:g} %")
+            for (uem, _, losses, tau), line in chosen.items()
+        ]  # fmt: skip
+        data.append(_hollow(strategy, points, [HOLLOW[key[0]] for key in chosen], color))
+    x = axis("GFLOPs per image and step, without attention products")
+    return spec(data, x, axis("FID as printed  (lower is better)", showgrid=True), height=HEIGHT, showlegend=True)
+
+
+def published_seconds(families: Mapping[str, Sequence[tuple[float, float]]]) -> Spec:
+    """(FID, seconds per image) that others printed, hollow, one line per policy."""
+    data = []
+    for (name, pairs), color in zip(families.items(), (FULL, *OTHERS), strict=False):
+        line = _hollow(name, [(seconds, fid, name) for fid, seconds in pairs], ["circle-open"] * len(pairs), color)
+        data.append({**line, "mode": "lines+markers", "line": {"color": color, "width": 1}})
+    x, y = axis("seconds per image, as printed"), axis("FID as printed  (lower is better)", showgrid=True)
+    return spec(data, x, y, height=HEIGHT, showlegend=True)
+
+
+def _hollow(name: str, points: Sequence[tuple[float, float, str]], symbols: list[str], color: str) -> dict[str, Any]:
+    return {
+        "type": "scatter", "mode": "markers", "name": name, "x": [p[0] for p in points], "y": [p[1] for p in points],
+        "customdata": [p[2] for p in points], "marker": {"symbol": symbols, "size": 11, "color": color,
+                                                         "line": {"width": 2, "color": color}},
+        "hovertemplate": "%{customdata}<br>FID %{y:g} at %{x:g}<extra></extra>",
+    }  # fmt: skip

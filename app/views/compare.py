@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pandas as pd
 import streamlit as st
 
@@ -12,9 +14,10 @@ import frame
 import gallery
 from comparison import Axis, Point
 from deediff.analysis.compare import comparison_table
+from deediff.analysis.published import FULL, NOTE, SECONDS, SECONDS_NOTE, TABLES
 from deediff.runs import Run, list_runs
 from deediff.traces.reader import Trace
-from figures.compare import cost_quality
+from figures.compare import cost_quality, published_gflops, published_seconds
 from panels import guarded, heading
 from picking import pickable
 from selection import Selection, select
@@ -22,10 +25,15 @@ from tables import changes, key_of, open_traces, read_qualities
 
 PICKED, CLICKS = "compare picked", "compare clicks"
 COLUMNS = 12  # images side by side
+WORDY = ("model", "uem", "strategy", "losses", "device", "quality_protocol")  # columns that stand at the end
 HELP = (
     "Each mark is one trace; lines join traces of one policy, labelled by its threshold, budget or steps; bars are "
     "95 % intervals, the grey band is what real images of the same number reach. The wide grey line is the Pareto "
     "front: nothing measured is both cheaper and better. Click a mark to see its images below; again to take them away."
+)
+PUBLISHED_HELP = (
+    "These stand apart because their extractor or protocol is not that of any trace here: compare shapes, not values. "
+    "Circles are MLPs per layer, squares per timestep, diamonds per layer and timestep, triangles attention probes."
 )
 IMAGES_HELP = (
     "Equal columns are equal sample numbers. Traces of one solver, step count, seed and checkpoint started there from "
@@ -38,7 +46,8 @@ def table_of(traces: list[Trace]) -> pd.DataFrame:
     quality = read_qualities(traces, [])  # what is damaged is said above
     table = comparison_table(traces, changes().ask, lambda trace: quality[key_of(trace)])
     table.insert(0, "run", [trace.path.parents[1].name for trace in traces])
-    return table
+    last = [name for name in WORDY if name in table]
+    return table[[name for name in table if name not in last] + last]
 
 
 def picked_by_default(selected: Selection, traces: list[Trace], axis: Axis | None) -> list[str]:
@@ -59,27 +68,24 @@ def toggle(point: charts.Point) -> None:
 
 def controls(runs: list[Run], selected: Selection) -> tuple[list[Trace], Axis | None, str]:
     """Which runs, which measure of quality, which cost."""
-    left, middle, right = st.columns([2, 4, 1.6], vertical_alignment="bottom")
-    with left:
-        names = st.multiselect(
-            "Runs", [run.name for run in runs], [selected.run.name], key="compare runs", persist_state="session",
-            help="Their traces are compared with each other.",
-        )  # fmt: skip
+    bar = st.container(horizontal=True, vertical_alignment="bottom")
+    names = bar.multiselect(
+        "Runs", [run.name for run in runs], [selected.run.name], key="compare runs", persist_state="session",
+        help="Their traces are compared with each other.", width=300,
+    )  # fmt: skip
     problems: list[str] = []
     traces = open_traces([run for run in runs if run.name in names], problems)
     quality = read_qualities(traces, problems)
     known = comparison.axes(traces, quality)
     axis = None
-    with middle:
-        if known:
-            labels = {axis.label: axis for axis in known}
-            name = st.selectbox(
-                "Quality", list(labels), key="compare axis",
-                help="One entry per metric, extractor, reference and number of images: only equal ones share an axis.",
-            )  # fmt: skip
-            axis = labels[name]
-    with right:
-        cost = st.segmented_control("Cost", ["GFLOPs", "seconds"], default="GFLOPs", required=True, key="compare cost")
+    if known:
+        labels = {axis.label: axis for axis in known}
+        name = bar.selectbox(
+            "Quality", list(labels), key="compare axis", width=520,
+            help="One entry per metric, extractor, reference and number of images: only equal ones share an axis.",
+        )  # fmt: skip
+        axis = labels[name]
+    cost = bar.segmented_control("Cost", ["GFLOPs", "seconds"], default="GFLOPs", required=True, key="compare cost")
     for problem in problems:
         st.warning(problem)
     if traces and not any(quality.values()):
@@ -106,6 +112,30 @@ def draw_plot(shown: list[Point], axis: Axis, cost: str, selected: Selection) ->
     note = f" · {missing} without measured seconds" if missing else ""
     heading(title, f"{axis.label}{note}", HELP)
     charts.chart(figure, f"plot compare {st.session_state.get(CLICKS, 0)}", title, toggle)
+
+
+def draw_published(cost: str) -> None:
+    """What others printed, in a picture of its own: no trace here is measured as they did."""
+    if cost == "seconds":
+        heading("Published seconds, with other FIDs", SECONDS_NOTE, PUBLISHED_HELP, seconds_table, "published seconds")
+        charts.chart(published_seconds(SECONDS), "plot published", "Published FID against seconds")
+        return
+    heading("Published results, with other FIDs", "hollow: printed by others", f"{PUBLISHED_HELP} {NOTE}.",
+            published_table, "published")  # fmt: skip
+    charts.chart(published_gflops(FULL, TABLES), "plot published", "Published FID against GFLOPs")
+
+
+def published_table() -> pd.DataFrame:
+    """The blog's lines."""
+    rows = [{"uem": uem, "strategy": strategy, "losses": losses, "threshold": tau, **asdict(line)}
+            for (uem, strategy, losses, tau), line in TABLES.items()]  # fmt: skip
+    return pd.DataFrame([asdict(FULL), *rows])
+
+
+def seconds_table() -> pd.DataFrame:
+    """DuoDiff's pairs."""
+    rows = [(name, fid, seconds) for name, pairs in SECONDS.items() for fid, seconds in pairs]
+    return pd.DataFrame(rows, columns=["policy", "fid", "seconds_per_image"])
 
 
 def draw_images(traces: list[Trace], selected: Selection) -> None:
@@ -220,7 +250,12 @@ def draw_body(traces: list[Trace], axis: Axis | None, cost: str, selected: Selec
     if axis is None:
         st.info("Nothing to draw yet: no trace was evaluated, and none of the full network is there to compare with.")
     else:
-        draw_plot(shown, axis, cost, selected)
+        with st.container(key="panels"):
+            left, right = st.columns([1.9, 1])
+            with left:
+                draw_plot(shown, axis, cost, selected)
+            with right, guarded():
+                draw_published(cost)
     draw_images(traces, selected)
     draw_table(table_of(traces))
 
