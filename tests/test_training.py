@@ -27,7 +27,8 @@ from trainer.presets import METHODS, PRESETS, Method, TrainConfig
 from trainer.run import main
 
 TOY = [
-    "uvit_tiny", "--model.img-size", "16", "--model.embed-dim", "64", "--model.num-heads", "2", "--device", "cpu",
+    "uvit_tiny", "--model.img-size", "16", "--model.embed-dim", "64", "--model.num-heads", "2", "--model.depth", "4",
+    "--device", "cpu",
     "--backbone.steps", "6", "--exits.steps", "4", "--backbone.batch-size", "4", "--exits.batch-size", "4",
     "--save-every", "2", "--log-every", "1", "--sample-every", "0",
 ]  # fmt: skip
@@ -83,7 +84,7 @@ class Killed(BaseException):
     """Like kill -9: nothing may catch it."""
 
 
-@pytest.mark.parametrize(("kill_at", "classes"), [(3, False), (6, False), (7, False), (9, False), (3, True), (9, True)])
+@pytest.mark.parametrize(("kill_at", "classes"), [(3, False), (6, False), (7, False), (9, False), (9, True)])
 def test_resume_equals_uninterrupted(
     image_folder: Path, class_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: int, classes: bool
 ) -> None:
@@ -274,7 +275,7 @@ def test_a_frozen_backbone_needs_no_gradients_and_others_do(image_folder: Path, 
         seen = json.loads((run / "run.json").read_text())["images_seen"]
         assert seen == 24 + (16 if strategy == "finetuned" else 0)
     assert moved["frozen"] == []
-    assert len(moved["finetuned"]) > 100
+    assert len(moved["finetuned"]) > 40
 
 
 def test_scratch_trains_everything_at_once(image_folder: Path, tmp_path: Path) -> None:
@@ -316,8 +317,8 @@ def test_each_method_trains_and_samples(
 ) -> None:
     description, config = PRESETS["uvit_tiny"]
     monkeypatch.setitem(PRESETS, "uvit_tiny", (description, dataclasses.replace(config, method=METHODS[name])))
-    more = ("--strategy", strategy, "--exits.steps", "20", "--exits.warmup", "2", "--save-every", "100")
-    assert train(image_folder, tmp_path / "run", *more) == 0
+    more = ("--strategy", strategy, "--backbone.steps", "2", "--exits.steps", "20", "--exits.warmup", "2")
+    assert train(image_folder, tmp_path / "run", *more, "--model.depth", "12") == 0  # AdaDiff's layers are of 13
     loss = pd.read_parquet(tmp_path / "run" / "metrics.parquet")
     assert loss[["loss_uncertainty", "loss_ual", "loss_layer"]].tail(20).notna().all(axis=None)
     model = deediff.load(tmp_path / "run")
@@ -354,7 +355,7 @@ def test_every_image_comes_with_its_class(class_folder: Path) -> None:
 def test_labels_are_dropped_as_often_as_asked_and_nothing_else_moves(class_folder: Path) -> None:
     data, labels, procs = load_images(str(class_folder), 16, 3), load_labels(str(class_folder)), batches.Processes()
     config, dropped, total = conditional(0.15), 0, 0
-    for step in range(40):
+    for step in range(12):
         arguments = (config, config.backbone, data, Schedule(), step)
         batch, plain = batches.batch_at(*arguments, procs, labels), batches.batch_at(*arguments, procs)
         assert plain.labels is None
