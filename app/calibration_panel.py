@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,19 +23,30 @@ if TYPE_CHECKING:
     from deediff.calibrations import Calibration
 
 Floats = NDArray[np.float64]
+ALL = -1  # instead of a timestep
 MEASURES = {"ECE": False, "rank correlation": True}  # name → whether it has a sign
 
 
 @st.cache_data(max_entries=8, show_spinner="Comparing u with the actual errors …")
 def numbers(_calibration: Calibration, sha256: str) -> tuple[pd.DataFrame, Floats, Floats]:
-    """Reliability curves; ECE and Spearman's ρ per timestep and layer (T', N), NaN where there is no exit."""
+    """Reliability curves with one row per timestep (−1: all together), layer and bin; ECE; Spearman's ρ.
+
+    The latter two per timestep and layer (T', N), NaN where there is no exit.
+    """
     from deediff.analysis.calibration import expected_calibration_error, rank_correlation, reliability
 
     without = [i for i in range(_calibration.u.shape[2]) if i not in _calibration.layers]
     ece = expected_calibration_error(_calibration.u, _calibration.error)
     rank = rank_correlation(_calibration.u, _calibration.error)
     ece[:, without] = rank[:, without] = np.nan
-    return reliability(_calibration), ece, rank
+    together = reliability(_pooled(_calibration)).assign(timestep=ALL)
+    return pd.concat([reliability(_calibration), together], ignore_index=True), ece, rank
+
+
+def _pooled(calibration: Calibration) -> Calibration:
+    """Every image at every timestep as one more image of a single timestep."""
+    u, error = (x.reshape(1, -1, x.shape[2]) for x in (calibration.u, calibration.error))
+    return replace(calibration, timesteps=calibration.timesteps[:1], u=u, error=error)
 
 
 def draw(selection: Selection) -> None:
@@ -51,7 +63,12 @@ def draw(selection: Selection) -> None:
         st.code(f"deediff calibrate {selection.checkpoint}", language="bash")
         return
     found = numbers(calibration, calibration.sha256)
-    measure = st.segmented_control(
+    left, right = st.columns(2)
+    whole = left.segmented_control(
+        "Curves", ["all timesteps", "selected timestep"], default="all timesteps", required=True, key="calibration t",
+        persist_state="session",
+    )  # fmt: skip
+    measure = right.segmented_control(
         "Per layer and timestep", list(MEASURES), default="ECE", required=True, key="calibration measure",
         persist_state="session",
         help="ECE: mean |predicted − actual| over ten bins of equally many images. Rank correlation: Spearman's ρ of "
@@ -63,7 +80,7 @@ def draw(selection: Selection) -> None:
         "Each point is a bin of images that u takes for about equally wrong, sized by their count: on the dashed "
         "diagonal u is right (Eq. 6: the error is mean tanh|g_i − target|), above it the UEM is too sure. The selected "
         "layer stands out; click a point to select its layer.",
-        lambda s: _curves(s, calibration, found),
+        lambda s: _curves(s, calibration, found, whole == "all timesteps"),
     )
     heatmap = Panel(
         f"calibration {measure}",
@@ -80,19 +97,24 @@ def _about(calibration: Calibration) -> str:
     return f"{info.get('images', calibration.u.shape[1])} images of {info.get('dataset')} ({info.get('split')})"
 
 
-def _curves(selection: Selection, calibration: Calibration, found: tuple[pd.DataFrame, Floats, Floats]) -> Picture:
+def _curves(
+    selection: Selection, calibration: Calibration, found: tuple[pd.DataFrame, Floats, Floats], whole: bool
+) -> Picture:
     table, ece, rank = found
     nearest = int(np.abs(calibration.timesteps - selection.timestep).argmin())
     timestep = int(calibration.timesteps[nearest])
-    rows = table[table["timestep"] == timestep]
     layer = selection.layer if selection.layer is not None and selection.layer < ece.shape[1] else None
-    subtitle = f"measured at t = {timestep}, the calibrated timestep nearest to {selection.timestep} · "
-    subtitle += _about(calibration)
-    if layer is not None:
-        subtitle += f" · layer {layer}: ECE {ece[nearest, layer]:.4f}, ρ = {rank[nearest, layer]:.3f}"
+    if whole:
+        subtitle = f"measured at {len(calibration.timesteps)} timesteps · {_about(calibration)}"
+    else:
+        subtitle = f"measured at t = {timestep}, the calibrated timestep nearest to {selection.timestep} · "
+        subtitle += _about(calibration)
+        if layer is not None:
+            subtitle += f" · layer {layer}: ECE {ece[nearest, layer]:.4f}, ρ = {rank[nearest, layer]:.3f}"
+    rows = table[table["timestep"] == (ALL if whole else timestep)]
     figure = figures.reliability_curves(rows, ece.shape[1], layer, "mean tanh|error|")
     title = findings.about_calibration(ece, rank, layer)
-    return Picture(title, subtitle, figure, lambda: table, _select_curve)
+    return Picture(title, subtitle, figure, lambda: rows, _select_curve)
 
 
 def _select_curve(point: Point) -> None:

@@ -15,16 +15,16 @@ Floats = NDArray[np.float64]
 
 
 def depth_colors(layers: int) -> list[str]:
-    """One colour per layer, dark at the bottom, on the scale of u (but its brightest end, lost on white)."""
+    """One colour per layer, on the scale of u without its ends, which are lost on black or white."""
     from plotly.colors import sample_colorscale
 
-    return sample_colorscale(UNCERTAINTY, list(np.linspace(0, 0.9, layers)))
+    return sample_colorscale(UNCERTAINTY, list(np.linspace(0.2, 0.92, layers)))
 
 
 def reliability_curves(table: pd.DataFrame, num_blocks: int, chosen: int | None, name: str) -> Spec:
     """Columns layer, predicted, actual, count: a line per layer beside the diagonal; a chosen layer stands out."""
     highest = float(np.ceil(max(table["predicted"].max(), table["actual"].max()) * 20) / 20)
-    colors = depth_colors(num_blocks)
+    colors, largest = depth_colors(num_blocks), table["count"].max()
     diagonal = {"type": "scatter", "mode": "lines", "x": [0, highest], "y": [0, highest], "name": "u = error",
                 "line": {"color": FULL, "dash": "dash", "width": 1.5}, "hoverinfo": "skip"}  # fmt: skip
     data: list[plain.Trace] = [diagonal]
@@ -38,7 +38,7 @@ def reliability_curves(table: pd.DataFrame, num_blocks: int, chosen: int | None,
             "type": "scatter", "mode": "lines+markers", "name": f"layer {layer}", "opacity": 1.0 if bold else 0.25,
             "x": plain.packed(rows["predicted"].to_numpy()), "y": plain.packed(rows["actual"].to_numpy()),
             "line": {"color": colors[layer], "width": 3 if layer == chosen else 1.5},
-            "marker": {"size": plain.packed(4 + 7 * np.sqrt(counts / counts.max()))},
+            "marker": {"size": plain.packed(3 + 5 * np.sqrt(counts / largest)), "color": colors[layer]},
             "customdata": plain.packed(detail),
             "hovertemplate": f"layer {layer}<br>predicted u = %{{x:.4f}}<br>actual {name} = %{{y:.4f}}<br>"
             "%{customdata[1]} images<extra></extra>",

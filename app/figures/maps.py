@@ -37,7 +37,7 @@ def maps_by_layer(u: NDArray[np.float32], highest: float, chosen: int | None, co
     """The maps of all layers (N, h, w) side by side, layer 0 at the bottom left; `customdata` is the layer."""
     layers, height, width = u.shape
     rows = -(-layers // columns)
-    tile_h, tile_w = height + 1, width + 1  # one patch of nothing between two maps
+    tile_h, tile_w = height + 2, width + 1  # room for the layer's number above a map
     picture = np.full((rows * tile_h, columns * tile_w), np.nan, np.float32)
     number = np.full(picture.shape, -1)
     notes, shapes = [], []
@@ -45,11 +45,17 @@ def maps_by_layer(u: NDArray[np.float32], highest: float, chosen: int | None, co
         top, left = layer // columns * tile_h, layer % columns * tile_w
         picture[top : top + height, left : left + width] = u[layer, ::-1]  # rows are drawn upward
         number[top : top + tile_h, left : left + tile_w] = layer
-        notes.append({"x": left + width / 2 - 0.5, "y": top + height - 0.3, "text": str(layer), "showarrow": False,
+        notes.append({"x": left + width / 2 - 0.5, "y": top + height - 0.6, "text": str(layer), "showarrow": False,
                       "yanchor": "bottom", "font": {"size": 11, "color": FULL}})  # fmt: skip
         if layer == chosen:
-            shapes.append({"type": "rect", "x0": left - 0.5, "x1": left + width - 0.5, "y0": top - 0.5,
-                           "y1": top + height - 0.5, "line": {"color": plain.B, "width": 2}})  # fmt: skip
+            box = {
+                "type": "rect",
+                "x0": left - 0.5,
+                "x1": left + width - 0.5,
+                "y0": top - 0.5,
+                "y1": top + height - 0.5,
+            }
+            shapes += [{**box, "line": {"color": color, "width": wide}} for color, wide in (("black", 4), ("white", 2))]
     heatmap = {
         "type": "heatmap", "z": plain.packed(picture), "customdata": plain.packed(number), "zmin": 0, "zmax": highest,
         "colorscale": UNCERTAINTY, "showscale": False, "hoverongaps": False,
