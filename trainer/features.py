@@ -31,7 +31,7 @@ class FeaturesConfig:
 
     dataset: Literal["cifar10", "mnist"] = "cifar10"
     """Whose images and classes."""
-    steps: int = 9_400
+    steps: int = 4_700
     """Optimiser steps; 391 see CIFAR-10 once."""
     batch_size: int = 128
     """Images per step."""

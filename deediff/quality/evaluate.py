@@ -106,7 +106,11 @@ class Evaluator:
     def _measure(
         self, trace: Trace, name: str, features: Features, groups: Groups, real: Reference, floor: Reference | None
     ) -> list[Quality]:
-        metric, count = METRICS[name], len(features)
+        metric = METRICS[name]
+        if metric.most is not None and len(features) > metric.most:  # every pair is looked at, so memory would grow
+            chosen = np.sort(np.random.default_rng(0).permutation(len(features))[: metric.most])
+            features, groups = features[chosen], groups[chosen]
+        count = len(features)
         floors = self._floor_draws(metric, name, count, real, floor)
         size = min(count, len(floor.features)) if floor else 0
 

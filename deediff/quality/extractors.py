@@ -94,13 +94,14 @@ def _small(name: str, device: torch.device) -> Extractor:
     network = FeatureNetwork(info["in_chans"])
     network.load_state_dict({n: v.float() if v.is_floating_point() else v for n, v in load_file(file).items()})
     network.to(device).eval()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on a CPU
 
     def extract(images: Tensor) -> Tensor:
         if tuple(images.shape[1:]) != (network.in_chans, 32, 32):
             c, h, w = images.shape[1:]
             kind = "grey" if network.in_chans == 1 else "RGB"
             raise UserError(f"{name} compares {kind} images of 32×32 pixels; these are {c}×{h}×{w}: try --metrics fid")
-        return network.features(to_model_range(images))
+        return network.features(to_model_range(images).contiguous(memory_format=torch.channels_last))
 
     return Extractor(name, info["sha256"], extract, device)
 

@@ -10,7 +10,7 @@ from deediff.quality.frechet import frechet
 from deediff.quality.jackknife import Estimate, Features, Groups
 from deediff.quality.kernels import cmmd, kid
 from deediff.quality.manifold import precision_recall
-from deediff.quality.references import Reference
+from deediff.quality.references import KEPT, Reference
 
 Measure = Callable[[Features, Groups | None, Reference], dict[str, Estimate]]
 JACKKNIFE = "95 %, delete-a-group jackknife over 20 groups"
@@ -24,12 +24,16 @@ class Metric:
     extractor: str
     measure: Measure
     note: str = JACKKNIFE  # on the interval
+    most: int | None = KEPT  # images of a trace that are used, a random choice; None: all
     infinity: bool = False  # can be extrapolated to infinitely many images
     share: bool = False  # between 0 and 1, and more is better
 
 
 def _frechet(extractor: str, name: str) -> Metric:
-    return Metric(extractor, lambda x, groups, real: {name: frechet(x, groups, real.gaussian)}, BIASED, infinity=True)
+    def measure(x: Features, groups: Groups | None, real: Reference) -> dict[str, Estimate]:
+        return {name: frechet(x, groups, real.gaussian)}
+
+    return Metric(extractor, measure, BIASED, most=None, infinity=True)
 
 
 def _kid(extractor: str, name: str) -> Metric:
