@@ -93,7 +93,7 @@ def test_asking_for_maps_changes_nothing_else_and_can_be_done_later(tmp_path: Pa
     ours, theirs = (read_json(trace.path / "trace.json") for trace in (plain, asked))
     assert {**ours, "wall_seconds": 0} == {**theirs, "wall_seconds": 0}
     assert plain.map_samples == []
-    with pytest.raises(UserError, match=r"holds no maps of sample 1: sample it again with --maps 1:2"):
+    with pytest.raises(UserError, match=r"holds no maps of sample 1: 'deediff maps .* --samples 1:2' adds"):
         plain.maps(1)
     later = make_trace(run, "plain", maps=range(2))
     np.testing.assert_array_equal(later.maps(1), asked.maps(1))
@@ -174,6 +174,22 @@ def test_a_damaged_map_is_a_sentence(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(UserError, match=r"maps-00000\.npz is not a readable file of maps"):
         trace.maps(0)
+
+
+def test_a_trace_without_its_rows_can_still_be_mapped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "run", watched())
+    trace, asked = make_trace(run, "plain"), make_trace(run, "asked", maps=[2])
+    for rows in trace.path.glob("part-*"):
+        rows.unlink()
+    assert main(["maps", str(trace.path), "--samples", "2:3", "--device", "cpu", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["samples_with_maps"] == [2]
+    np.testing.assert_array_equal(trace.maps(2), asked.maps(2))
+    assert not list(trace.path.glob("part-*"))
+    assert main(["maps", str(trace.path), "--samples", "9:10"]) == 2
+    assert "has no sample 9" in capsys.readouterr().err
+    (run / "checkpoints" / "7.safetensors").rename(tmp_path / "elsewhere.safetensors")
+    assert main(["maps", str(trace.path), "--samples", "0:1"]) == 2
+    assert "which holds 7.safetensors: name it yourself" in capsys.readouterr().err
 
 
 def test_the_command_takes_a_range(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,20 +1,23 @@
-"""What makes traces and runs: `deediff sample` and `deediff import`."""
+"""What makes traces and runs: `deediff sample`, `maps` and `import`."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
 
 from deediff.checkpoints import read_json
-from deediff.cli.command import DEVICE, Result, argument, command
+from deediff.cli.command import DEVICE, Result, argument, command, open_trace
 from deediff.diffusion.solvers import SOLVERS, SPACINGS
 from deediff.importing import LAYOUTS, import_checkpoint, import_exit_layers
 from deediff.models import PRESETS
 from deediff.models.uncertainty import UEMS
 from deediff.sampling.registry import BOUNDS, POLICIES
 from deediff.sampling.sampler import Step
+from deediff.traces.maps import checkpoint_of, write_maps
 from deediff.traces.reader import read_trace
 from deediff.traces.writer import sample_to_trace
 
@@ -64,13 +67,7 @@ POLICY_HELP = "; ".join(f"{entry.usage}: {entry.help}" for entry in POLICIES.val
 )
 def sample(args: argparse.Namespace) -> Result:
     """Sample into a trace."""
-    with tqdm(unit="step", desc=args.policy, disable=None, mininterval=0.5) as bar:
-
-        def on_step(step: Step) -> None:
-            bar.total = step.total
-            bar.set_postfix(samples=f"{step.samples.start}…{step.samples.stop - 1}", t=step.timestep, refresh=False)
-            bar.update(step.done - bar.n)  # maps start anew for every sample
-
+    with _progress(args.policy) as on_step:
         folder = sample_to_trace(
             args.checkpoint, args.out, args.num_samples, args.policy, args.solver, args.steps, args.seed,
             args.batch_size, args.spacing, args.eta, args.record, args.deviations,
@@ -83,6 +80,37 @@ def sample(args: argparse.Namespace) -> Result:
     if cut := trace.meta.get("clamped"):
         result["note"] = f"{cut['count']} of {cut['of']} uncertainties left [0, 1] and were cut to it"
     return result
+
+
+@command(
+    "maps",
+    "maps of u over the image for some samples of a finished trace, computed again from the seed",
+    argument("trace", help="a trace folder, or its URL; its rows may be missing"),
+    argument("--samples", type=sample_numbers, default=range(4), metavar="A:B", help="samples A … B−1"),
+    argument(
+        "--checkpoint", type=Path, default=None, help="default: the one in the trace's run that it was drawn from"
+    ),
+    DEVICE,
+)
+def maps(args: argparse.Namespace) -> Result:
+    """Add maps to a trace."""
+    trace = open_trace(args.trace)
+    with _progress("maps") as on_step:
+        write_maps(trace, args.samples, args.checkpoint or checkpoint_of(trace), args.device, on_step)
+    return {"trace": str(trace.path), "samples_with_maps": trace.map_samples}
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[Step], None]]:
+    """A bar of denoising steps, on a terminal."""
+    with tqdm(unit="step", desc=what, disable=None, mininterval=0.5) as bar:
+
+        def on_step(step: Step) -> None:
+            bar.total = step.total
+            bar.set_postfix(samples=f"{step.samples.start}…{step.samples.stop - 1}", t=step.timestep, refresh=False)
+            bar.update(step.done - bar.n)  # maps start anew for every sample
+
+        yield on_step
 
 
 @command(

@@ -34,6 +34,17 @@ def check_maps(model: EarlyExitModel, has_uncertainty: bool) -> None:
         raise UserError("maps need a policy that asks the UEMs, for example threshold:0.1, or --record full")
 
 
+def checkpoint_of(trace: Trace) -> Path:
+    """The checkpoint in the trace's run that it was sampled from, by its name. Raises UserError when it is gone."""
+    name = str(trace.meta.get("checkpoint"))
+    file = Path(str(trace.path)).parent.parent / "checkpoints" / name
+    if not name.endswith(".safetensors") or not file.is_file():
+        raise UserError(
+            f"{trace.path} is not in the run that it was sampled from, which holds {name}: name it yourself"
+        )
+    return file
+
+
 def compute_maps(
     trace: Trace,
     number: int,  # which sample of the trace

@@ -219,7 +219,7 @@ class Trace:
             if maps.shape[:2] != (len(self.timesteps), self.num_blocks) or maps.ndim != 4:
                 raise ValueError(f"its shape is {maps.shape}")
         except FileNotFoundError:
-            again = f"sample it again with --maps {sample}:{sample + 1}, which adds them"
+            again = f"'deediff maps {self.path} --samples {sample}:{sample + 1}' adds them"
             raise UserError(f"{self.path} holds no maps of sample {sample}: {again}") from None
         except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{file} is not a readable file of maps ({error}): delete it and sample again") from None
