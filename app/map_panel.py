@@ -30,7 +30,7 @@ def draw(selection: Selection) -> None:
     logged = trace.map_samples
     if not logged:
         st.info("This trace holds no maps of u over the image. This command adds those of its first four samples:")
-        st.code(_command(selection, trace), language="bash")
+        st.code(f"deediff maps {trace.path}", language="bash")
         return
     sample = selection.sample if selection.sample in logged else logged[0]
     if selection.sample is not None and selection.sample not in logged:
@@ -82,13 +82,3 @@ def _single(selection: Selection, trace: Trace, u: np.ndarray, sample: int, laye
 def _table(here: np.ndarray) -> pd.DataFrame:
     layer, row, column = np.indices(here.shape)
     return pd.DataFrame({"layer": layer.ravel(), "row": row.ravel(), "column": column.ravel(), "u": here.ravel()})
-
-
-def _command(selection: Selection, trace: Trace) -> str:
-    meta = trace.meta
-    words = [
-        f"deediff sample {selection.run.path} --policy {meta['policy']} --solver {meta.get('solver')}",
-        f"--steps {len(trace.timesteps)} --num-samples {meta['num_samples']} --seed {meta.get('seed')}",
-        f"--batch-size {meta.get('batch_size')} --record {meta['record']} --maps 0:4 --out {trace.path}",
-    ]
-    return " ".join(words)

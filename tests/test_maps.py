@@ -189,7 +189,7 @@ def test_a_trace_without_its_rows_can_still_be_mapped(tmp_path: Path, capsys: py
     assert "has no sample 9" in capsys.readouterr().err
     (run / "checkpoints" / "7.safetensors").rename(tmp_path / "elsewhere.safetensors")
     assert main(["maps", str(trace.path), "--samples", "0:1"]) == 2
-    assert "which holds 7.safetensors: name it yourself" in capsys.readouterr().err
+    assert "or 7.safetensors is gone from there" in capsys.readouterr().err
 
 
 def test_the_command_takes_a_range(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,7 +40,8 @@ def checkpoint_of(trace: Trace) -> Path:
     file = Path(str(trace.path)).parent.parent / "checkpoints" / name
     if not name.endswith(".safetensors") or not file.is_file():
         raise UserError(
-            f"{trace.path} is not in the run that it was sampled from, which holds {name}: name it yourself"
+            f"{trace.path} is not in the run that it was sampled from, or {name} is gone from there: "
+            "give the checkpoint with --checkpoint"
         )
     return file
 
