@@ -169,8 +169,8 @@ def filtered(table: pd.DataFrame, question: str) -> pd.DataFrame:
     for word in question.split():
         match = re.fullmatch(r"(\w+)(<=|>=|≤|≥|<|>|=)(-?[\d.]+)", word)
         if match is None:
-            texts = table.select_dtypes(exclude="number").astype(str).agg(" ".join, axis=1) if len(table) else None
-            table = table if texts is None else table[texts.str.contains(word, case=False, regex=False)]
+            rows = table.select_dtypes(exclude="number").itertuples(index=False)
+            table = table[[word.lower() in " ".join(map(str, row)).lower() for row in rows]]
             continue
         column = next((name for name in table.columns if name.startswith(match[1])), None)
         if column is None or not pd.api.types.is_numeric_dtype(table[column]):

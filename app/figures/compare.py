@@ -40,7 +40,7 @@ def cost_quality(
         axis(COSTS[cost], **_with_room([cost_of(p, cost) or 0.0 for p in shown])),
         axis(f"{unit}  ({better})", showgrid=True),
     )
-    return spec(data, x, y, height=HEIGHT, clickmode="event+select", showlegend=True, **_floor(shown))
+    return spec(data, x, y, height=HEIGHT, showlegend=True, **_floor(shown))
 
 
 def _with_room(costs: Sequence[float]) -> dict[str, Any]:
@@ -62,7 +62,6 @@ def _family(name: str, members: list[Point], measure: Axis, cost: str, color: st
     readings = [p.reading for p in members]
     up = [0.0 if r.high is None else r.high - r.value for r in readings]
     down = [0.0 if r.low is None else r.value - r.low for r in readings]
-    solid = {"marker": {"opacity": 1}}
     return {
         "type": "scatter", "mode": "lines+markers+text", "name": name,
         "x": [cost_of(p, cost) for p in members], "y": [r.value for r in readings],
@@ -75,7 +74,6 @@ def _family(name: str, members: list[Point], measure: Axis, cost: str, color: st
         "hovertemplate": "<b>%{customdata[0]}</b><br>" + measure.name + " %{y:.5g}%{customdata[1]}<br>"
         "%{customdata[2]} GFLOPs per image, %{customdata[3]}<br>"
         "layer ratio %{customdata[4]}, N = %{customdata[5]}<extra></extra>",
-        "selected": solid, "unselected": solid,
     }  # fmt: skip
 
 

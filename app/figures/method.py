@@ -58,8 +58,7 @@ def _line(x: list[float], y: list[float], color: str, width: int) -> dict[str, A
 
 def _marks(x: Sequence[float], height: float, marker: dict[str, Any], **options: Any) -> dict[str, Any]:
     """Points that a click reads `customdata[0]`, the layer, from."""
-    return {"type": "scatter", "x": list(x), "y": [height] * len(x), "mode": "markers", "marker": marker,
-            "selected": {"marker": {"opacity": 1}}, "unselected": {"marker": {"opacity": 1}}, **options}  # fmt: skip
+    return {"type": "scatter", "x": list(x), "y": [height] * len(x), "mode": "markers", "marker": marker, **options}
 
 
 def _uems(cost: Cost, u: NDArray[np.float32], highest: float) -> dict[str, Any]:
@@ -104,7 +103,7 @@ def _blocks(cost: Cost, skips: Sequence[int | None], leaves: int | None) -> dict
         **_marks([i + 0.5 for i in range(n)], STREAM, {"symbol": "square", "size": 26, "color": BLOCK, **faded}),
         "mode": "markers+text", "text": [str(i) for i in range(n)], "textfont": {"color": "white", "size": 13},
         "customdata": texts, "hovertemplate": "block %{customdata[0]}: %{customdata[1]:.4g} GFLOPs%{customdata[2]}"
-        "%{customdata[3]}<extra></extra>", "selected": {"marker": {}}, "unselected": {"marker": {}},
+        "%{customdata[3]}<extra></extra>",
     }  # fmt: skip
 
 
@@ -141,11 +140,10 @@ def u_and_error(u: NDArray[np.float32], errors: NDArray[np.float32], threshold: 
     """Per exit: what the UEM says (Eq. 5), and what it was trained to say (Eq. 6). u (N,), errors (N+1,)."""
     n = len(u)
     lines = [("u, what the UEM says", u, GREEN, "solid"), ("û, the head's real error", errors, PINK, "dot")]
-    solid = {"marker": {"opacity": 1}}
     data: list[dict[str, Any]] = [
         {"type": "scatter", "mode": "lines+markers", "name": name, "x": list(range(len(values))), "y": packed(values),
          "customdata": [[i] for i in range(len(values))], "line": {"color": color, "width": 2, "dash": dash},
-         "marker": {"size": 8, "color": color}, "selected": solid, "unselected": solid,
+         "marker": {"size": 8, "color": color},
          "hovertemplate": "exit %{x}: %{y:.4f}<extra>" + name + "</extra>"}
         for name, values, color, dash in lines
     ]  # fmt: skip

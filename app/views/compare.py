@@ -23,7 +23,7 @@ from picking import pickable
 from selection import Selection, select
 from tables import changes, key_of, open_traces, read_qualities
 
-PICKED, CLICKS = "compare picked", "compare clicks"
+PICKED = "compare picked"
 COLUMNS = 12  # images side by side
 WORDY = ("model", "uem", "strategy", "losses", "device", "quality_protocol")  # columns that stand at the end
 HELP = (
@@ -63,7 +63,6 @@ def toggle(point: charts.Point) -> None:
     key = point["customdata"][0]
     picked: list[str] = st.session_state[PICKED]
     st.session_state[PICKED] = [k for k in picked if k != key] if key in picked else [*picked, key]
-    st.session_state[CLICKS] = st.session_state.get(CLICKS, 0) + 1  # a fresh figure: Plotly forgets what is selected
 
 
 def controls(runs: list[Run], selected: Selection) -> tuple[list[Trace], Axis | None, str]:
@@ -111,7 +110,7 @@ def draw_plot(shown: list[Point], axis: Axis, cost: str, selected: Selection) ->
     title = f"{len(front)} of {len(shown) - missing} traces are on the Pareto front" if shown else "Nothing to compare"
     note = f" · {missing} without measured seconds" if missing else ""
     heading(title, f"{axis.label}{note}", HELP)
-    charts.chart(figure, f"plot compare {st.session_state.get(CLICKS, 0)}", title, toggle)
+    charts.chart(figure, "plot compare", title, toggle)
 
 
 def draw_published(cost: str) -> None:

@@ -162,7 +162,7 @@ def draw_network(e: Explained, model: EarlyExitModel, selected: Selection, layer
 
 def look_at(point: charts.Point) -> None:
     """A click on an exit selects its layer."""
-    if "customdata" in point:
+    if point["customdata"] is not None:
         select(layer=int(point["customdata"][0]))
 
 
@@ -172,7 +172,8 @@ def draw_uem(e: Explained, kind: str, selected: Selection, layer: int, highest: 
         return
     n = len(e.u)
     st.subheader("3 · The UEM guesses an error that it cannot know", anchor=False)
-    says = f"u = {e.u[layer]:.3f}" if layer < n else "nothing, because there is none after the last block"
+    has_uem = layer < n and not np.isnan(e.u[layer])
+    says = f"u = {e.u[layer]:.3f}" if has_uem else "nothing, because there is none"
     st.markdown(
         f"It sees what block {min(layer, n - 1)} is about to read, one vector per patch of the image, and nothing "
         f"else: not the true noise, not the head's answer. At exit {layer} it says {says}; the head there is really "
@@ -190,14 +191,14 @@ def draw_uem(e: Explained, kind: str, selected: Selection, layer: int, highest: 
             gallery.Tile(error, f"its error: û = {e.errors[layer]:.3f}",
                          f"tanh|answer − target| of every pixel, Eq. 6; mean {e.errors[layer]:.4f}"),
         ]  # fmt: skip
-        if e.u_maps is not None and layer < n:
+        if e.u_maps is not None and has_uem:
             guess = gallery.encode(heat(e.u_maps[layer], highest))
             hover = f"u of every image token; over all tokens u = {e.u[layer]:.4f}"
             tiles.append(gallery.Tile(guess, f"UEM's guess: u = {e.u[layer]:.3f}", hover))
         gallery.show("method exit", tiles, len(tiles))
     with right:
         table = pd.DataFrame({"exit": range(n + 1), "u": [*e.u.tolist(), None], "error": e.errors.tolist()})
-        gap = float(np.abs(e.u - e.errors[:-1]).mean())
+        gap = float(np.nanmean(np.abs(e.u - e.errors[:-1])))
         heading(f"u misses the real error by {gap:.3f} on average", f"this image at t = {e.timestep}", CURVE_HELP,
                 lambda: table, "u and error")  # fmt: skip
         figure = u_and_error(e.u, e.errors, selected.threshold, layer)
@@ -224,7 +225,7 @@ def draw() -> None:
     n, known = len(e.u), e.exit_layer(selected.threshold) if selected.threshold is not None else len(e.u) // 2
     layer = min(known if selected.layer is None else selected.layer, n)
     # One scale for the circles and the maps: the same colour is the same number everywhere on the page.
-    highest = math.ceil(20 * max([0.05, *e.u.tolist(), float(e.error_maps.mean(axis=(1, 2)).max())])) / 20
+    highest = math.ceil(20 * max(0.05, float(np.nanmax(np.append(e.u, e.errors))))) / 20
     with st.container(key="panels"):
         draw_noise(e, schedule.alphas_bar.numpy(), model.prediction, sample)
         draw_network(e, model, selected, layer, highest)

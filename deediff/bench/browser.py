@@ -34,8 +34,7 @@ window.bench = {
     const app = this.app(), main = document.querySelector('[data-testid=stMain]');
     if (!app || !main || app.dataset.testScriptState !== 'notRunning') return false;
     if (main.querySelector('[data-stale=true], [data-testid=stSkeleton]')) return false;
-    const charts = [...main.querySelectorAll('[data-testid=stPlotlyChart]')];
-    if (!charts.every(chart => chart.querySelector('.main-svg'))) return false;
+    if (![...main.querySelectorAll('.plot')].every(plot => plot.dataset.drawn)) return false;
     return [...main.querySelectorAll('img')].every(image => image.complete);
   },
   time(event, done) {  // milliseconds from the next such event until `done` has been painted

@@ -1,0 +1,143 @@
+"""*Compare*: table, picture and images on screen are those of the traces; what was evaluated stands on its own axis."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from streamlit.testing.v1 import AppTest
+
+import deediff
+from deediff.analysis.compare import comparison_table
+from deediff.quality.results import Quality, write_quality
+from tests.test_app import EXITS, FULL, SAMPLES, STEPS, open_app, runs, sentences, shipped
+from tests.test_app_live import shown_tiles
+
+__all__ = ["runs", "shipped"]  # fixtures
+
+FID = Quality("fid", "inception-v3", 10.0, 9.0, 12.0, "jackknife", SAMPLES, "cifar10-train", "abc", 50_000, 3.0, 0.5,
+              "5 draws", "cpu")  # fmt: skip
+
+
+def open_compare(**link: str) -> AppTest:
+    """With every image compared."""
+    app = open_app("compare", **link)
+    import tables
+
+    for future in tables.changes()._futures.values():
+        future.result(30)
+    return app.run()
+
+
+def picture(app: AppTest) -> dict[str, Any]:
+    """Traces of the figure, by name."""
+    return {trace["name"]: trace for trace in shown_figure(app, "plot compare")["data"]}
+
+
+def shown_figure(app: AppTest, key: str) -> dict[str, Any]:
+    """A figure, as it was sent to the browser."""
+    found = [e.proto for e in app.get("bidi_component") if e.proto.id.endswith(f"-{key}")]
+    assert len(found) == 1
+    return json.loads(found[0].json)["figure"]
+
+
+def test_the_table_is_the_command_lines(runs: Path) -> None:
+    app = open_compare()
+    traces = [deediff.read_trace(runs / "toy" / "traces" / name) for name in (FULL, EXITS)]
+    expected = comparison_table(traces)
+    shown = app.dataframe[0].value
+    assert shown["run"].tolist() == ["toy", "toy"]
+    pd.testing.assert_frame_equal(shown[list(expected)], expected, check_dtype=False)
+    assert shown["image_change"].tolist()[1] > 0
+
+
+def test_the_picture_holds_cost_and_change_of_every_trace(runs: Path) -> None:
+    app = open_compare()
+    table = app.dataframe[0].value.set_index("trace")
+    early = picture(app)[f"threshold · DDIM, {STEPS} steps"]
+    assert early["x"] == pytest.approx([table["gflops_per_step"][EXITS] * STEPS])
+    assert early["y"] == pytest.approx([table["image_change"][EXITS]])
+    assert [entry[0] for entry in early["customdata"]] == [f"toy/{EXITS}"]
+    assert "deediff evaluate" in sentences(app)
+    app.segmented_control(key="compare cost").set_value("seconds").run()
+    assert picture(app)["full network, DDIM"]["x"] == pytest.approx([table["seconds_per_image"][FULL]])
+
+
+def test_what_was_evaluated_has_its_own_axis_with_interval_and_floor(runs: Path) -> None:
+    for name, value in ((FULL, 8.0), (EXITS, 10.0)):
+        write_quality(runs / "toy" / "traces" / name, [replace(FID, value=value)])
+    write_quality(runs / "toy" / "traces" / EXITS, [replace(FID, images=5, value=99.0)])
+    app = open_compare()
+    assert "deediff evaluate" not in sentences(app)
+    assert len(app.selectbox(key="compare axis").options) == 3  # two numbers of images, and the change
+    early = picture(app)[f"threshold · DDIM, {STEPS} steps"]
+    assert (early["y"], early["error_y"]["array"], early["error_y"]["arrayminus"]) == ([10.0], [2.0], [1.0])
+    layout = shown_figure(app, "plot compare")["layout"]
+    assert [(s["y0"], s["y1"]) for s in layout["shapes"]] == [(2.5, 3.5), (3.0, 3.0)]
+
+
+def test_a_damaged_quality_file_is_a_sentence_and_the_rest_stays(runs: Path) -> None:
+    (runs / "toy" / "traces" / EXITS / "quality.json").write_text("{}")
+    app = open_compare()
+    assert "quality.json" in sentences(app)
+    assert len(app.dataframe[0].value) == 2
+
+
+def test_picked_traces_show_the_same_samples_side_by_side(runs: Path) -> None:
+    app = open_compare()
+    for name in (FULL, EXITS):
+        found = deediff.read_trace(runs / "toy" / "traces" / name).samples(range(SAMPLES))
+        tiles = shown_tiles(app, f"compare toy/{name}")
+        assert [tile["number"] for tile in tiles] == found["sample"].tolist()
+        assert [base64.b64decode(tile["src"].partition(",")[2]) for tile in tiles] == found["png"].tolist()
+    app.session_state["compare picked"] = [f"toy/{EXITS}"]
+    app.run()
+    grids = [e.proto.id.rpartition("-compare ")[2] for e in app.get("bidi_component") if "-compare " in e.proto.id]
+    assert grids == [f"toy/{EXITS}"]
+
+
+def test_a_trace_becomes_a_everywhere(runs: Path) -> None:
+    app = open_compare(trace=FULL)
+    app.button(key=f"A toy/{EXITS}").click().run()
+    assert app.selectbox(key="trace").value == EXITS
+    app.button(key=f"B toy/{FULL}").click().run()
+    assert app.selectbox(key="b").value == FULL
+
+
+def test_the_filter_narrows_the_table_and_says_what_it_does_not_know(runs: Path) -> None:
+    app = open_compare()
+    app.text_input(key="compare filter").set_value("threshold").run()
+    assert app.dataframe[0].value["trace"].tolist() == [EXITS]
+    ratio = app.dataframe[0].value["layer_ratio"].iloc[0]
+    app.text_input(key="compare filter").set_value(f"layer_ratio>{ratio + 1e-6:.6f}").run()
+    assert app.dataframe[0].value["trace"].tolist() == [FULL]
+    app.text_input(key="compare filter").set_value("colour<3").run()
+    assert "colour" in sentences(app)
+    assert len(app.dataframe[0].value) == 2
+
+
+def test_several_runs_are_compared(runs: Path) -> None:
+    import shutil
+
+    shutil.copytree(runs / "toy", runs / "toy2")
+    app = open_compare()
+    app.multiselect(key="compare runs").set_value(["toy", "toy2"]).run()
+    assert app.dataframe[0].value["run"].tolist() == ["toy", "toy", "toy2", "toy2"]
+    app.multiselect(key="compare runs").set_value([]).run()
+    assert "Choose a run" in sentences(app)
+
+
+def test_the_front_counts_what_nothing_beats(runs: Path) -> None:
+    app = open_compare()
+    table = app.dataframe[0].value
+    cost, value = table["gflops_per_step"].to_numpy(), table["image_change"].to_numpy()
+    beaten = [
+        bool(np.any((cost <= c) & (value <= v) & ((cost < c) | (value < v)))) for c, v in zip(cost, value, strict=True)
+    ]
+    assert any(f"{beaten.count(False)} of 2 traces are on the Pareto front" in m.value for m in app.markdown)
