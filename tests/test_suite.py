@@ -14,7 +14,7 @@ from trainer import on_demand
 from trainer.rivals import smallest_excess
 from trainer.run import main
 from trainer.suite import spread
-from trainer.tables import ERRORS, QUIRKS, SUITES
+from trainer.tables import ABOUT, ERRORS, QUIRKS, SUITES
 
 
 def run(name: str, out: Path, shared: Path) -> list[dict]:
@@ -119,6 +119,13 @@ def test_fewer_uems_are_spread_over_the_layers() -> None:
     assert [spread(count, 13) for count in (2, 4, 7)] == [(3, 9), (1, 4, 8, 11), (0, 2, 4, 6, 8, 10, 12)]
     assert spread(13, 13) == tuple(range(13))
     assert spread(7, 5) == tuple(range(5))
+
+
+def test_every_suite_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ABOUT.keys() == SUITES.keys()
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(about in text for about in ABOUT.values())
 
 
 def test_the_smallest_excess_keeps_the_budget_and_less_would_not() -> None:

@@ -125,7 +125,7 @@ class TrainConfig:
     flip: bool = True
     """Random horizontal flips."""
     label_dropout: float = 0.0
-    """Share of labels replaced by one more that means none, for guidance; classes come with --model.num-classes."""
+    """Share of labels replaced by the last, which means none: for guidance (U-ViT: 0.15); with --model.num-classes."""
     ema: float = 0.9999
     """Decay of the exponential moving average of the weights, per step."""
     seed: int = 0

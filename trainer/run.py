@@ -16,7 +16,7 @@ from trainer.features import FeaturesConfig, train_features
 from trainer.loop import Training
 from trainer.presets import PRESETS
 from trainer.suite import Suite, overview
-from trainer.tables import SUITES
+from trainer.tables import ABOUT
 
 FEATURES = "The classifier behind fd-cifar: ResNet-20; with --dataset mnist behind fd-mnist"
 
@@ -31,7 +31,8 @@ def main(args: list[str] | None = None) -> int:
         lines = [f"  {name:12} {description}" for name, description in described.items()]
         text = "usage: python -m trainer.run PRESET [--key value …]   (PRESET --help explains every field)\n\n"
         text += "presets:\n" + "\n".join(lines)
-        text += "\nsuites (a published table each, --help):\n  " + ", ".join(f"suite:{name}" for name in SUITES)
+        text += "\n\nsuites, from training to a table beside what was published (--help):\n"
+        text += "\n".join(f"  suite:{name:12} {about}" for name, about in ABOUT.items())
         if args and args[0] in ("-h", "--help"):
             print(text)
             return 0
@@ -59,10 +60,10 @@ def _suite(name: str, args: list[str]) -> None:
         data_root: Path | None = None,
         device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     ) -> None:
-        """Everything a published table needs; start it again to go on.
+        """Train, sample and evaluate everything a table needs; start it again to go on.
 
         Args:
-            scale: cpu: the shipped digits, DDIM-50; paper: U-ViT-S/2 on CIFAR-10, DDPM-1000; toy: a test.
+            scale: cpu: the shipped digits, DDIM-50, fd-mnist; paper: U-ViT-S/2 on CIFAR-10, DDPM-1000, FID; toy: tests.
             out: Where the runs and the results file go.
             data_root: Folder with the data set in torchvision's layout; default: a cache folder, filled by download.
             device: auto takes CUDA (in bf16), else MPS, else the CPU.

@@ -125,6 +125,16 @@ FEWER_UEMS = [FULL] + [
     for count in (2, 4, 7, None)
 ]
 
+ABOUT = {
+    "table1": "kinds of UEM, and whether the backbone learns with them",
+    "table2": "GFLOPs of UEMs and output heads",
+    "table3": "the fourth loss (Eq. 10)",
+    "table4": "two thresholds",
+    "trends": "u at every layer and timestep (Figure 9), and what any threshold would do",
+    "baselines": "what else the same GFLOPs buy: other policies, fewer steps, other networks",
+    "quirks": "the errors of public code, one by one",
+    "fewer_uems": "2, 4 or 7 UEMs instead of one per layer",
+}
 SUITES: dict[str, list[Row]] = {
     "table1": TABLE1, "table2": [], "table3": TABLE3, "table4": TABLE4, "trends": TRENDS, "baselines": BASELINES,
     "quirks": QUIRKS, "fewer_uems": FEWER_UEMS,
