@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
 import deediff
@@ -55,6 +57,10 @@ def loaded(tmp_path: Path, measured: Calibration) -> EarlyExitModel:
     assert model.origin is not None
     replace(measured, info={"checkpoint_sha256": model.origin[1]}).save(calibration_file(model.origin[0]))
     return model
+
+
+def decode(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)), np.float64)
 
 
 class Clairvoyant(UEM):
@@ -360,6 +366,49 @@ def test_the_oracle_takes_the_first_layer_that_is_near(loaded: EarlyExitModel, t
     assert table["layer_ratio"].tolist()[0] == 1
     assert table["layer_ratio"].tolist()[2] == 0
     assert (table["deviation"] <= table["tolerance"]).all()
+
+
+def test_the_oracle_keeps_its_budget_and_moves_the_images_less_than_any_threshold(
+    loaded: EarlyExitModel, tmp_path: Path
+) -> None:
+    assert loaded.origin is not None
+    run, settings = loaded.origin[0], {"num_samples": 8, "solver": "ddim", "steps": 5, "seed": 3, "batch_size": 3}
+    full = sample_to_trace(run, tmp_path / "full", policy="never", record="full", deviations=True, **settings)
+    recorded = deediff.read_trace(full)
+    images = np.stack([decode(png) for png in recorded.images(range(8))])
+
+    def moved(policy: str, name: str) -> tuple[float, float]:
+        trace = deediff.read_trace(sample_to_trace(run, tmp_path / name, policy=policy, **settings))
+        change = np.stack([decode(png) for png in trace.images(range(8))]) - images
+        return float(trace.meta["mean_gflops"]), float(np.abs(change).mean())
+
+    for tau in (0.45, 0.5, 0.55):
+        gflops, by_threshold = moved(f"threshold:{tau}", f"threshold{tau}")
+        spent, by_oracle = moved(f"oracle:{gflops}@{full}", f"oracle{tau}")
+        assert 0.6 * gflops < spent <= gflops
+        assert by_oracle < by_threshold
+    exits = deediff.read_trace(tmp_path / "oracle0.5").exit_layers()
+    assert exits.std(axis=0).max() > 0  # per sample, not per timestep
+
+
+def test_the_oracle_refuses_what_it_knows_nothing_about(
+    loaded: EarlyExitModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert loaded.origin is not None
+    run = loaded.origin[0]
+    full = sample_to_trace(run, tmp_path / "full", 4, steps=3, seed=1, record="full", deviations=True)
+    plain = sample_to_trace(run, tmp_path / "plain", 4, steps=3, seed=1)
+    for trace, options, sentence in (
+        (plain, {"steps": 3, "seed": 1}, "does not hold the full network's deviations"),
+        (full, {"steps": 4, "seed": 1}, "other timesteps"),
+        (full, {"steps": 3, "seed": 2}, "the samples of seed 1 only"),
+        (full, {"steps": 3, "seed": 1, "num_samples": 5}, "holds 4 samples"),
+    ):
+        arguments = {"num_samples": 4, **options}
+        with pytest.raises(UserError, match=sentence):
+            list(deediff.sample(loaded, policy=f"oracle:0.002@{trace}", **arguments))
+    with pytest.raises(UserError, match="no exits cost"):
+        list(deediff.sample(loaded, policy=f"oracle:1e-9@{full}", num_samples=4, steps=3, seed=1))
 
 
 def result(capsys: pytest.CaptureFixture[str], *args: object) -> dict:

@@ -1,7 +1,7 @@
 """What no exit rule can know: which exits would have been free, from the deviations of a full trace.
 
 The oracle leaves at the first layer whose answer is near the full network's. It asks no UEM, so its cost
-is that of the blocks and one output head. `Replay` in deediff.sampling.policies samples with its exits.
+is that of the blocks and one output head. The policy `oracle:GFLOPs@TRACE` samples with its exits.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from deediff.errors import UserError
 from deediff.traces.reader import Trace
 
 
@@ -52,3 +53,34 @@ def oracle_table(
         for k, tolerance in enumerate(tolerances)
     ]
     return pd.DataFrame(rows, columns=["tolerance", "layer_ratio", "gflops", "deviation"])
+
+
+def affordable_tolerance(
+    trace: Trace,  # recorded with --record full --deviations
+    gflops: float,  # per image and step
+    weights: NDArray[np.floating],  # (S,) what a deviation at each step is worth
+) -> float:
+    """The smallest tolerance whose exits cost no more, to one part in a million; the parts are read one by one.
+
+    Raises UserError when even leaving at the first exit always costs more.
+    """
+    prices = trace.cost.at_exit(with_uem=False)
+
+    def cost(tolerance: float) -> float:
+        total = count = 0.0
+        for part in trace.parts:
+            paid = prices[oracle_exits(trace.deviation(part) * weights[:, None], tolerance)]
+            total, count = total + float(paid.sum()), count + paid.size
+        return total / count
+
+    if (least := cost(np.inf)) > gflops:
+        raise UserError(f"no exits cost {gflops:g} GFLOPs or less on {trace.path}: the cheapest cost {least:.4g}")
+    low, high = 0.0, 1.0
+    while cost(high) > gflops:
+        high *= 4
+    if cost(low) <= gflops:
+        return low
+    while high - low > 1e-6 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if cost(middle) > gflops else (low, middle)
+    return high

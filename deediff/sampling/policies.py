@@ -42,6 +42,7 @@ class ExitPolicy(ABC):
     decides_for_batch: bool = False  # has to see the whole batch at once
     spec: str
     content: Any = None  # what `spec` refers to, where that is a file: part of a trace's record
+    seed: int | None = None  # the only one it knows what to do for; None: any
 
     @abstractmethod
     def leaves(self, visit: Visit) -> Tensor | bool:
@@ -168,6 +169,7 @@ class Bounded(ExitPolicy):
         self.spec, self.content = ",".join([inner.spec, *bounds]), inner.content
         self.needs_uncertainty = inner.needs_uncertainty
         self.needs_lowest, self.decides_for_batch = inner.needs_lowest, inner.decides_for_batch
+        self.seed = inner.seed
 
     def leaves(self, visit: Visit) -> Tensor | bool:
         if visit.layer < self.lowest:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from deediff.errors import UserError
 from deediff.sampling.calibrated import read_excess, read_stopping
 from deediff.sampling.dual import read_dual
+from deediff.sampling.oracle import Oracle
 from deediff.sampling.policies import BatchMean, Bounded, ExitPolicy, Fixed, Never, Patience, Threshold
 from deediff.sampling.schedules import budget_threshold, read_schedule
 from deediff.traces.reader import read_trace
@@ -26,6 +27,11 @@ class Entry:
 def _budget(argument: str) -> ExitPolicy:
     gflops, _, trace = argument.partition("@")
     return budget_threshold(float(gflops), read_trace(trace))
+
+
+def _oracle(argument: str) -> ExitPolicy:
+    gflops, _, trace = argument.partition("@")
+    return Oracle(float(gflops), read_trace(trace))
 
 
 POLICIES: dict[str, Entry] = {
@@ -53,6 +59,11 @@ POLICIES: dict[str, Entry] = {
         "stopping:GFLOPs",
         "thresholds per step and layer for this cost, by optimal stopping on the calibration",
         read_stopping,
+    ),
+    "oracle": Entry(
+        "oracle:GFLOPs@TRACE",
+        "the exits that a recording with deviations, of the same seed, knows to matter least, for comparison",
+        _oracle,
     ),
     "dual": Entry("dual:t:CHECKPOINT", "another, shallow network for the first steps, down to timestep t", read_dual),
 }

@@ -142,6 +142,8 @@ def sample(
         raise UserError("deviations need record='full' and a model with output heads")
     make_condition(model, range(0), classes, guidance)  # raises before anything is computed
     chosen = make_policy(policy)
+    if chosen.seed not in (None, seed):
+        raise UserError(f"policy {chosen.spec} knows the samples of seed {chosen.seed} only, not of seed {seed}")
     if isinstance(solver, str):
         solver = make_solver(solver, schedule or Schedule(), steps, spacing, eta)
     chosen.check(model, solver.schedule)
