@@ -1,4 +1,4 @@
-"""Work that takes longer than a page may wait: done once, in a thread, while the page stays usable."""
+"""Work that takes longer than a page may wait: in a thread, once, and given up when nobody wants it any more."""
 
 from __future__ import annotations
 
@@ -6,54 +6,63 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import streamlit as st
 
 T = TypeVar("T")
+Stopped = Callable[[], bool]
 KEPT = 64  # results
-AT_ONCE = 0.2  # seconds that a page waits for what is quick
+PATIENCE = 0.05  # seconds between two looks, after which Streamlit may turn to something newer
 
 
-class Worker:
-    """One thread for all sessions; it remembers its latest results. Never refers to screens."""
+@dataclass
+class _Task:
+    """What one session waits for."""
 
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="explorer")
-        self._known: OrderedDict[Hashable, Future[Any]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def ask(self, key: Hashable, work: Callable[[], T], wait: float = AT_ONCE) -> T | None:
-        """The result of `work`, or None while it is being done. Raises whatever `work` raised."""
-        with self._lock:
-            if key not in self._known:
-                self._known[key] = self._pool.submit(work)
-            self._known.move_to_end(key)
-            while len(self._known) > KEPT:
-                self._known.popitem(last=False)[1].cancel()
-            future = self._known[key]
-        try:
-            return future.result(wait)
-        except TimeoutError:
-            return None
+    key: Hashable
+    stop: threading.Event
+    future: Future[Any]
 
 
 @st.cache_resource
-def worker() -> Worker:
-    """The process's only one."""
-    return Worker()
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="explorer")
 
 
-def poll(name: str, draw: Callable[[], bool]) -> None:
-    """Draw a part of the page; while it returns False, something is missing and it is drawn again and again."""
-    waiting = f"waiting for {name}"
+@st.cache_resource
+def _results() -> OrderedDict[Hashable, Any]:
+    return OrderedDict()
 
-    def once() -> None:
-        st.session_state[waiting] = not draw()
-        if repeated and not st.session_state[waiting]:
-            st.rerun()  # the whole page: the repetition ends
 
-    repeated = bool(st.session_state.get(waiting))
-    st.fragment(once, run_every=0.5 if repeated else None)()
-    if not repeated and st.session_state[waiting]:
-        st.rerun()  # start the repetition
+def result(name: str, key: Hashable, work: Callable[[Stopped], T], text: str) -> T:
+    """What `work` returns, from memory if it was asked for before; a spinner with `text` stands here meanwhile.
+
+    The script waits, so call it where nothing else is left to draw. It never holds up the reader: when something on
+    the page is used, Streamlit ends this run of the script, and the next one asks for what is wanted then. A `work`
+    that is no longer wanted is told so by its argument. Raises whatever `work` raises.
+    """
+    known = _results()
+    if key in known:
+        known.move_to_end(key)
+        return known[key]
+    slot = f"waiting for {name}"
+    task: _Task | None = st.session_state.get(slot)
+    if task is None or task.key != key or task.stop.is_set():
+        if task is not None:
+            task.stop.set()
+            task.future.cancel()
+        stop = threading.Event()
+        task = st.session_state[slot] = _Task(key, stop, _pool().submit(work, stop.is_set))
+    with st.spinner(text):
+        place = st.empty()
+        while True:
+            try:
+                known[key] = task.future.result(PATIENCE)
+                break
+            except TimeoutError:
+                place.empty()  # here Streamlit looks whether something newer is wanted
+    while len(known) > KEPT:
+        known.popitem(last=False)
+    return known[key]

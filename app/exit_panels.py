@@ -26,9 +26,9 @@ def exits_on_screen(selection: Selection) -> tuple[Ints, str]:
     trace = selection.trace
     assert trace is not None
     where = f"{int(trace.summary.samples):,} samples × {len(trace.timesteps)} steps of {trace.path.name}"
-    if selection.threshold is None:
+    if selection.answer is None:
         return trace.summary.exits, f"measured · {where}"
-    return trace.what_if(selection.threshold).exits, f"{ESTIMATE} at τ = {selection.threshold:.3f} · {where}"
+    return selection.answer.exits, f"{ESTIMATE} at τ = {selection.threshold:.3f} · {where}"
 
 
 def names_on_screen(selection: Selection) -> tuple[str, str]:

@@ -17,7 +17,7 @@ import data
 import link
 from deediff.errors import UserError
 from deediff.runs import Run, list_runs
-from deediff.traces.reader import Trace
+from deediff.traces.reader import Trace, WhatIf
 from deediff.traces.schema import THRESHOLDS
 
 HIGHEST = 0.5  # a threshold above it never makes sense: u is tanh|error| averaged over pixels
@@ -33,6 +33,7 @@ class Selection:
     other: Trace | None = None  # B
     checkpoint: Path | None = None
     threshold: float | None = None  # None where trace A answers no what-if
+    answer: WhatIf | None = None  # what A says to the threshold
     siblings: list[Trace] = field(default_factory=list)  # further traces of the run with A's solver and steps
     step: int = 0  # 0, 1, … into trace A's timesteps
     timestep: int = 0  # the diffusion t of that step
@@ -106,7 +107,8 @@ def choose() -> tuple[Selection | None, list[str]]:
         steps = {path.stem: path for path in reversed(run.checkpoints)}
         help_text = "Training step of the weights that *Sample live* uses; the newest first."
         checkpoint = steps[_pick("checkpoint", "Checkpoint", list(steps), problems, f"in run {run.name}", help_text)]
-    chosen = Selection(run, trace, other, checkpoint, threshold, siblings, **point)
+    answer = trace.what_if(threshold) if trace is not None and threshold is not None else None
+    chosen = Selection(run, trace, other, checkpoint, threshold, answer, siblings, **point)
     link.write(chosen.as_link())
     return chosen, problems
 

@@ -43,7 +43,7 @@ def _lines(selection: Selection) -> list[Line]:
     assert trace is not None
     spare = iter(figures.OTHERS * 8)
     together = [trace, *selection.siblings]
-    lines, estimates = [], []
+    lines = []
     if any(measured.meta["policy"] == "never" for measured in together):
         lines.append(Line("full network", np.full(len(trace.timesteps), float(trace.num_blocks)), figures.FULL))
     for measured in sorted(together, key=label):
@@ -52,12 +52,11 @@ def _lines(selection: Selection) -> list[Line]:
         color = _color(measured, selection) or next(spare)
         name = label(measured) if measured.meta.get("imported") else f"{label(measured)} measured"
         lines.append(Line(name, mean_exit_layer(measured.summary.exits), color))
-    for tau in st.session_state.get(ALSO, []):
-        estimates.append((tau, next(spare)))
-    if selection.threshold is not None:
-        estimates.append((selection.threshold, figures.A))
-    for tau, color in estimates:
-        lines.append(Line(f"τ = {tau:g} estimated", mean_exit_layer(trace.what_if(tau).exits), color, estimated=True))
+    estimates = [(trace.what_if(tau), next(spare)) for tau in st.session_state.get(ALSO, [])]
+    if selection.answer is not None:
+        estimates.append((selection.answer, figures.A))
+    for answer, color in estimates:
+        lines.append(Line(f"τ = {answer.threshold:g} estimated", mean_exit_layer(answer.exits), color, estimated=True))
     return lines
 
 
@@ -75,9 +74,8 @@ def draw_lines(selection: Selection) -> Picture:
     assert trace is not None
     lines = _lines(selection)
     title = "Measured mean exit layer per timestep"
-    if selection.threshold is not None:
-        answer = trace.what_if(selection.threshold)
-        blocks = answer.layer_ratio * trace.num_blocks
+    if selection.answer is not None:
+        blocks = selection.answer.layer_ratio * trace.num_blocks
         title = f"At τ = {selection.threshold:g} a sample runs {blocks:.1f} of {trace.num_blocks} blocks on average"
     solver = str(trace.meta.get("solver") or "").upper()
     samples = int(trace.summary.samples)

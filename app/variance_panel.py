@@ -14,6 +14,7 @@ import background
 import data
 import figures
 import findings
+from background import Stopped
 from charts import chart
 from deediff.analysis.trends import timestep_share
 from deediff.analysis.variance import Moments, VarianceSplit
@@ -21,7 +22,7 @@ from deediff.traces.reader import Trace
 from exit_numbers import repeated_by_schedule
 from exit_panels import exits_on_screen
 from figures import Bars
-from panels import guarded, heading
+from panels import heading
 from selection import Selection
 
 SHARES = {"timestep": "timestep", "sample": "sample", "rest": "rest", "stays_next": "stays for the next step"}
@@ -33,10 +34,15 @@ HELP = (
 )
 
 
-def split(trace: Trace, threshold: float | None, draws: int = 1000) -> VarianceSplit:
-    """Of the exit layers at a threshold, counted from the recorded u; without one, of those measured."""
+def split(trace: Trace, threshold: float | None, stopped: Stopped, draws: int = 1000) -> VarianceSplit | None:
+    """Of the exit layers at a threshold, counted from the recorded u; without one, of those measured.
+
+    None when it was stopped before the last part was read.
+    """
     moments = Moments(len(trace.timesteps), 1, draws)
     for layers in _exit_layers(trace, threshold):
+        if stopped():
+            return None
         moments.add(layers[:, :, None])
     return moments.split()[0]
 
@@ -51,20 +57,7 @@ def _exit_layers(trace: Trace, threshold: float | None) -> Iterator[NDArray[np.i
 
 
 def show(selection: Selection) -> None:
-    """The panel; it reads rows, so it may take a while and never holds up the others."""
-    if selection.trace is not None:
-        background.poll("the variance", partial(_guarded, selection))
-
-
-def _guarded(selection: Selection) -> bool:
-    done = True
-    with guarded():
-        done = _draw(selection)
-    return done
-
-
-def _draw(selection: Selection) -> bool:
-    """False while something is still being computed."""
+    """The panel. It reads rows, so it stands last on its page."""
     trace = selection.trace
     assert trace is not None
     wanted = [("A", trace, selection.threshold, figures.A)]
@@ -73,40 +66,41 @@ def _draw(selection: Selection) -> bool:
     groups, found, missing = [], {}, []
     for letter, t, tau, color in wanted:
         name = f"{letter}, estimated at τ = {tau:g}" if tau is not None else f"{letter}, measured"
-        exits = t.what_if(tau).exits if tau is not None else t.summary.exits
-        if exits.max(axis=1).sum() == exits.sum() and len(set(exits.argmax(axis=1))) == 1:
-            missing.append(f"**{name}**: every sample leaves at the same layer at every step, so nothing varies.")
-        elif not t.parts:
-            missing.append(
-                f"**{name}**: the timestep explains {timestep_share(exits):.0%} of the exit layer's variance. How much "
-                "the sample explains needs the rows, which did not come with this trace: sample it again to get them."
-            )
-        else:
-            with st.spinner("Splitting the variance of the exit layers …"):
-                key = ("variance", t.path, data.stamp(t), tau)
-                answer = background.worker().ask(key, partial(split, t, tau))
-            if answer is None:
-                return _wait(name)
-            found[name] = answer
-            e = [getattr(answer, field) for field in SHARES]
-            groups.append(Bars(name, [x.value for x in e], [x.low for x in e], [x.high for x in e], color))
+        exits = t.summary.exits if tau is None or selection.answer is None else selection.answer.exits
+        if (sentence := _why_not(name, t, exits)) is not None:
+            missing.append(sentence)
+            continue
+        key = ("variance", t.path, data.stamp(t), tau)
+        answer = background.result(
+            f"variance of {letter}", key, partial(split, t, tau), f"{name}: splitting the variance of the exit layers …"
+        )
+        if answer is None:
+            continue
+        found[name] = answer
+        e = [getattr(answer, field) for field in SHARES]
+        groups.append(Bars(name, [x.value for x in e], [x.low for x in e], [x.high for x in e], color))
     if groups:
         first = next(iter(found.values()))
-        exits, _ = exits_on_screen(selection)
+        repeated = repeated_by_schedule(exits_on_screen(selection)[0])
+        counted = ", ".join(f"{name}: {s.samples:,} samples × {s.steps} steps" for name, s in found.items())
+        subtitle = f"{counted} · one fixed exit layer per timestep would repeat {repeated:.0%} of A's decisions"
         title = findings.about_variance(first)
-        subtitle = f"{', '.join(f'{name}: {s.samples:,} samples × {s.steps} steps' for name, s in found.items())} · "
-        subtitle += f"one fixed exit layer per timestep would repeat {repeated_by_schedule(exits):.0%} of A's decisions"
         heading(title, subtitle, HELP, partial(_table, found), "variance")
         chart(figures.shares(list(SHARES.values()), groups), "plot variance", title)
     for sentence in missing:
         st.info(sentence)
-    return True
 
 
-def _wait(name: str) -> bool:
-    st.info(f"**{name}**: splitting the variance reads all rows of the trace; the page stays usable meanwhile …",
-            icon=":material/hourglass_top:")  # fmt: skip
-    return False
+def _why_not(name: str, trace: Trace, exits: NDArray[np.int64]) -> str | None:
+    """Why there is nothing to split, or None."""
+    if np.count_nonzero(exits.sum(axis=0)) == 1:
+        return f"**{name}**: every sample leaves at the same layer at every step, so no exit layer varies."
+    if trace.parts:
+        return None
+    return (
+        f"**{name}**: the timestep explains {timestep_share(exits):.0%} of the exit layer's variance. How much the "
+        "sample explains needs the rows, which did not come with this trace: sample it again to get them."
+    )
 
 
 def _table(found: dict[str, VarianceSplit]) -> pd.DataFrame:

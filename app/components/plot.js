@@ -2,6 +2,8 @@
 // takes longer than a slider may, and does not tell which cell of a heatmap was clicked.
 
 const shown = new WeakMap(); // root element → the newest figure asked for
+const waiting = new WeakMap(); // root element → how to draw it, once the reader scrolls to it
+const looks = new WeakMap(); // root element → what is drawn, as text: Plotly takes long to find that nothing changed
 
 export default function ({ data, parentElement, setTriggerValue }) {
   const root = parentElement.querySelector(".plot");
@@ -10,12 +12,31 @@ export default function ({ data, parentElement, setTriggerValue }) {
   root.setAttribute("aria-label", data.alt);
   const wanted = { ...data, setTriggerValue };
   shown.set(root, wanted);
-  const draw = () => shown.get(root) === wanted && drawFigure(root, wanted);
+  root.classList.toggle("clickable", data.clickable);
+  const draw = () => shown.get(root) === wanted && whenVisible(root, () => drawFigure(root, wanted));
   const scheme = window.matchMedia("(prefers-color-scheme: dark)");
   const recolour = () => setTimeout(draw, 300); // after Streamlit has changed its own colours
   plotly(data.library).then(draw);
   scheme.addEventListener("change", recolour);
   return () => scheme.removeEventListener("change", recolour);
+}
+
+// What nobody sees is drawn when somebody does: a slider moves all figures of a page.
+const eye = new IntersectionObserver(
+  (entries) => {
+    for (const { isIntersecting, target } of entries) {
+      target.inSight = isIntersecting;
+      if (isIntersecting) waiting.get(target)?.();
+      if (isIntersecting) waiting.delete(target);
+    }
+  },
+  { rootMargin: "150px" },
+);
+
+function whenVisible(root, draw) {
+  if (root.inSight) return draw();
+  waiting.set(root, draw);
+  eye.observe(root);
 }
 
 // The copy of plotly.js that the Python package brings along, fetched once for all figures.
@@ -30,7 +51,7 @@ function plotly(address) {
   return window.plotlyLoading;
 }
 
-function drawFigure(root, { figure, clickable, name, setTriggerValue }) {
+function drawFigure(root, { figure, name }) {
   const Plotly = window.Plotly;
   const save = (format) => () => Plotly.downloadImage(root, { format, filename: name, width: root.offsetWidth,
     height: root.offsetHeight, scale: format === "png" ? 2 : 1 });
@@ -43,7 +64,11 @@ function drawFigure(root, { figure, clickable, name, setTriggerValue }) {
     ],
   };
   const first = !root.classList.contains("js-plotly-plot");
-  Plotly.react(root, figure.data, themed(figure.layout, root), config).then(() => (root.dataset.drawn = "yes"));
+  const layout = themed(figure.layout, root);
+  const look = JSON.stringify([figure.data, layout]);
+  if (looks.get(root) === look) return;
+  looks.set(root, look);
+  Plotly.react(root, figure.data, layout, config).then(() => (root.dataset.drawn = "yes"));
   if (first) {
     let width = root.offsetWidth;
     new ResizeObserver(() => {
@@ -55,7 +80,6 @@ function drawFigure(root, { figure, clickable, name, setTriggerValue }) {
       if (clickable) setTriggerValue("point", { x: point.x, y: point.y, customdata: plain(point.customdata) });
     });
   }
-  root.classList.toggle("clickable", clickable);
 }
 
 const plain = (value) => (ArrayBuffer.isView(value) ? Array.from(value) : value ?? null);

@@ -21,7 +21,8 @@ def estimate_line(selection: Selection) -> None:
     if selection.threshold is None:
         st.info(f"The what-if slider is disabled, because {trace.why_no_what_if}. The exits below are those measured.")
         return
-    answer = trace.what_if(selection.threshold)
+    answer = selection.answer
+    assert answer is not None
     how = "Estimated (open loop): recorded uncertainties against this τ, as if earlier exits changed nothing."
     with st.container(horizontal=True, key="estimate", gap="medium"):
         st.caption(f"**{ESTIMATE.split()[0]}** (open loop)  \nat τ = {selection.threshold:.3f}", width="content")
@@ -58,7 +59,8 @@ def draw() -> None:
     with guarded():
         choose_thresholds(selected)
     show([[(LINES, 1), (SPREAD, 1)], [(INSIDE, 1), (GAP, 1)]], selected, key="panels below")
-    variance_panel.show(selected)
+    with guarded():
+        variance_panel.show(selected)
 
 
 draw()
