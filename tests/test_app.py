@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,6 +18,7 @@ import deediff
 from deediff.checkpoints import read_json, save_checkpoint, write_json
 from deediff.diffusion.schedule import Schedule
 from deediff.models import EarlyExitModel, UViT, UViTConfig
+from deediff.quality.results import Quality, write_quality
 from deediff.traces.writer import sample_to_trace
 
 APP = Path(__file__).resolve().parents[1] / "app"
@@ -79,6 +83,40 @@ def sentences(app: AppTest) -> str:
     return " ".join(box.value for boxes in (app.error, app.warning, app.info) for box in boxes)
 
 
+def figure(app: AppTest, panel: str) -> dict[str, Any]:
+    """The figure of a panel, as it was sent to the browser."""
+    found = [e.proto for e in app.get("bidi_component") if e.proto.id.endswith(f"-plot {panel}")]
+    assert len(found) == 1, f"{panel} is on the page {len(found)} times"
+    return json.loads(found[0].json)["figure"]
+
+
+def unpacked(values: Any) -> np.ndarray:
+    """An array out of a figure."""
+    if not isinstance(values, dict):
+        return np.asarray(values)
+    shape = [int(n) for n in values["shape"].split(",")] if "shape" in values else -1
+    return np.frombuffer(base64.b64decode(values["bdata"]), values["dtype"]).reshape(shape)
+
+
+def line(app: AppTest, panel: str, name: str) -> np.ndarray:
+    """The y values of a named line."""
+    found = [trace for trace in figure(app, panel)["data"] if trace.get("name") == name]
+    assert len(found) == 1, [trace.get("name") for trace in figure(app, panel)["data"]]
+    return unpacked(found[0]["y"])
+
+
+def select(app: AppTest, **point: int) -> AppTest:
+    """What a click in a figure leaves behind, and the run after it."""
+    names = {"timestep": "t", "layer": "chosen layer", "sample": "chosen sample"}
+    app.session_state["clicked"] = {names[key]: value for key, value in point.items()}
+    return app.run()
+
+
+def in_the_link(app: AppTest) -> dict[str, str]:
+    """What the browser's address says."""
+    return {key: values[0] if isinstance(values, list) else values for key, values in app.query_params.items()}
+
+
 def counted_exits(trace: Path, threshold: float) -> np.ndarray:
     """(samples · steps,) exit layers at a threshold, from the Parquet rows alone."""
     lists = [pq.read_table(file)["uncertainty"].to_pylist() for file in sorted(trace.glob("part-*.parquet"))]
@@ -108,6 +146,19 @@ def test_measured_figures_are_those_of_the_trace(runs: Path) -> None:
     assert metric(app, "Speed-up") == f"{a / b:.2f}×"
 
 
+def test_the_first_metric_stands_above_the_page_with_its_interval(runs: Path) -> None:
+    app = open_app(trace=EXITS, b=FULL)
+    assert metric(app, "Quality") == "unknown"
+    for name, value in ((EXITS, 12.5), (FULL, 10.0)):
+        write_quality(runs / "toy" / "traces" / name, [
+            Quality("fid", "inception-v3", value, value - 1, value + 2, "jackknife", SAMPLES, "cifar10-train", "key",
+                    50_000, None, None, "", "cpu"),
+        ])  # fmt: skip
+    app.run()
+    assert metric(app, "FID") == "12.5 [11.5, 14.5]"
+    assert next(m.delta for m in app.metric if m.label == "FID") == "B: 10 [9, 12]  (B − A: −2.5)"
+
+
 def test_a_trace_with_exits_answers_from_its_own_threshold_only(runs: Path) -> None:
     app = open_app(trace=EXITS, tau="0.05")
     assert app.slider(key="tau").min == 0.1
@@ -117,11 +168,54 @@ def test_a_trace_with_exits_answers_from_its_own_threshold_only(runs: Path) -> N
 
 
 def test_a_link_restores_the_selection(runs: Path) -> None:
-    app = open_app(trace=EXITS, b=FULL, tau="0.12")
+    app = open_app(trace=EXITS, b=FULL, tau="0.12", t=str(times(runs)[3]), layer="5", sample="2")
     assert app.selectbox(key="trace").value == EXITS
     assert app.selectbox(key="b").value == FULL
     assert app.slider(key="tau").value == pytest.approx(0.12)
+    assert app.select_slider(key="t").value == times(runs)[3]
+    assert app.number_input(key="chosen layer").value == 5
+    assert app.number_input(key="chosen sample").value == 2
     assert not app.warning
+
+
+def times(runs: Path, trace: str = FULL) -> list[int]:
+    return deediff.read_trace(runs / "toy" / "traces" / trace).timesteps
+
+
+def test_the_link_says_everything_that_is_selected_defaults_too(runs: Path) -> None:
+    app = open_app()
+    expected = {"run": "toy", "trace": FULL, "tau": "0.1", "t": str(times(runs)[STEPS // 2]), "checkpoint": "100"}
+    assert in_the_link(app) == expected
+    app.slider(key="tau").set_value(0.13).run()
+    app.selectbox(key="b").set_value(EXITS).run()
+    select(app, timestep=times(runs)[0], layer=3, sample=4)
+    expected |= {"tau": "0.13", "b": EXITS, "t": str(times(runs)[0]), "layer": "3", "sample": "4"}
+    assert in_the_link(app) == expected
+    again = open_app("uncertainty", **in_the_link(app))
+    assert in_the_link(again) == expected
+    assert not again.warning
+
+
+def test_what_a_link_asks_for_and_is_not_there_is_a_sentence_each(runs: Path) -> None:
+    app = open_app(t="12345", layer="14", sample=str(SAMPLES))
+    said = sentences(app)
+    assert "t = 12345" in said
+    assert "layer “14”, but this trace has layers 0 … 13" in said
+    assert f"sample “{SAMPLES}”, but its samples are 0 … {SAMPLES - 1}" in said
+    assert not {"layer", "sample"} & set(in_the_link(app))
+    assert not sentences(app.run())  # said once
+
+
+def test_another_trace_takes_over_what_it_can(runs: Path) -> None:
+    name = "short"
+    sample_to_trace(runs / "toy", runs / "toy" / "traces" / name, 3, "never", "ddim", 2, batch_size=3)
+    app = open_app(t=str(times(runs)[1]), layer="13", sample="5")
+    app.selectbox(key="trace").set_value(name).run()
+    nearest = min(times(runs, name), key=lambda t: abs(t - times(runs)[1]))
+    assert app.select_slider(key="t").value == nearest
+    assert app.number_input(key="chosen layer").value == 13
+    assert app.number_input(key="chosen sample").value == 2
+    assert not app.exception
 
 
 def test_an_unknown_name_in_the_link_is_a_sentence(runs: Path) -> None:
@@ -193,11 +287,3 @@ def test_an_imported_trace_disables_the_slider_with_the_reason(runs: Path) -> No
     app.switch_page("views/uncertainty.py").run()
     assert not app.exception
     assert "holds no uncertainties" in sentences(app)
-
-
-def test_uncertainty_curves_follow_the_chosen_timestep(runs: Path) -> None:
-    app = open_app("uncertainty")
-    mean = deediff.read_trace(runs / "toy" / "traces" / FULL).summary.mean_uncertainty()
-    for step in (0, STEPS - 1):
-        app.select_slider(key="curve step").set_value(step).run()
-        assert any(f"{mean[step, 0]:.3f} at layer 0" in m.value for m in app.markdown)
