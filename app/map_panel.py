@@ -53,7 +53,8 @@ def draw(selection: Selection) -> None:
     single = Panel(
         "u over the image",
         [],
-        "The map of the selected layer over the finished image; its mean is the u that decides (Eq. 5).",
+        "The map of the selected layer over the finished image. The u that decides (Eq. 5) is the mean over all tokens "
+        "that the UEM looks at: these patches, and in some models the timestep's token.",
         lambda s: _single(s, trace, here[layer], sample, layer, top),
     )
     show([[(mosaic, 3), (single, 2)]], selection, key="panels maps")
