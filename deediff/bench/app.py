@@ -70,12 +70,12 @@ def bench_app(
         starts, firsts = [], []
         for _ in range(repeats):
             page.goto("about:blank")
-            with _server(root, folder / "log.txt") as (process, address, seconds):
+            with explorer(root, folder / "log.txt") as (process, address, seconds):
                 starts.append(1000 * seconds)
                 firsts.append(first_page(page, f"{address}/?run={run.name}&trace={shipped}"))
         rows.append(_row("start of the server", "", starts, "ms", None))
         rows.append(_row("first page", run.name, firsts, "ms", LIMITS["first page"]))
-        with _server(root, folder / "log.txt") as (process, address, _):
+        with explorer(root, folder / "log.txt") as (process, address, _):
             for name, trace in traces:
                 page.goto(f"{address}/?run={name}&trace={trace}", wait_until="commit")
                 rows += _slider(page, process.pid, f"{name}/{trace}", repeats)
@@ -137,7 +137,7 @@ def _switches(page: Page, of: str, repeats: int) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _server(root: Path, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], str, float]]:
+def explorer(root: Path, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], str, float]]:
     """The explorer on a free port: process, address, and the seconds until it answered."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
