@@ -1,4 +1,7 @@
-"""Opens runs, traces and models once per process, however many sessions look at them."""
+"""Opens runs, traces and models once per process, however many sessions look at them.
+
+Torch is imported only where a model is: the first page need not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
-import torch
 
-from deediff.checkpoints import load_checkpoint, read_json
-from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
-from deediff.models import EarlyExitModel
+from deediff.json_files import read_json
 from deediff.runs import Run
 from deediff.traces.reader import Trace, read_trace
 
 if TYPE_CHECKING:
     from deediff.calibrations import Calibration
+    from deediff.diffusion.schedule import Schedule
+    from deediff.models import EarlyExitModel
 
 
 def runs_root() -> Path:
@@ -58,6 +60,11 @@ def open_model(checkpoint: Path) -> tuple[EarlyExitModel, Schedule]:
 
 @st.cache_resource(max_entries=2, show_spinner="Loading the checkpoint …")
 def _model(checkpoint: Path, stamp: int) -> tuple[EarlyExitModel, Schedule]:
+    import torch
+
+    from deediff.checkpoints import load_checkpoint
+    from deediff.diffusion.schedule import Schedule
+
     model, info = load_checkpoint(checkpoint, "cuda" if torch.cuda.is_available() else "cpu")
     return model, Schedule(**info["schedule"])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,28 +13,13 @@ from safetensors.torch import load_file, save
 
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
+from deediff.json_files import FORMAT_VERSION, read_json, write_json
 from deediff.models import EarlyExitModel, build_backbone
-from deediff.storage import AnyPath, write_atomically
+from deediff.runs import numbered_checkpoints
+from deediff.storage import write_atomically
 
-FORMAT_VERSION = 1
-
-
-def write_json(path: AnyPath, content: dict[str, Any]) -> None:
-    """Write JSON atomically."""
-    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
-
-
-def read_json(path: AnyPath) -> dict[str, Any]:
-    """Read a JSON object. Raises UserError when the file is missing or is not one."""
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds a JSON {type(content).__name__}, expected an object")
-    return content
+__all__ = ["FORMAT_VERSION", "file_sha256", "find_checkpoint", "load_checkpoint", "numbered_checkpoints", "read_json",
+           "save_checkpoint", "write_json"]  # fmt: skip
 
 
 def file_sha256(path: Path) -> str:
@@ -74,13 +58,6 @@ def save_checkpoint(
         },
     )
     return path
-
-
-def numbered_checkpoints(run: Path) -> list[Path]:
-    """The complete checkpoints of a run folder (weights and JSON), newest last."""
-    files = (run / "checkpoints").glob("*.safetensors")
-    whole = [p for p in files if p.stem.isdigit() and p.with_suffix(".json").exists()]
-    return sorted(whole, key=lambda p: int(p.stem))
 
 
 def find_checkpoint(path: Path) -> Path:

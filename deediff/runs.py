@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deediff.checkpoints import numbered_checkpoints, read_json
 from deediff.errors import UserError
+from deediff.json_files import read_json
 
 FORMAT_VERSION = 1
 FRESH = 15 * 60  # seconds after its last file within which a training or a sampling counts as going on
@@ -147,3 +147,10 @@ def _check_ours(folder: Path, root: Path) -> None:
 def _check_idle(folder: Path, what: str) -> None:
     if (reason := why_busy(folder)) is not None:
         raise UserError(f"{folder} cannot be {what} now: {reason}; stop it first, or wait until it ends")
+
+
+def numbered_checkpoints(run: Path) -> list[Path]:
+    """The complete checkpoints of a run folder (weights and JSON), newest last."""
+    files = (run / "checkpoints").glob("*.safetensors")
+    whole = [p for p in files if p.stem.isdigit() and p.with_suffix(".json").exists()]
+    return sorted(whole, key=lambda p: int(p.stem))

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deediff.analysis.components import Components, model_components
-from deediff.models import EarlyExitModel
-
 if TYPE_CHECKING:
+    from deediff.analysis.components import Components
+    from deediff.models import EarlyExitModel
     from deediff.sampling.policies import ExitPolicy
 
 
@@ -95,6 +94,8 @@ class Cost:
 
 def model_cost(model: EarlyExitModel) -> Cost:
     """Count every component of a model, for one image and one step."""
+    from deediff.analysis.components import model_components  # brings torch along, which traces do without
+
     parts = model_components(model)
     return replace(_cost(parts, attention=True), without_attention=_cost(parts, attention=False))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from deediff.checkpoints import FORMAT_VERSION, read_json, write_json
 from deediff.errors import UserError
+from deediff.json_files import FORMAT_VERSION, read_json, write_json
 from deediff.storage import AnyPath
 
 

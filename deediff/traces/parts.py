@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deediff.analysis.cost import Cost
-from deediff.checkpoints import read_json, write_json
 from deediff.errors import UserError
+from deediff.json_files import read_json, write_json
 from deediff.storage import AnyPath, open_folder, read_metadata, read_table, write_atomically
 from deediff.traces.schema import (
     SAMPLE_SCHEMA,

@@ -17,8 +17,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from deediff.analysis.cost import Cost
-from deediff.checkpoints import read_json
 from deediff.errors import UserError
+from deediff.json_files import read_json
 from deediff.storage import AnyPath, open_folder, read_metadata, read_table
 from deediff.traces.schema import (
     FORMAT_VERSION,

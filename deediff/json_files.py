@@ -1,0 +1,29 @@
+"""JSON files, written whole or not at all, and never trusted when read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from deediff.errors import UserError
+from deediff.storage import AnyPath, write_atomically
+
+FORMAT_VERSION = 1
+
+
+def write_json(path: AnyPath, content: dict[str, Any]) -> None:
+    """Write JSON atomically."""
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def read_json(path: AnyPath) -> dict[str, Any]:
+    """Read a JSON object. Raises UserError when the file is missing or is not one."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a JSON {type(content).__name__}, expected an object")
+    return content
