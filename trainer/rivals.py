@@ -62,6 +62,11 @@ class Rivals:
                 schedule = self.run / "static-schedule.json"
                 save_schedule(schedule, self._recording, fit_static(self._recording, self.budget).layers)
                 return f"schedule:{schedule}", steps
+            case "oracle":
+                known = self.work.sample(
+                    self.run, "full recording with deviations", "never", record="full", deviations=True
+                )
+                return f"oracle:{self.budget}@{known.path}", steps
             case "budget":
                 return f"budget:{self.budget}@{self._recording.path}", steps
             case "stopping":

@@ -1,7 +1,6 @@
 """What each suite runs: the rows of the published tables and figures, and of the questions they left open.
 
-Published values: the blog's Tables 1 to 4 (CIFAR-10, 1 024 images, DDPM-1000). Their FIDs come from
-mis-normalised real images, and their GFLOPs leave the attention products out.
+What was published for them stands in `deediff.analysis.published`.
 """
 
 from __future__ import annotations
@@ -9,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from deediff.analysis.published import FULL as FULL_PUBLISHED
+from deediff.analysis.published import TABLES as PUBLISHED
 from trainer.presets import Method
 
 Strategy = Literal["frozen", "finetuned", "scratch"]
@@ -29,51 +30,54 @@ class Row:
 
 
 # Ways to spend no more than the row before them did with early exit: see `rivals.py`.
-RIVALS = ("fewer steps", "smaller", "dual", "fixed", "static", "budget", "excess", "stopping")
+RIVALS = ("fewer steps", "smaller", "dual", "fixed", "static", "budget", "excess", "stopping", "oracle")
 
 
-def _published(fid: float, reduction: float, gflops: float) -> dict[str, float]:
-    return {"fid": fid, "layer_reduction_pct": reduction, "gflops_without_attention": gflops}
+def _published(key: tuple[str, str, str, str] | None) -> dict[str, float]:
+    """A line of the published tables; None: the full network's."""
+    line = FULL_PUBLISHED if key is None else PUBLISHED[key]
+    return {"fid": line.fid, "layer_reduction_pct": line.layer_reduction, "gflops_without_attention": line.gflops}
+
+
+def _row(name: str, method: Method, strategy: Strategy, threshold: float, losses: int = 3) -> Row:
+    """With what was published for it."""
+    uem = f"{method.uem} per {method.scope.replace('_', ' and ')}"
+    return Row(name, method, strategy, threshold, _published((uem, strategy, str(losses), str(threshold))))
 
 
 MLP, ATTENTION = Method(), Method(uem="attention")
 TIMESTEP, BOTH = Method(scope="timestep"), Method(scope="layer_timestep")
-FULL = Row("U-ViT", published=_published(79.34, 0, 22.75))
-MLP_FROZEN = Row("MLP per layer, frozen", MLP, "frozen", 0.075, _published(86.57, 31.1, 15.58))
-MLP_TUNED = Row("MLP per layer, fine-tuned", MLP, "finetuned", 0.075, _published(116.49, 42.3, 13.05))
-ATTENTION_FROZEN = Row("attention per layer, frozen", ATTENTION, "frozen", 0.075, _published(85.48, 32.0, 17.84))
-ATTENTION_TUNED = Row("attention per layer, fine-tuned", ATTENTION, "finetuned", 0.075, _published(109.83, 40.0, 15.77))
+FULL = Row("U-ViT", published=_published(None))
+MLP_FROZEN = _row("MLP per layer, frozen", MLP, "frozen", 0.075)
+MLP_TUNED = _row("MLP per layer, fine-tuned", MLP, "finetuned", 0.075)
+ATTENTION_FROZEN = _row("attention per layer, frozen", ATTENTION, "frozen", 0.075)
+ATTENTION_TUNED = _row("attention per layer, fine-tuned", ATTENTION, "finetuned", 0.075)
 
 TABLE1 = [
     FULL,
     MLP_FROZEN,
     MLP_TUNED,
-    Row("MLP per layer, scratch", MLP, "scratch", 0.075, _published(125.15, 39.32, 13.74)),
-    Row("MLP per timestep, frozen", TIMESTEP, "frozen", 0.075, _published(79.13, 0.1, 22.74)),
-    Row("MLP per timestep, fine-tuned", TIMESTEP, "finetuned", 0.075, _published(173.05, 35.0, 14.67)),
-    Row("MLP per layer and timestep, frozen", BOTH, "frozen", 0.075, _published(79.13, 0.0, 22.75)),
-    Row("MLP per layer and timestep, fine-tuned", BOTH, "finetuned", 0.075, _published(133.35, 35.3, 14.68)),
+    _row("MLP per layer, scratch", MLP, "scratch", 0.075),
+    _row("MLP per timestep, frozen", TIMESTEP, "frozen", 0.075),
+    _row("MLP per timestep, fine-tuned", TIMESTEP, "finetuned", 0.075),
+    _row("MLP per layer and timestep, frozen", BOTH, "frozen", 0.075),
+    _row("MLP per layer and timestep, fine-tuned", BOTH, "finetuned", 0.075),
     ATTENTION_FROZEN,
     ATTENTION_TUNED,
-    Row("attention per layer, scratch", ATTENTION, "scratch", 0.075, _published(114.62, 40.0, 15.80)),
+    _row("attention per layer, scratch", ATTENTION, "scratch", 0.075),
 ]
 TABLE3 = [
     FULL,
     MLP_TUNED,
-    Row(
-        "MLP, 4 losses, fine-tuned", replace(MLP, layer_weight=1.0), "finetuned", 0.075, _published(107.34, 42.3, 13.07)
-    ),
+    _row("MLP, 4 losses, fine-tuned", replace(MLP, layer_weight=1.0), "finetuned", 0.075, losses=4),
     ATTENTION_TUNED,
-    Row(
-        "attention, 4 losses, fine-tuned", replace(ATTENTION, layer_weight=1.0), "finetuned", 0.075,
-        _published(108.30, 42.5, 15.13),
-    ),
-]  # fmt: skip
+    _row("attention, 4 losses, fine-tuned", replace(ATTENTION, layer_weight=1.0), "finetuned", 0.075, losses=4),
+]
 TABLE4 = [
     FULL,
-    Row("MLP per layer, frozen, τ = 0.05", MLP, "frozen", 0.05, _published(79.71, 16.54, 18.90)),
+    _row("MLP per layer, frozen, τ = 0.05", MLP, "frozen", 0.05),
     MLP_FROZEN,
-    Row("attention per layer, frozen, τ = 0.05", ATTENTION, "frozen", 0.05, _published(80.08, 16.29, 21.91)),
+    _row("attention per layer, frozen, τ = 0.05", ATTENTION, "frozen", 0.05),
     ATTENTION_FROZEN,
 ]
 TRENDS = [  # full records: Figure 9, and any threshold by what-if
@@ -87,6 +91,7 @@ BASELINES = [
     Row("excess over the deepest layer's u", MLP, policy="excess"),
     Row("optimal stopping", MLP, policy="stopping"),
     Row("best static schedule", MLP, policy="static"),
+    Row("the oracle, who knows each exit's price", MLP, policy="oracle"),
     Row("one exit for all", MLP, policy="fixed"),
     Row("fewer steps", policy="fewer steps"),
     Row("dual backbone", policy="dual"),
