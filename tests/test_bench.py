@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +13,10 @@ import pytest
 import torch
 
 from deediff.analysis.cost import model_cost
+from deediff.bench.app import bench_app, cpu_seconds
 from deediff.bench.profiles import bimodal_exits, independent_exits, read_profile
 from deediff.bench.sampler import bench_sampler
+from deediff.bench.synthetic import PART, write_synthetic
 from deediff.bench.trace import bench_trace
 from deediff.bench.train import bench_train
 from deediff.cli import main
@@ -174,3 +178,56 @@ def test_training_rates_are_compared_with_fine_tuning() -> None:
     assert rows["fine-tuned"]["speed_up"] == 1
     ratio = rows["frozen"]["images_per_s"] / rows["fine-tuned"]["images_per_s"]
     assert rows["frozen"]["speed_up"] == pytest.approx(ratio)
+
+
+def test_the_synthetic_trace_is_what_its_rows_say(tmp_path: Path) -> None:
+    cost = model_cost(MODEL)
+    trace = read_trace(write_synthetic(tmp_path / "t", cost, (1, 8, 8), samples=10 * PART, steps=5, parts=2))
+    assert trace.problems == []
+    assert (int(trace.summary.samples), trace.meta["num_samples"], trace.parts) == (10 * PART, 10 * PART, [0, 1])
+    u = np.concatenate([trace.uncertainty(part) for part in trace.parts])  # each part stands for five
+    tau = 0.2
+    leaves = u <= np.float32(tau)
+    layers = np.where(leaves.any(axis=-1), leaves.argmax(axis=-1), 13)
+    assert 0 < trace.what_if(tau).layer_ratio == pytest.approx(layers.mean() / 13)
+    assert trace.what_if(tau).exits.sum() == 10 * PART * 5
+    assert len(trace.images(range(PART))) == PART
+
+
+def test_the_browser_is_asked_for_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path / "run")
+    with pytest.raises(UserError, match="--record full"):
+        bench_app(run, tmp_path)
+    sample_to_trace(run, run / "traces" / "full", 2, "never", steps=1, record="full")
+    monkeypatch.setitem(sys.modules, "playwright.sync_api", None)
+    with pytest.raises(UserError, match="pip install playwright"):
+        bench_app(run, tmp_path / "a", steps=3, samples=PART)
+
+
+def test_cpu_time_of_another_process_is_its_own() -> None:
+    if sys.platform != "linux":
+        pytest.skip("only Linux tells the CPU time of another process")
+    code = "import time\nwhile time.process_time() < 0.3: pass\nprint(time.process_time(), flush=True)\ninput()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        own = float(process.stdout.readline())
+        seen = cpu_seconds(process.pid)
+        process.communicate(b"\n")
+    assert seen is not None
+    assert own <= seen < own + 0.2
+
+
+@pytest.mark.e2e
+def test_every_measure_of_the_explorer_is_taken(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "tiny")
+    sample_to_trace(run, run / "traces" / "full", 3, "never", steps=4, record="full")
+    result = bench_app(run, tmp_path, repeats=1, samples=2 * PART, steps=6)
+    rows = [(row["measure"], row["of"]) for row in result["rows"]]
+    for of in ("tiny/full", "synthetic/synthetic"):
+        for measure in ("slider released to heatmap redrawn", "switch to /runs", "switch to /compare"):
+            assert (measure, of) in rows
+    assert ("first page", "tiny") in rows
+    assert all(row["median"] > 0 for row in result["rows"])
+    assert result["server_mb"] > result["model_mb"] > 0
+    limited = [row for row in result["rows"] if row["limit"] is not None]
+    assert all((row["within"] == "yes") == (row["median"] <= row["limit"]) for row in limited)

@@ -113,9 +113,9 @@ def _slider(page: Page, pid: int, of: str, repeats: int) -> list[dict[str, Any]]
     redraws, spent = [], []
     for repeat in range(repeats + 1):
         settle(page)
-        before = _cpu_seconds(pid)
+        before = cpu_seconds(pid)
         milliseconds = release_slider(page, 0.25 + 0.1 * (repeat % 2) + 0.02 * repeat)
-        after = _cpu_seconds(pid)
+        after = cpu_seconds(pid)
         if repeat == 0:  # the first one compiles and caches
             continue
         redraws.append(milliseconds)
@@ -176,7 +176,7 @@ def _last_line(log: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "it says nothing")
 
 
-def _cpu_seconds(pid: int) -> float | None:
+def cpu_seconds(pid: int) -> float | None:
     """CPU time of another process so far; None where only Linux could tell.
 
     Linux numbers the CPU clocks of processes by ~pid · 8 + 2 (CPUCLOCK_SCHED), to the nanosecond.

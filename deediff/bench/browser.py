@@ -30,11 +30,14 @@ window.bench = {
     for (const row of z) for (const value of row) sum += value * (1 + (place++ % 9973));
     return sum;
   },
-  settled() {  // the script has run, nothing is left of the page before, every figure and image is there
+  settled() {  // the script has run, nothing is left of the page before, figures in view and images are there
     const app = this.app(), main = document.querySelector('[data-testid=stMain]');
     if (!app || !main || app.dataset.testScriptState !== 'notRunning') return false;
     if (main.querySelector('[data-stale=true], [data-testid=stSkeleton]')) return false;
-    if (![...main.querySelectorAll('.plot')].every(plot => plot.dataset.drawn)) return false;
+    for (const plot of main.querySelectorAll('.plot')) {
+      const box = plot.getBoundingClientRect();
+      if (box.top < innerHeight && box.bottom > 0 && !plot.dataset.drawn) return false;
+    }
     return [...main.querySelectorAll('img')].every(image => image.complete);
   },
   time(event, done) {  // milliseconds from the next such event until `done` has been painted
