@@ -51,6 +51,7 @@ def save_checkpoint(
             "heads": model.head_kind,
             "schedule": asdict(schedule),
             "prediction": model.prediction,
+            "null_label": model.null_label,
             "step": step,
             "images_seen": images_seen,
             "sha256": file_sha256(path),
@@ -105,5 +106,5 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> tuple[Ear
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} does not fit the model its JSON describes ({reason})") from None
-    model.origin = (path, info["sha256"])
+    model.origin, model.null_label = (path, info["sha256"]), bool(info.get("null_label"))
     return model.to(device).eval().requires_grad_(False), info

@@ -165,6 +165,7 @@ def import_checkpoint(
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{path} does not fit a U-ViT of layout {layout} ({reason})") from None
     _new_run(out)
+    model.null_label = model.backbone.num_classes > 0  # U-ViT's last one
     save_checkpoint(out / "checkpoints" / "0.safetensors", model, Schedule(), 0, images_seen, source=path.name)
     parts = {"backbone": model.backbone, "uem": model.uem, "heads": model.heads}
     counts = {name: sum(p.numel() for p in part.parameters()) if part else 0 for name, part in parts.items()}

@@ -368,6 +368,20 @@ def test_labels_are_dropped_as_often_as_asked_and_nothing_else_moves(class_folde
     assert dropped / total == pytest.approx(0.15, abs=4 * (0.15 * 0.85 / total) ** 0.5)
 
 
+def test_without_guidance_nobody_is_drawn_as_no_class(class_folder: Path, tmp_path: Path) -> None:
+    """With label dropout the last label means none: it is for guidance, unless it is asked for by number."""
+    more = ("--model.num-classes", "4", "--label-dropout", "0.15", "--sample-every", "0", *STILL)
+    assert train(class_folder, tmp_path / "run", *more) == 0
+    model = deediff.load(tmp_path / "run")
+
+    def images(classes: list[int] | None) -> torch.Tensor:
+        *_, last = deediff.sample(model, num_samples=8, steps=2, classes=classes)
+        return last.x
+
+    assert torch.equal(images(None), images([0, 1, 2]))
+    assert not torch.equal(images(None), images([0, 1, 2, 3]))
+
+
 @pytest.mark.parametrize("strategy", ["frozen", "scratch"])
 def test_labels_reach_the_network(class_folder: Path, tmp_path: Path, strategy: str) -> None:
     """In both stages: what each class is embedded as is learnt, the label that means none only by dropout."""

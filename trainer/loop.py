@@ -58,6 +58,7 @@ class Training:
         self.labels = self._labels()
         self.schedule = Schedule()
         self.model, self.images_before = self._initial_model()
+        self.model.null_label = config.label_dropout > 0
         self.ema = copy.deepcopy(self.model).requires_grad_(False)
         self.step = 0  # over both stages
 

@@ -31,6 +31,7 @@ class EarlyExitModel(nn.Module):
         super().__init__()
         self.backbone, self.uem, self.heads = backbone, uem, heads  # heads: one each, one for all, or none: `decode`
         self.prediction = check_prediction(prediction)
+        self.null_label = False  # a class-conditional model's last label means "no class"
         self.origin: tuple[Path, str] | None = None  # the checkpoint file it was read from, and the SHA-256 of that
 
     @property

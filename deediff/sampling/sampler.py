@@ -167,7 +167,7 @@ def _check_classes(
     if guidance is not None and not (guidance >= 0 and labels > 1):
         raise UserError(f"the guidance scale is {guidance} for {labels} labels, expected 0 or more, and 2 labels")
     if classes is None:
-        return range(labels - 1 if guidance is not None else labels)
+        return range(labels - 1 if guidance is not None or model.null_label else labels)
     if not classes or not all(0 <= label < labels for label in classes):
         raise UserError(f"the classes are {list(classes)}, expected some of 0 … {labels - 1}")
     return classes
