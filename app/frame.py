@@ -29,11 +29,6 @@ STYLE = """
   .st-key-live > div > div > [data-testid="stColumn"] {min-width: 100%;}
 }
 [class*="st-key-panels"] [data-testid="stColumn"] [data-testid="stVerticalBlock"] {gap: 0.35rem;}
-.gallery {display: grid; gap: 10px 8px;}
-.gallery figure {margin: 0; min-width: 0;}
-.gallery img {display: block; width: 100%; image-rendering: pixelated; border-radius: 2px;}
-.gallery .strip {height: 9px; margin-top: 2px;}
-.gallery figcaption {font-size: 0.75rem; line-height: 1.25; opacity: 0.8; text-align: center; white-space: nowrap;}
 </style>
 """
 

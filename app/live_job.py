@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -30,6 +31,11 @@ class Settings:
     steps: int
     num_samples: int
     seed: int
+
+    @property
+    def policy_in_words(self) -> str:
+        """The policy, files and folders by their names alone."""
+        return re.sub(r"([@:])[^@:]*/([^/,]+)", r"\1\2", self.policy)
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ class LiveJob(Job):
 
     def __init__(self, session: Session, model: EarlyExitModel, schedule: Schedule, settings: Settings):
         s = settings
-        super().__init__(session, f"{s.num_samples} images, {s.policy}, {s.solver.upper()} {s.steps} steps")
+        super().__init__(session, f"{s.num_samples} images, {s.policy_in_words}, {s.solver.upper()} {s.steps} steps")
         self.settings, self.num_blocks = settings, model.num_blocks
         self.cost: Cost | None = None  # known once the worker has counted it
         self.full: Side | None = None

@@ -71,7 +71,7 @@ def draw_grids(job: LiveJob, full: Side, early: Side) -> None:
         caption = f"exits at {mean_exit[k]:.1f}"
         exits.append(gallery.Tile(gallery.encode(early.images[k]), caption, hover, early.exit_layers[k]))
         delta.append(gallery.Tile(gallery.encode(amplified[k]), f"Δ {change[k]:.1f}", hover, place=True))
-    names = ("Full network", f"Early exit, {job.settings.policy}", f"Difference × {twins.AMPLIFY}")
+    names = ("Full network", f"Early exit, {job.settings.policy_in_words}", f"Difference × {twins.AMPLIFY}")
     columns = math.ceil(math.sqrt(len(plain)))
     for column, name, tiles in zip(st.columns(3), names, (plain, exits, delta), strict=True):
         with column:

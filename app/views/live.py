@@ -118,7 +118,7 @@ def draw_keep(selected: Selection, job: LiveJob) -> None:
             f"when this tab is closed. An evaluation needs at least {LEAST} images."
         )
         left, middle, right = st.columns([3, 1, 1.4], vertical_alignment="bottom")
-        plain = re.sub(r"[^\w.+=-]+", "-", f"{s.solver}{s.steps}-{s.policy}").strip("-")
+        plain = re.sub(r"[^\w.+=-]+", "-", f"{s.solver}{s.steps}-{s.policy_in_words}").strip("-")
         name = left.text_input("Name", f"{plain}-seed{s.seed}"[-100:])
         count = middle.number_input("Images", 1, 100_000, s.num_samples)
         full = right.checkbox(
