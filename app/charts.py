@@ -28,7 +28,7 @@ Clicked = Callable[[Point], None]
 def chart(figure: Spec, key: str, alt: str, on_click: Clicked | None = None) -> None:
     """Draw a figure. A click on a point or a cell calls `on_click` before the next run of the script.
 
-    The mode bar saves it as SVG or PNG, under its key.
+    The mode bar saves it as SVG or PNG, under its key without “plot”.
     """
 
     def clicked() -> None:
@@ -37,7 +37,13 @@ def chart(figure: Spec, key: str, alt: str, on_click: Clicked | None = None) -> 
 
     base = st.get_option("server.baseUrlPath").strip("/")
     address = f"{'/' + base if base else ''}/component/{_LIBRARY.name}/plotly.min.js"
-    content = {"figure": figure, "alt": alt, "name": _file(key), "clickable": on_click is not None, "library": address}
+    content = {
+        "figure": figure,
+        "alt": alt,
+        "name": _file(key.removeprefix("plot ")),
+        "clickable": on_click is not None,
+        "library": address,
+    }
     _mount(key=key, data=content, on_point_change=clicked)
 
 

@@ -59,7 +59,7 @@ def packed(values: NDArray[Any]) -> dict[str, str]:
 def spec(data: list[Trace], x: dict[str, Any], y: dict[str, Any], height: int = HEIGHT, **layout: Any) -> Spec:
     """A figure with the margins and the legend that all of them have, unless `layout` says otherwise."""
     legend = {"orientation": "h", "y": 1.01, "yanchor": "bottom", "x": 0, "xanchor": "left"}
-    margin = {"l": 8, "r": 8, "t": 30 if layout.get("showlegend") else 10, "b": 8}
+    margin = {"l": 8, "r": 8, "t": 30, "b": 8}  # above: room for the legend, and for the mode bar beside the cells
     common = {"height": height, "margin": margin, "hovermode": "closest", "legend": legend, "showlegend": False}
     return {"data": data, "layout": {**common, "dragmode": "zoom", "xaxis": x, "yaxis": y, **layout}}
 

@@ -1,172 +1,160 @@
-"""The explorer as a person uses it: the real server, the shipped run, a real browser."""
+"""*Exit trends* and *Uncertainty* as a person uses them: what is clicked is selected, and the numbers are the rows'."""
 
 from __future__ import annotations
 
-import os
+import io
 import re
-import shutil
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect
 
 import deediff
-from deediff.runs import Run, list_runs
-
-REPO = Path(__file__).resolve().parents[2]
-RUNS = Path(os.environ.get("DEEDIFF_RUNS") or REPO / "runs")
-SHOTS = REPO / "test-output"
-IDLE = "[data-testid=stApp][data-test-script-state=notRunning]"
-PATIENCE = 30_000  # milliseconds that one answer may take on a busy machine
+from deediff.bench.browser import PATIENCE, settle
+from tests.e2e.conftest import SHOTS, click_point, hover_point
 
 pytestmark = pytest.mark.e2e
+FULL = "ddim50-never-full"
+HEATMAP, MOMENT, UEMS = ".st-key-plot-exit-heatmap", ".st-key-plot-exits-at-one-timestep", ".st-key-plot-u-of-A"
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A running explorer; its log must hold no traceback at the end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = tmp_path_factory.mktemp("server") / "log.txt"
-    options = ["--server.headless=true", f"--server.port={port}"]
-    command = [sys.executable, "-m", "streamlit", "run", "app/main.py", *options]
-    environment = {**os.environ, "DEEDIFF_RUNS": str(RUNS)}
-    with open(log, "w") as output:
-        server = subprocess.Popen(command, cwd=REPO, env=environment, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        for _ in range(120):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert server.poll() is None, log.read_text()
-            time.sleep(0.25)
-        yield f"http://localhost:{port}"
-    finally:
-        server.terminate()
-        try:
-            server.wait(10)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-    assert "Traceback" not in log.read_text()
-
-
-@pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
-    """Chromium: the system's, else Playwright's own. Without either the test fails, it is not skipped."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium") or shutil.which("chromium-browser"),
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
-        yield browser.new_page(viewport={"width": 1440, "height": 900})
-        browser.close()
-
-
-def shipped() -> tuple[Run, deediff.Trace]:
-    """The first run that can be sampled and holds a trace that answers every threshold."""
-    for run in list_runs(RUNS)[0]:
-        for folder in run.traces:
-            trace = deediff.read_trace(folder)
-            if run.checkpoints and trace.what_if_limit is not None and trace.what_if_limit[0] == 0:
-                return run, trace
-    raise AssertionError(f"{RUNS} holds no run with a checkpoint and a trace recorded with record=full")
-
-
-def settled(page: Page) -> None:
-    """Wait until the script has run, twice: a rerun may just be starting."""
-    for _ in range(2):
-        page.wait_for_selector(IDLE, timeout=PATIENCE)
-        page.wait_for_timeout(200)
-
-
-def figure(page: Page, where: str, label: str):
+def shown(page: Page, where: str, label: str) -> Locator:
     """The value of a figure on screen; `where` is the key of the line it stands in."""
     metric = page.locator(f".st-key-{where} [data-testid=stMetric]").filter(has_text=re.compile(f"^{re.escape(label)}"))
     return metric.locator("[data-testid=stMetricValue]").first
 
 
-def ratio_from_rows(trace: deediff.Trace, tau: float) -> float:
-    """Mean exit layer / N at a threshold, counted from the recorded uncertainties."""
-    total = count = 0
-    for part in trace.parts:
-        leaves = trace.uncertainty(part) <= np.float32(tau)  # (B, S, N)
-        layers = np.where(leaves.any(axis=-1), leaves.argmax(axis=-1), trace.num_blocks)
-        total, count = total + int(layers.sum()), count + layers.size
-    return total / count / trace.num_blocks
+def counted(trace: deediff.Trace, tau: float) -> np.ndarray:
+    """(samples, steps) exit layers at a threshold, from the recorded uncertainties."""
+    leaves = np.concatenate([trace.uncertainty(part) <= np.float32(tau) for part in trace.parts])  # (M, S, N)
+    return np.where(leaves.any(axis=-1), leaves.argmax(axis=-1), trace.num_blocks)
 
 
-def test_a_walk_through_the_explorer(page: Page, address: str) -> None:
-    SHOTS.mkdir(exist_ok=True)
-    run, trace = shipped()
-    page.goto(f"{address}/?run={run.name}&trace={trace.path.name}", timeout=PATIENCE)
-    page.wait_for_selector(".js-plotly-plot", timeout=PATIENCE)
-    settled(page)
+@pytest.fixture(scope="module")
+def trace(copied: Path) -> deediff.Trace:
+    return deediff.read_trace(copied / "mnist_tiny" / "traces" / FULL)
 
-    # The slider: the numbers move with it, and are those of the recorded uncertainties.
-    slider = page.locator(".st-key-tau input")
+
+def open_page(tab: Page, served: str, page: str = "", **link: object) -> None:
+    query = "&".join(f"{key}={value}" for key, value in {"run": "mnist_tiny", "trace": FULL, **link}.items())
+    tab.goto(f"{served}/{page}?{query}")
+    tab.wait_for_selector(".plot[data-drawn]", timeout=PATIENCE)
+    settle(tab)
+
+
+def test_the_slider_moves_numbers_and_heatmap(tab: Page, served: str, trace: deediff.Trace) -> None:
+    open_page(tab, served, tau=0.1)
+    slider = tab.locator(".st-key-tau input")
     seen = {}
     for key in ("ArrowRight", "ArrowLeft", "ArrowLeft"):
         slider.focus()
         before = slider.input_value()
-        for _ in range(6):
+        for _ in range(3):
             slider.press(key)
         expect(slider).not_to_have_value(before)
         tau = round(float(slider.input_value()), 3)
-        answer = trace.what_if(tau)
-        expect(figure(page, "estimate", "Layer ratio")).to_have_text(f"{answer.layer_ratio:.3f}", timeout=PATIENCE)
-        expect(figure(page, "estimate", "GFLOPs per step")).to_contain_text(f"{answer.gflops:.4g} (", timeout=PATIENCE)
-        expect(page.locator(".st-key-estimate")).to_contain_text(f"τ = {tau:.3f}")
-        assert answer.layer_ratio == pytest.approx(ratio_from_rows(trace, tau), abs=1e-12)
-        seen[tau] = answer.layer_ratio
-    assert len(seen) == 3
-    assert len(set(seen.values())) > 1, f"the layer ratio did not move: {seen}"
-    settled(page)
-    page.wait_for_timeout(800)
-    page.screenshot(path=SHOTS / "exit-trends.png")
+        exits = counted(trace, tau)
+        ratio, gflops = exits.mean() / trace.num_blocks, trace.what_if(tau).gflops
+        expect(shown(tab, "estimate", "Layer ratio")).to_have_text(f"{ratio:.3f}", timeout=PATIENCE)
+        expect(shown(tab, "estimate", "GFLOPs per step")).to_contain_text(f"{gflops:.4g} (", timeout=PATIENCE)
+        expect(tab.locator(".st-key-estimate")).to_contain_text(f"τ = {tau:.3f}")
+        tab.wait_for_url(f"**tau={tau:g}*")
+        settle(tab)
+        layer = int(np.bincount(exits[:, 20]).argmax())  # the brightest cell of a column
+        count = int((exits[:, 20] == layer).sum())
+        assert f"({count} of {len(exits):,} samples)" in hover_point(tab, HEATMAP, trace.timesteps[20], layer)
+        seen[tau] = ratio
+    assert len(set(seen.values())) == 3, f"the layer ratio did not move: {seen}"
+    tab.screenshot(path=SHOTS / "exit-trends.png")
 
-    # Four images live: the layer ratio on screen is that of the library at the same seeds.
-    page.get_by_role("link", name="Sample live").click()
-    sample = page.get_by_role("button", name="Sample", exact=True)
-    expect(sample).to_be_enabled(timeout=PATIENCE)
-    settled(page)
-    threshold = page.locator(".st-key-live-tau input").input_value()
-    sample.click()
-    expect(page.get_by_text("Seconds, measured", exact=True)).to_be_visible(timeout=60_000)
-    settled(page)
-    steps = list(deediff.sample(deediff.load(run.path), 4, f"threshold:{threshold}", "ddim", 20, seed=0, batch_size=4))
-    ratio = float(np.mean([s.exit_layer.numpy() for s in steps])) / trace.num_blocks
-    first_ratio = figure(page, "live_figures", "Layer ratio")
-    expect(first_ratio).to_have_text(f"{ratio:.3f}")
-    assert page.locator(".gallery figure").count() == 12  # four each: full network, early exit, difference
-    page.wait_for_timeout(800)
-    page.screenshot(path=SHOTS / "sample-live.png")
 
-    # A bigger job can be cancelled, and leaves the page usable.
-    page.locator(".st-key-live-steps input").fill("1000")
-    page.locator(".st-key-live-steps input").press("Enter")
-    settled(page)
-    page.locator(".st-key-live-images input").fill("64")
-    page.locator(".st-key-live-images input").press("Enter")
-    settled(page)
-    sample.click()
-    expect(page.get_by_text(re.compile(r"step \d+ of 1000"))).to_be_visible(timeout=PATIENCE)
-    expect(sample).to_be_disabled()
-    page.get_by_role("button", name="Cancel").click()
-    expect(page.get_by_text(re.compile(r"Cancelled at step \d+ of 1000"))).to_be_visible(timeout=PATIENCE)
-    expect(sample).to_be_enabled(timeout=PATIENCE)
+def test_a_clicked_cell_is_selected_everywhere_and_its_link_reopens_it(
+    tab: Page, served: str, trace: deediff.Trace
+) -> None:
+    open_page(tab, served, tau=0.1, t=trace.timesteps[25])
+    cells = [(0, 3), (49, 13), (20, 12), (35, 0)]  # corners and the middle
+    for step, layer in cells:
+        timestep = trace.timesteps[step]
+        click_point(tab, HEATMAP, timestep, layer)
+        tab.wait_for_url(f"**t={timestep}&*layer={layer}*", timeout=PATIENCE)
+        settle(tab)
+        exits = counted(trace, 0.1)[:, step]
+        top = int(np.bincount(exits, minlength=14).argmax())
+        expect(tab.get_by_text(re.compile(f"At t = {timestep} "))).to_be_visible()
+        assert f"{(exits == top).mean():.2%}" in hover_point(tab, MOMENT, (exits == top).mean() / 2, top)
+    link = tab.url
+    tab.get_by_role("link", name="Uncertainty").click()
+    tab.wait_for_url("**/uncertainty?*layer=0*")
+    settle(tab)
+    assert f"A: t = {trace.timesteps[35]}" in tab.locator(".st-key-plot-u-over-layers").text_content()  # type: ignore[operator]
+    tab.goto("about:blank")
+    tab.goto(link)
+    tab.wait_for_selector(".plot[data-drawn]", timeout=PATIENCE)
+    settle(tab)
+    assert tab.url == link
+    expect(tab.locator(".st-key-chosen-layer input")).to_have_value("0")
+    expect(tab.get_by_text(re.compile(f"At t = {trace.timesteps[35]} "))).to_be_visible()
 
-    for name in ("Uncertainty", "Images"):
-        page.get_by_role("link", name=name).click()
-        settled(page)
-        page.wait_for_selector(".js-plotly-plot" if name == "Uncertainty" else ".gallery figure", timeout=PATIENCE)
-        page.wait_for_timeout(800)
-        page.screenshot(path=SHOTS / f"{name.lower()}.png")
-    assert page.locator("[data-testid=stException]").count() == 0
+
+def test_the_csv_is_what_the_heatmap_shows(tab: Page, served: str, trace: deediff.Trace) -> None:
+    open_page(tab, served, tau=0.1)
+    with tab.expect_download(timeout=PATIENCE) as download:
+        tab.locator(".st-key-csv-exit-heatmap button").click()
+    assert download.value.suggested_filename == "exit-heatmap.csv"
+    table = pd.read_csv(io.BytesIO(Path(download.value.path()).read_bytes()))
+    expected = (counted(trace, 0.1)[:, :, None] == np.arange(14)).sum(axis=0)
+    np.testing.assert_array_equal(table["count"].to_numpy().reshape(expected.shape), expected)
+    np.testing.assert_allclose(table["probability"], table["count"] / trace.meta["num_samples"])
+
+
+@pytest.mark.parametrize(("kind", "begins"), [("SVG", b"<svg"), ("PNG", b"\x89PNG")])
+def test_figures_are_saved(kind: str, begins: bytes, tab: Page, served: str) -> None:
+    open_page(tab, served)
+    tab.locator(HEATMAP).hover()
+    with tab.expect_download(timeout=PATIENCE) as download:
+        tab.locator(f"{HEATMAP} [data-title='Save as {kind}']").click()
+    assert Path(download.value.path()).read_bytes().startswith(begins)
+    assert download.value.suggested_filename == f"exit-heatmap.{kind.lower()}"
+
+
+def test_a_click_on_the_uncertainty_chooses_the_column_of_the_curves(
+    tab: Page, served: str, trace: deediff.Trace
+) -> None:
+    open_page(tab, served, "uncertainty", b="ddim50-threshold-0.1")
+    mean = np.concatenate([trace.uncertainty(part) for part in trace.parts]).mean(axis=0, dtype=np.float64)
+    step, layer = 30, 8
+    assert f"mean u = {mean[step, layer]:.4f} (1024 samples)" in hover_point(tab, UEMS, trace.timesteps[step], layer)
+    click_point(tab, UEMS, trace.timesteps[step], layer)
+    tab.wait_for_url(f"**t={trace.timesteps[step]}&*layer={layer}*", timeout=PATIENCE)
+    settle(tab)
+    plot = ".st-key-plot-u-over-layers"
+    assert f"mean u = {mean[step, 5]:.4f}" in hover_point(tab, plot, 5, mean[step, 5])
+    tab.screenshot(path=SHOTS / "uncertainty.png")
+
+
+@pytest.mark.parametrize("width", [1440, 900])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_cut_off(width: int, scheme: str, tab: Page, served: str) -> None:
+    tab.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    tab.set_viewport_size({"width": width, "height": 900})
+    for page in ("", "uncertainty"):
+        open_page(tab, served, page, b="ddim50-threshold-0.1")
+        main = tab.locator("[data-testid=stMain]")
+        assert main.evaluate("e => e.scrollWidth <= e.clientWidth"), "the page scrolls sideways"
+        plots = tab.locator(".plot[data-drawn]")
+        for k in range(plots.count()):
+            assert plots.nth(k).evaluate("e => e.offsetWidth <= e.parentElement.offsetWidth + 1")
+        look = "gd => [gd._fullLayout.font.color, gd._fullLayout.paper_bgcolor]"
+        ink, paper = tab.locator(f"{UEMS if page else HEATMAP} .plot").evaluate(look)
+        assert luminance(ink) < luminance(paper) if scheme == "light" else luminance(ink) > luminance(paper)
+    tab.emulate_media(color_scheme="light")
+    tab.set_viewport_size({"width": 1440, "height": 900})
+
+
+def luminance(color: str) -> float:
+    """Of rgb(…) or #rrggbb, from 0 to 255."""
+    if color.startswith("#"):
+        return sum(int(color[k : k + 2], 16) for k in (1, 3, 5)) / 3
+    return sum(float(x) for x in re.findall(r"[\d.]+", color)[:3]) / 3
