@@ -1,0 +1,86 @@
+"""*Runs* as a person uses it: rename, delete only when confirmed, and a training that moves by itself."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from playwright.sync_api import Page, expect
+
+from deediff.bench.browser import settle
+from deediff.checkpoints import read_json, write_json
+from tests.e2e.conftest import SHOTS, TRACES, exported
+
+pytestmark = pytest.mark.e2e
+ROW = 35  # pixels of a row of a table
+
+
+def open_page(page: Page, address: str, run: str = "mnist_tiny") -> None:
+    page.goto(f"{address}/runs?run={run}")
+    expect(page.locator(".st-key-run-table")).to_be_visible(timeout=60_000)
+    settle(page)
+
+
+def tick(page: Page, table: str, row: int) -> None:
+    """Tick a row at its left end."""
+    box = page.locator(f".st-key-{table}")
+    box.scroll_into_view_if_needed()
+    where = box.bounding_box()
+    assert where is not None
+    page.mouse.click(where["x"] + 16, where["y"] + ROW * (row + 1) + ROW / 2)
+    settle(page)
+
+
+def test_the_export_names_every_trace(tab: Page, served: str) -> None:
+    open_page(tab, served)
+    assert exported(tab, "traces")["trace"].tolist() == sorted(TRACES)
+    tab.screenshot(path=SHOTS / "runs.png")
+
+
+def test_rename_and_delete_in_dialogs(tab: Page, served: str, copied: Path) -> None:
+    traces = copied / "mnist_tiny" / "traces"
+    shutil.copytree(traces / TRACES[0], traces / "zz")
+    open_page(tab, served)
+    tick(tab, "trace-table", len(TRACES))
+    tab.locator(".st-key-rename-trace button").click()
+    dialog = tab.get_by_role("dialog")
+    name = dialog.get_by_label("New name")
+    name.fill("no/name")
+    name.press("Enter")
+    dialog.get_by_role("button", name="Rename").click()
+    expect(dialog.get_by_text("no name for a folder")).to_be_visible()
+    name.fill("zzz")
+    name.press("Enter")
+    dialog.get_by_role("button", name="Rename").click()
+    expect(dialog).to_have_count(0)
+    assert sorted(path.name for path in traces.iterdir()) == [*sorted(TRACES), "zzz"]
+
+    settle(tab)
+    tick(tab, "trace-table", len(TRACES))
+    tab.locator(".st-key-delete-trace button").click()
+    expect(dialog.get_by_text("zzz", exact=True)).to_be_visible()
+    dialog.get_by_role("button", name="Keep").click()
+    expect(dialog).to_have_count(0)
+    assert (traces / "zzz").exists()
+    settle(tab)
+    tab.locator(".st-key-delete-trace button").click()
+    dialog.get_by_role("button", name="Delete").click()
+    expect(dialog).to_have_count(0)
+    assert sorted(path.name for path in traces.iterdir()) == sorted(TRACES)
+
+
+def test_a_training_moves_by_itself(tab: Page, served: str, copied: Path) -> None:
+    run = copied / "training"
+    info = read_json(copied / "mnist_tiny" / "run.json")
+    curve = pd.read_parquet(copied / "mnist_tiny" / "metrics.parquet")
+    write_json(run / "run.json", {**info, "status": "training"})
+    curve.iloc[:10].to_parquet(run / "metrics.parquet")
+    open_page(tab, served, "training")
+    expect(tab.get_by_text("step 500 of 2,400")).to_be_visible()
+    curve.iloc[:20].to_parquet(run / "metrics.parquet")
+    expect(tab.get_by_text("step 1,000 of 2,400")).to_be_visible(timeout=15_000)
+    write_json(run / "run.json", {**info, "status": "done"})
+    expect(tab.get_by_text("step 1,000 of 2,400")).to_have_count(0, timeout=15_000)
+    shutil.rmtree(run)
