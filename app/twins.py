@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from figures import DIFFERENCE
 
 AMPLIFY = 4  # differences are shown this much larger
-LEGEND = "Differences: blue is brighter than the full network's image, red is darker, white is equal."
+LEGEND = "Differences: orange is brighter than the full network's image, purple is darker, grey is equal."
 
 
 def difference(mine: NDArray[np.uint8], full: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:

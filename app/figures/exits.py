@@ -67,5 +67,5 @@ def exit_trajectories(exit_layers: NDArray[np.int8], timesteps: list[int], num_b
         "colorbar": {"title": {"text": "exit layer", "side": "right"}, "thickness": 12},
         "hovertemplate": "%{y}<br>timestep %{x} (step %{customdata})<br>exit layer %{z}<extra></extra>",
     }  # fmt: skip
-    rows = {"autorange": "reversed", "showgrid": False}
+    rows = {"autorange": "reversed", "automargin": True, "showgrid": False}
     return plain.spec([heatmap], plain.time_axis(timesteps), rows, height=110 + 18 * samples)

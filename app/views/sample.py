@@ -43,14 +43,14 @@ def draw_header(trace: Trace, number: int) -> None:
     place = int(found[0]) if len(found) else 0
     name = ORDERS[st.session_state.get("image order", "sample")].label.lower()
     with st.container(horizontal=True, vertical_alignment="center", key="sample_header"):
-        st.markdown(f"**Sample {number} of {trace.path.name}** · {place + 1:,} of {len(order):,}, sorted by {name}")
         for label, key, to in (("Previous", "Left", place - 1), ("Next", "Right", place + 1)):
             there = 0 <= to < len(order)
             st.button(
                 label, key=label, shortcut=key, disabled=not there, on_click=selection.select,
                 kwargs={"sample": int(order[to])} if there else None,
             )  # fmt: skip
-        st.page_link("views/images.py", label="All images", icon=":material/grid_view:")
+        st.markdown(f"**Sample {number} of {trace.path.name}** · {place + 1:,} of {len(order):,}, sorted by {name}")
+        st.page_link("views/images.py", label="All images", icon=":material/grid_view:", width="content")
 
 
 def stored_path(trace: Trace, number: int) -> tuple[NDArray[np.int8], NDArray[np.float32] | None] | None:
