@@ -101,7 +101,7 @@ def test_a_clicked_cell_is_selected_everywhere_and_its_link_reopens_it(
 def test_the_csv_is_what_the_heatmap_shows(tab: Page, served: str, trace: deediff.Trace) -> None:
     open_page(tab, served, tau=0.1)
     with tab.expect_download(timeout=PATIENCE) as download:
-        tab.locator(".st-key-csv-exit-heatmap button").click()
+        tab.locator(".st-key-csv-exit-heatmap button").first.click()
     assert download.value.suggested_filename == "exit-heatmap.csv"
     table = pd.read_csv(io.BytesIO(Path(download.value.path()).read_bytes()))
     expected = (counted(trace, 0.1)[:, :, None] == np.arange(14)).sum(axis=0)
