@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -128,3 +129,23 @@ def test_a_film_of_other_weights_is_refused_in_a_sentence(runs: Path) -> None:
     assert not app.exception
     assert "not among the run's checkpoints" in sentences(app)
     assert metric(app, "Mean exit layer")  # the rest of the page stays
+
+
+def test_a_sample_of_an_empty_or_damaged_trace_is_a_sentence(runs: Path) -> None:
+    (runs / "toy" / "traces" / EXITS / "samples-00001.parquet").write_bytes(b"nonsense")  # samples 3 – 5
+    app = open_app("sample", trace=EXITS, sample="4")
+    assert not app.exception
+    assert "samples-00001.parquet is cut short" in sentences(app)
+    shutil.rmtree(runs / "toy" / "traces")
+    app = open_app("sample")
+    assert f"deediff sample {runs / 'toy'} --policy threshold:0.1" in app.code[0].value
+
+
+def test_without_the_files_of_images_no_order_is_made_up(runs: Path) -> None:
+    app = open_app("images", trace=EXITS)
+    for file in (runs / "toy" / "traces" / EXITS).glob("samples-*.parquet"):
+        file.unlink()
+    app = open_app("images", trace=EXITS)
+    app.selectbox(key="image order").set_value("exit").run()
+    assert not app.exception
+    assert "came without its images" in sentences(app)
