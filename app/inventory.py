@@ -17,8 +17,8 @@ from deediff.runs import Run, folder_size, is_training
 from deediff.traces.reader import Trace
 from tables import key_of
 
-LOSSES = {"loss_total": "Eq. 9, all terms", "loss_simple": "Eq. 4, backbone", "loss_uncertainty": "Eq. 7, UEMs",
-          "loss_ual": "Eq. 8, weighted heads", "loss_layer": "Eq. 10, heads"}  # fmt: skip
+LOSSES = {"loss_total": "Eq. 9", "loss_simple": "Eq. 4", "loss_uncertainty": "Eq. 7", "loss_ual": "Eq. 8",
+          "loss_layer": "Eq. 10"}  # fmt: skip
 TRACE_COLUMNS = ("trace", "policy", "solver", "steps", "images", "layer_ratio", "gflops_per_step", "seconds_per_image",
                  "speed_up")  # fmt: skip
 POINTS = 1500  # of a curve on screen

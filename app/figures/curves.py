@@ -11,34 +11,40 @@ import pandas as pd
 from figures.plain import FULL, OTHERS, A, Spec, axis, packed, spec
 
 COLORS = (A, *OTHERS)
-HEIGHT = 300
+COLUMNS, ROW = 3, 190  # pictures side by side; pixels of a row of them
+GAP = 0.07  # between pictures, as a share of the width
 
 
 def training_curves(curves: Mapping[str, pd.DataFrame], terms: Mapping[str, str]) -> Spec:
-    """Loss against step on a logarithmic scale; terms: column → what it is. Empty terms are left out."""
+    """Loss against step on a logarithmic scale; terms: column → its equation. Empty terms are left out."""
     shown = [term for term in terms if any(_has(curve, term) for curve in curves.values())]
+    columns, rows = min(COLUMNS, len(shown)), -(-len(shown) // COLUMNS)
+    suffixes = ["" if place == 0 else str(place + 1) for place in range(len(shown))]
     data: list[dict[str, Any]] = []
-    layout: dict[str, Any] = {"annotations": [], "shapes": []}
-    for place, term in enumerate(shown):
-        suffix = "" if place == 0 else str(place + 1)
-        gap = 0.05 if len(shown) > 1 else 0.0
-        width = (1 - gap * (len(shown) - 1)) / len(shown)
-        left = place * (width + gap)
-        layout[f"xaxis{suffix}"] = axis("step", domain=[left, left + width], anchor=f"y{suffix}", nticks=4)
-        layout[f"yaxis{suffix}"] = axis("", type="log", anchor=f"x{suffix}", showgrid=True, exponentformat="none")
-        name = f"<b>{term.removeprefix('loss_')}</b> · {terms[term]}"
-        layout["annotations"].append({
-            "text": name, "x": left, "xref": "paper", "xanchor": "left", "y": 1, "yref": "paper", "yanchor": "bottom",
-            "showarrow": False, "font": {"size": 12},
+    axes: dict[str, Any] = {}
+    titles = []
+    for place, (term, suffix) in enumerate(zip(shown, suffixes, strict=True)):
+        width, height = (1 - GAP * (columns - 1)) / columns, 1 / rows
+        left, top = (place % columns) * (width + GAP), 1 - (place // columns) * height
+        plot = top - height * (0.12 if rows > 1 else 0)
+        axes[f"xaxis{suffix}"] = axis("step", domain=[left, left + width], anchor=f"y{suffix}", nticks=4, tickangle=0)
+        axes[f"yaxis{suffix}"] = axis(
+            "", domain=[top - 0.72 * height, plot], type="log", anchor=f"x{suffix}", showgrid=True, nticks=5,
+            exponentformat="none",
+        )  # fmt: skip
+        titles.append({
+            "text": f"<b>{term.removeprefix('loss_')}</b> ({terms[term]})", "showarrow": False, "font": {"size": 12},
+            "x": left, "xref": "paper", "xanchor": "left", "y": plot, "yref": "paper", "yanchor": "bottom",
         })  # fmt: skip
-        data += [_line(run, curves[run], term, suffix, i, place == 0) for i, run in enumerate(curves)
-                 if _has(curves[run], term)]  # fmt: skip
-    layout["shapes"] = [_change(step, "" if place == 0 else str(place + 1))
-                        for place in range(len(shown)) for step in _stage_changes(list(curves.values()))]  # fmt: skip
-    legend = {"orientation": "h", "y": -0.25, "yanchor": "top", "x": 0}
-    x, y = layout.pop("xaxis", axis("step")), layout.pop("yaxis", axis("loss"))
-    margin = {"l": 8, "r": 8, "t": 26, "b": 8}
-    return spec(data, x, y, height=HEIGHT, margin=margin, legend=legend, showlegend=len(curves) > 1, **layout)
+        data += [_line(run, curve, term, suffix, i, place == 0)
+                 for i, (run, curve) in enumerate(curves.items()) if _has(curve, term)]  # fmt: skip
+    changes = [_change(step, suffix) for suffix in suffixes for step in _stage_changes(list(curves.values()))]
+    x, y = axes.pop("xaxis", axis("step")), axes.pop("yaxis", axis("loss"))
+    legend = {"orientation": "h", "y": -0.05, "yanchor": "top", "x": 0}
+    return spec(
+        data, x, y, height=80 + ROW * rows, margin={"l": 8, "r": 8, "t": 26, "b": 8}, legend=legend,
+        showlegend=len(curves) > 1, annotations=titles, shapes=changes, **axes,
+    )  # fmt: skip
 
 
 def _has(curve: pd.DataFrame, term: str) -> bool:
