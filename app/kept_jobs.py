@@ -60,14 +60,17 @@ class EvaluateJob(Job):
 
     kept = True
 
-    def __init__(self, session: Session, folder: Path):
+    def __init__(self, session: Session, folder: Path, reference: str | None = None):
         super().__init__(session, f"evaluate {folder.name}")
-        self.folder = folder
+        self.folder, self.reference = folder, reference  # real images; None: what the run was trained on
         self.results: list[Quality] = []
 
     def work(self) -> None:
         from deediff.quality.evaluate import evaluate_trace  # brings torch-fidelity: seconds, and only here
 
         self.results = evaluate_trace(
-            self.folder, on_progress=lambda what, done, total: self.progress(done, total, what), cancelled=self.stopped
+            self.folder,
+            reference=self.reference,
+            cancelled=self.stopped,
+            on_progress=lambda what, done, total: self.progress(done, total, what),
         )

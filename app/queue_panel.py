@@ -71,4 +71,4 @@ def _open(name: str) -> None:
 
 
 def _evaluate(job: SaveJob) -> None:
-    submit(EvaluateJob(sessions.current(), job.folder))
+    submit(EvaluateJob(sessions.current(), job.folder, st.session_state.get("keep reference") or None))

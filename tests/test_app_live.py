@@ -11,6 +11,7 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 import deediff
+from deediff.quality.results import read_quality
 from deediff.sampling.registry import POLICIES
 from tests.test_app import APP, BLOCKS, FULL, STEPS, metric, open_app, runs, sentences, shipped, write_run
 
@@ -205,3 +206,23 @@ def test_a_corrupt_checkpoint_is_a_sentence(runs: Path) -> None:
     (runs / "toy" / "checkpoints" / "100.safetensors").write_bytes(b"nonsense")
     app = open_app("live")
     assert "not a readable checkpoint" in sentences(app)
+
+
+def test_a_kept_trace_is_evaluated_in_the_queue(runs: Path, image_folder: Path) -> None:
+    app = open_app("live")
+    app.number_input(key="live steps").set_value(2).run()
+    app = press(app)
+    app.text_input(key="keep reference").set_value(str(image_folder)).run()
+    app = keep(app, "save and evaluate", 40, "mine")
+    assert not app.error
+    found = read_quality(runs / "toy" / "traces" / "mine")
+    assert {(q.metric, q.images, q.reference) for q in found} >= {("fd-mnist", 40, image_folder.name)}
+    value = next(q.value for q in found if q.metric == "fd-mnist")
+    assert f"fd-mnist {value:.3g}" in " ".join(box.value for box in app.success)
+
+
+def test_an_evaluation_that_cannot_be_is_a_sentence(runs: Path) -> None:
+    app = open_app("live")
+    app.number_input(key="live steps").set_value(2).run()
+    app = keep(press(app), "save and evaluate", 4, "few")
+    assert "holds 4 images, expected at least 40" in sentences(app)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import streamlit as st
 
@@ -108,10 +107,10 @@ def draw_job() -> None:
         st.rerun()  # the whole page: the buttons are enabled again, and polling ends
 
 
-def draw_keep(selected: Selection, job: LiveJob) -> None:
+def draw_keep(selected: Selection, sampled: LiveJob) -> None:
     """Save what was sampled as a trace, with more images of the same seeds if wanted, and evaluate it."""
     assert selected.checkpoint is not None
-    s = job.settings
+    s = sampled.settings
     with st.expander("Keep as a trace", icon=":material/save:"), st.container(key="keep"):
         st.caption(
             "Samples the same seeds again, in the queue, and writes every decision into the run's traces; it goes on "
@@ -124,22 +123,23 @@ def draw_keep(selected: Selection, job: LiveJob) -> None:
         full = right.checkbox(
             "u at every layer", help="record = full: asks every UEM, so that any threshold can be asked of it later."
         )
+        reference = st.text_input(
+            "Real images to evaluate against", key="keep reference", persist_state="session",
+            placeholder="those that the run was trained on",
+            help="cifar10-train, mnist-train, …, or a folder on the server. Only for *Save and evaluate*.",
+        )  # fmt: skip
         wanted = Settings(s.weights, s.policy, s.solver, s.steps, int(count), s.seed)
         with st.container(horizontal=True):
             save = st.button("Save as a trace", key="save")
             evaluate = st.button("Save and evaluate", key="save and evaluate")
         if save or evaluate:
-            _keep(selected.run.path, selected.checkpoint, name, wanted, full, evaluate)
-
-
-def _keep(run: Path, checkpoint: Path, name: str, settings: Settings, full: bool, evaluate: bool) -> None:
-    here = sessions.current()
-    with guarded():
-        job = SaveJob(here, run, checkpoint, name, settings, "full" if full else "exit")
-        queue_panel.submit(job)
-        if evaluate:
-            queue_panel.submit(EvaluateJob(here, job.folder))
-        st.rerun()
+            with guarded():
+                here = sessions.current()
+                job = SaveJob(here, selected.run.path, selected.checkpoint, name, wanted, "full" if full else "exit")
+                queue_panel.submit(job)
+                if evaluate:
+                    queue_panel.submit(EvaluateJob(here, job.folder, reference or None))
+                st.rerun()
 
 
 def draw() -> None:
