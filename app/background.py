@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ T = TypeVar("T")
 Stopped = Callable[[], bool]
 KEPT = 64  # results
 PATIENCE = 0.05  # seconds between two looks, after which Streamlit may turn to something newer
+QUIET = 0.6  # seconds without a touch of the page before such work begins; 0: at once
 
 
 @dataclass
@@ -32,8 +33,34 @@ def _pool() -> ThreadPoolExecutor:
 
 
 @st.cache_resource
-def _results() -> OrderedDict[Hashable, Any]:
+def _results() -> OrderedDict[Hashable, Future[Any]]:
     return OrderedDict()
+
+
+def is_known(key: Hashable) -> bool:
+    """Whether `result` would answer at once."""
+    return key in _results()
+
+
+def when_quiet(name: str, ready: bool, draw: Callable[[], None]) -> None:
+    """Draw at once what is ready, and the rest when the reader has left the page alone for a moment.
+
+    So a slider that is being moved pays for nothing that takes long.
+    """
+    if ready or QUIET == 0:
+        draw()
+        return
+    due = f"{name} is due"
+    st.session_state[due] = False
+
+    def once() -> None:
+        if st.session_state[due]:  # the timer's run, not the page's
+            draw()
+            st.rerun()  # the page, where it is ready now; this ends the timer
+        st.session_state[due] = True
+        st.caption(f":material/hourglass_empty: {name} …")
+
+    st.fragment(once, run_every=QUIET)()
 
 
 def result(name: str, key: Hashable, work: Callable[[Stopped], T], text: str) -> T:
@@ -46,7 +73,7 @@ def result(name: str, key: Hashable, work: Callable[[Stopped], T], text: str) ->
     known = _results()
     if key in known:
         known.move_to_end(key)
-        return known[key]
+        return known[key].result()
     slot = f"waiting for {name}"
     task: _Task | None = st.session_state.get(slot)
     if task is None or task.key != key or task.stop.is_set():
@@ -57,12 +84,9 @@ def result(name: str, key: Hashable, work: Callable[[Stopped], T], text: str) ->
         task = st.session_state[slot] = _Task(key, stop, _pool().submit(work, stop.is_set))
     with st.spinner(text):
         place = st.empty()
-        while True:
-            try:
-                known[key] = task.future.result(PATIENCE)
-                break
-            except TimeoutError:
-                place.empty()  # here Streamlit looks whether something newer is wanted
+        while not wait([task.future], PATIENCE).done:
+            place.empty()  # here Streamlit looks whether something newer is wanted
+    known[key] = task.future
     while len(known) > KEPT:
         known.popitem(last=False)
-    return known[key]
+    return task.future.result()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -22,7 +23,7 @@ from deediff.traces.reader import Trace
 from exit_numbers import repeated_by_schedule
 from exit_panels import exits_on_screen
 from figures import Bars
-from panels import heading
+from panels import guarded, heading
 from selection import Selection
 
 SHARES = {"timestep": "timestep", "sample": "sample", "rest": "rest", "stays_next": "stays for the next step"}
@@ -56,43 +57,66 @@ def _exit_layers(trace: Trace, threshold: float | None) -> Iterator[NDArray[np.i
         yield np.where(leaves.any(axis=-1), leaves.argmax(axis=-1), trace.num_blocks)
 
 
+@dataclass(frozen=True)
+class _Split:
+    """One of the traces on screen, and what is to be split."""
+
+    letter: str
+    trace: Trace
+    threshold: float | None
+    color: str
+
+    @property
+    def name(self) -> str:
+        what = "measured" if self.threshold is None else f"estimated at τ = {self.threshold:g}"
+        return f"{self.letter}, {what}"
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return "variance", self.trace.path, data.stamp(self.trace), self.threshold
+
+
 def show(selection: Selection) -> None:
-    """The panel. It reads rows, so it stands last on its page."""
-    trace = selection.trace
+    """The panel. It reads rows, so it waits until nothing else is going on."""
+    trace, other = selection.trace, selection.other
     assert trace is not None
-    wanted = [("A", trace, selection.threshold, figures.A)]
-    if selection.other is not None:
-        wanted.append(("B", selection.other, None, figures.B))
-    groups, found, missing = [], {}, []
-    for letter, t, tau, color in wanted:
-        name = f"{letter}, estimated at τ = {tau:g}" if tau is not None else f"{letter}, measured"
-        exits = t.summary.exits if tau is None or selection.answer is None else selection.answer.exits
-        if (sentence := _why_not(name, t, exits)) is not None:
-            missing.append(sentence)
-            continue
-        key = ("variance", t.path, data.stamp(t), tau)
-        answer = background.result(
-            f"variance of {letter}", key, partial(split, t, tau), f"{name}: splitting the variance of the exit layers …"
-        )
-        if answer is None:
-            continue
-        found[name] = answer
-        e = [getattr(answer, field) for field in SHARES]
-        groups.append(Bars(name, [x.value for x in e], [x.low for x in e], [x.high for x in e], color))
-    if groups:
-        first = next(iter(found.values()))
-        repeated = repeated_by_schedule(exits_on_screen(selection)[0])
-        counted = ", ".join(f"{name}: {s.samples:,} samples × {s.steps} steps" for name, s in found.items())
-        subtitle = f"{counted} · one fixed exit layer per timestep would repeat {repeated:.0%} of A's decisions"
-        title = findings.about_variance(first)
-        heading(title, subtitle, HELP, partial(_table, found), "variance")
-        chart(figures.shares(list(SHARES.values()), groups), "plot variance", title)
-    for sentence in missing:
+    wanted = [_Split("A", trace, selection.threshold, figures.A)]
+    if other is not None:
+        wanted.append(_Split("B", other, None, figures.B))
+    reasons = {split.name: _why_not(split, selection) for split in wanted}
+    possible = [split for split in wanted if reasons[split.name] is None]
+    if possible:
+        ready = all(background.is_known(split.key) for split in possible)
+        background.when_quiet("Splitting the variance of the exit layers", ready, partial(_draw, selection, possible))
+    for sentence in filter(None, reasons.values()):
         st.info(sentence)
 
 
-def _why_not(name: str, trace: Trace, exits: NDArray[np.int64]) -> str | None:
+def _draw(selection: Selection, possible: list[_Split]) -> None:
+    with guarded():
+        groups, found = [], {}
+        for one in possible:
+            text = f"{one.name}: splitting the variance of the exit layers …"
+            work = partial(split, one.trace, one.threshold)
+            answer = background.result(f"variance of {one.letter}", one.key, work, text)
+            if answer is None:
+                return
+            found[one.name] = answer
+            e = [getattr(answer, field) for field in SHARES]
+            groups.append(Bars(one.name, [x.value for x in e], [x.low for x in e], [x.high for x in e], one.color))
+        repeated = repeated_by_schedule(exits_on_screen(selection)[0])
+        counted = ", ".join(f"{name}: {s.samples:,} samples × {s.steps} steps" for name, s in found.items())
+        subtitle = f"{counted} · one fixed exit layer per timestep would repeat {repeated:.0%} of A's decisions"
+        title = findings.about_variance(next(iter(found.values())))
+        heading(title, subtitle, HELP, partial(_table, found), "variance")
+        chart(figures.shares(list(SHARES.values()), groups), "plot variance", title)
+
+
+def _why_not(one: _Split, selection: Selection) -> str | None:
     """Why there is nothing to split, or None."""
+    name, trace = one.name, one.trace
+    answer = selection.answer if one.threshold is not None else None
+    exits = trace.summary.exits if answer is None else answer.exits
     if np.count_nonzero(exits.sum(axis=0)) == 1:
         return f"**{name}**: every sample leaves at the same layer at every step, so no exit layer varies."
     if trace.parts:

@@ -58,6 +58,9 @@ def runs(shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     shutil.copytree(shipped, root)
     monkeypatch.setenv("DEEDIFF_RUNS", str(root))
     monkeypatch.syspath_prepend(str(APP))
+    import background
+
+    monkeypatch.setattr(background, "QUIET", 0)  # no browser, no timer
     return root
 
 
