@@ -46,13 +46,13 @@ def label(trace: Trace) -> str:
 
 
 def closest_measured(selection: Selection) -> Trace | None:
-    """The trace sampled at the threshold nearest to the slider: the closed-loop truth."""
+    """The trace sampled at the threshold nearest to the slider, of the most samples: the closed-loop truth."""
     traces = [selection.trace, *selection.siblings] if selection.trace is not None else []
     candidates = [(tau, t) for t in traces if t is not None and (tau := measured_threshold(t)) is not None]
     if selection.threshold is None or not candidates:
         return None
     aim = selection.threshold
-    return min(candidates, key=lambda pair: abs(pair[0] - aim))[1]
+    return min(candidates, key=lambda pair: (abs(pair[0] - aim), -int(pair[1].meta["num_samples"])))[1]
 
 
 def mark(selection: Selection) -> Mark:
