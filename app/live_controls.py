@@ -30,7 +30,7 @@ def controls(selection: Selection, model: EarlyExitModel, schedule: Schedule) ->
         "Policy", list(POLICIES), list(POLICIES).index("threshold"), key="live policy", persist_state="session",
         help="\n".join(f"- `{entry.usage}`: {entry.help}" for entry in POLICIES.values()),
     )  # fmt: skip
-    policy = ARGUMENTS[kind](kind, selection, model, schedule) + _bounds(kind, model.num_blocks)
+    policy = ARGUMENTS.get(kind, _other)(kind, selection, model, schedule) + _bounds(kind, model.num_blocks)
     left, right = st.columns(2)
     solver = left.selectbox("Solver", list(SOLVERS), format_func=str.upper, key="live solver", persist_state="session")
     steps = right.number_input("Steps", 1, schedule.num_timesteps, 20, key="live steps", persist_state="session")
@@ -118,6 +118,27 @@ def _stopping(kind: str, selection: Selection, model: EarlyExitModel, schedule: 
     return f"{kind}:{budget:g}"
 
 
+def _oracle(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
+    budget = _gflops("GFLOPs per step", "live oracle", model)
+    metas, _ = data.metas(selection.run)
+    recordings = [name for name, meta in metas.items() if meta.get("deviations")]
+    if not recordings:
+        st.caption("The oracle needs a recording with deviations, of the same seed, solver and steps:")
+        out = selection.run.path / "traces" / "recording"
+        command = f"deediff sample {selection.run.path} --record full --deviations --out {out}"
+        st.code(command, language="bash", wrap_lines=True)
+        return f"{kind}:{budget:g}@"
+    name = st.selectbox("Recording", recordings, key="live recording", persist_state="session")
+    return f"{kind}:{budget:g}@{selection.run.path / 'traces' / name}"
+
+
+def _other(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
+    """A policy that has no control of its own yet."""
+    usage = POLICIES[kind].usage.partition(":")[2]
+    argument = st.text_input(f"{kind}: {usage}", key=f"live {kind}", persist_state="session", help=POLICIES[kind].help)
+    return f"{kind}:{argument.strip()}"
+
+
 def _dual(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
     switch = st.slider(
         "Switch at timestep", 0, schedule.num_timesteps, schedule.num_timesteps // 2, key="live switch",
@@ -134,7 +155,8 @@ def _dual(kind: str, selection: Selection, model: EarlyExitModel, schedule: Sche
 
 ARGUMENTS: dict[str, Callable[[str, Selection, EarlyExitModel, Schedule], str]] = {
     "never": _never, "threshold": _threshold, "patience": _threshold, "batch-mean": _threshold, "fixed": _fixed,
-    "schedule": _schedule, "budget": _budget, "excess": _excess, "stopping": _stopping, "dual": _dual,
+    "schedule": _schedule, "budget": _budget, "excess": _excess, "stopping": _stopping, "oracle": _oracle,
+    "dual": _dual,
 }  # fmt: skip
 
 

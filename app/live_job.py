@@ -93,10 +93,9 @@ class LiveJob(Job):
         self._key = (model.origin, id(model), s.solver, s.steps, s.num_samples, s.seed)
         self._streams = {"full": self._sample(Never()), "early": self._sample(self._policy)}
 
-    def _sample(self, policy: ExitPolicy, steps: int | None = None) -> Iterator[Step]:
+    def _sample(self, policy: ExitPolicy) -> Iterator[Step]:
         s, batch = self.settings, max(1, self.settings.num_samples)
-        steps = steps or s.steps
-        return sample(self._model, s.num_samples, policy, s.solver, steps, s.seed, batch, schedule=self._schedule)
+        return sample(self._model, s.num_samples, policy, s.solver, s.steps, s.seed, batch, schedule=self._schedule)
 
     def work(self) -> None:
         steps = self.settings.steps
@@ -104,7 +103,7 @@ class LiveJob(Job):
         self.full = FULL_TWINS.get(self._key)
         sampled = ["early"] if self.full is not None else ["full", "early"]
         for name in sampled:  # the first pass is slower: keep it out of the seconds
-            next(self._sample(Never() if name == "full" else self._policy, steps=1))
+            next(self._sample(Never() if name == "full" else self._policy))
         sides: dict[str, Side] = {}
         for step in range(steps):
             for name in sampled if step % 2 == 0 else reversed(sampled):  # neither twin is always the first

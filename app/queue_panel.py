@@ -59,8 +59,10 @@ def _draw_ended(number: int, job: Job) -> None:
         elif isinstance(job, SaveJob):
             name = job.folder.name
             st.success(f"Saved {job.settings.num_samples} images as trace {name}.")
-            st.button("Open as trace A", key=f"open {number}", on_click=_open, args=(name,))
-            st.button("Evaluate", key=f"evaluate {number}", on_click=_evaluate, args=(job,))
+            opened = st.button("Open as trace A", key=f"open {number}", on_click=_open, args=(name,))
+            asked = st.button("Evaluate", key=f"evaluate {number}", on_click=_evaluate, args=(job,))
+            if opened or asked:
+                st.rerun()  # the whole page: this may stand in a part of it that is polled
         elif isinstance(job, EvaluateJob):
             results = ", ".join(f"{q.metric} {q.value:.3g}" for q in job.results)
             st.success(f"{job.folder.name}: {results} (see *Compare*).")

@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 import deediff
 from deediff.quality.results import read_quality
 from deediff.sampling.registry import POLICIES
+from deediff.traces.writer import sample_to_trace
 from tests.test_app import APP, BLOCKS, FULL, STEPS, metric, open_app, runs, sentences, shipped, write_run
 
 __all__ = ["runs", "shipped"]  # fixtures
@@ -66,7 +67,7 @@ def test_live_sampling_with_static_policies(policy: str, ratio: float, runs: Pat
     assert metric(app, "Layer ratio", 1) == f"{ratio:.3f}"
 
 
-@pytest.mark.parametrize("policy", sorted(set(POLICIES) - {"excess", "stopping"}))
+@pytest.mark.parametrize("policy", sorted(set(POLICIES) - {"excess", "stopping", "oracle"}))
 def test_every_policy_has_controls_that_name_it(policy: str, runs: Path) -> None:
     app = open_app("live")
     app.toggle(key="live mode").set_value(False)
@@ -80,13 +81,36 @@ def test_every_policy_has_controls_that_name_it(policy: str, runs: Path) -> None
     assert job.status.state == "done"
 
 
-@pytest.mark.parametrize("policy", ["excess", "stopping"])
-def test_a_policy_that_lacks_its_calibration_shows_the_command(policy: str, runs: Path) -> None:
+@pytest.mark.parametrize(
+    ("policy", "command", "complaint"),
+    [
+        ("excess", "deediff calibrate ", "has no calibration yet"),
+        ("stopping", "deediff calibrate ", "has no calibration yet"),
+        ("oracle", "deediff sample ", "does not exist"),
+    ],
+)
+def test_a_policy_that_lacks_what_it_needs_shows_the_command(
+    policy: str, command: str, complaint: str, runs: Path
+) -> None:
     app = open_app("live")
     app.selectbox(key="live policy").set_value(policy).run()
-    assert any(block.value.startswith("deediff calibrate ") for block in app.code)
+    assert any(block.value.startswith(command) for block in app.code)
     app.button(key="sample").click().run()
-    assert "has no calibration yet" in sentences(app)
+    assert not app.exception
+    assert complaint in sentences(app)
+
+
+def test_the_oracle_finds_its_recording(runs: Path) -> None:
+    folder = runs / "toy" / "traces" / "recording"
+    sample_to_trace(runs / "toy", folder, 3, "never", "ddim", 2, record="full", deviations=True)
+    app = open_app("live")
+    app.number_input(key="live steps").set_value(2)
+    app.number_input(key="live images").set_value(3)
+    app.selectbox(key="live policy").set_value("oracle").run()
+    app = press(app)
+    assert sentences(app) == ""
+    assert app.session_state["job"].settings.policy.endswith(f"@{folder}")
+    assert app.session_state["job"].status.state == "done"
 
 
 def test_bounds_become_part_of_the_policy(runs: Path) -> None:

@@ -102,9 +102,6 @@ def draw_job() -> None:
         if shown is not None and job.status.state != "failed":
             live_results.draw(shown)
     queue_panel.draw()
-    if st.session_state.get("live polled") and not queue_panel.watching():
-        st.session_state["live polled"] = False
-        st.rerun()  # the whole page: the buttons are enabled again, and polling ends
 
 
 def draw_keep(selected: Selection, sampled: LiveJob) -> None:
@@ -153,18 +150,23 @@ def draw() -> None:
         left, right = st.columns([1, 3.4], gap="medium")
     with left, guarded():
         draw_controls(selected)
-    watching = st.session_state["live polled"] = queue_panel.watching()
     with right:
-        st.fragment(_guarded_job, run_every=POLL if watching else None)()
+        if queue_panel.watching():
+            st.fragment(_poll, run_every=POLL)()
+        else:
+            with guarded():
+                draw_job()
         job = current_job()
         same = job is not None and job.settings.weights == f"{selected.run.name}, checkpoint {selected.checkpoint.stem}"
         if job is not None and same and job.status.state == "done":
             draw_keep(selected, job)
 
 
-def _guarded_job() -> None:
+def _poll() -> None:
     with guarded():
         draw_job()
+    if not queue_panel.watching():
+        st.rerun()  # the whole page: the buttons are enabled again, and polling ends
 
 
 with guarded():

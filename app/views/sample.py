@@ -266,17 +266,18 @@ def draw() -> None:
     if problem:
         st.info(problem)
         return
-    active = job is not None and job.status.active
-    st.session_state["film polled"] = active
-
-    def poll() -> None:
+    if job is None or not job.status.active:
         with guarded():
             draw_film(selected, trace, number, job)
-        if st.session_state.get("film polled") and (job is None or not job.status.active):
-            st.session_state["film polled"] = False
-            st.rerun()
+        return
+    st.fragment(_poll, run_every=POLL)(selected, trace, number, job)
 
-    st.fragment(poll, run_every=POLL if active else None)()
+
+def _poll(selected: Selection, trace: Trace, number: int, job: FilmJob) -> None:
+    with guarded():
+        draw_film(selected, trace, number, job)
+    if not job.status.active:
+        st.rerun()  # the whole page, which may use what was recomputed; and polling ends
 
 
 with guarded():
