@@ -6,6 +6,7 @@ Torch is imported only where a model is: the first page need not wait for it.
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ def _stamp(folder: Path) -> tuple[int, int]:
         raise UserError(f"{folder} cannot be opened ({error.strerror}): reload the page") from None
 
 
-@st.cache_resource(max_entries=12, show_spinner=False)
+@lru_cache(12)  # not Streamlit's: it would spend as long on the key as a slider has for everything
 def _trace(folder: Path, stamp: tuple[int, int]) -> Trace:
     return read_trace(folder)
 
