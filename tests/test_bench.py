@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 import torch
 
 from deediff.analysis.cost import model_cost
-from deediff.bench.app import bench_app, cpu_seconds
+from deediff.bench.app import bench_app
 from deediff.bench.profiles import bimodal_exits, independent_exits, read_profile
 from deediff.bench.sampler import bench_sampler
 from deediff.bench.synthetic import PART, write_synthetic
@@ -204,19 +203,6 @@ def test_the_browser_is_asked_for_in_one_sentence(tmp_path: Path, monkeypatch: p
         bench_app(run, tmp_path / "a", steps=3, samples=PART)
 
 
-def test_cpu_time_of_another_process_is_its_own() -> None:
-    if sys.platform != "linux":
-        pytest.skip("only Linux tells the CPU time of another process")
-    code = "import time\nwhile time.process_time() < 0.3: pass\nprint(time.process_time(), flush=True)\ninput()"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        own = float(process.stdout.readline())
-        seen = cpu_seconds(process.pid)
-        process.communicate(b"\n")
-    assert seen is not None
-    assert own <= seen < own + 0.2
-
-
 @pytest.mark.e2e
 def test_every_measure_of_the_explorer_is_taken(tmp_path: Path) -> None:
     run = make_run(tmp_path / "tiny")
@@ -224,7 +210,12 @@ def test_every_measure_of_the_explorer_is_taken(tmp_path: Path) -> None:
     result = bench_app(run, tmp_path, repeats=1, samples=2 * PART, steps=6)
     rows = [(row["measure"], row["of"]) for row in result["rows"]]
     for of in ("tiny/full", "synthetic/synthetic"):
-        for measure in ("slider released to heatmap redrawn", "switch to /runs", "switch to /compare"):
+        for measure in (
+            "slider released to heatmap redrawn",
+            "of which the server's own computation",
+            "switch to /runs",
+            "switch to /compare",
+        ):
             assert (measure, of) in rows
     assert ("first page", "tiny") in rows
     assert all(row["median"] > 0 for row in result["rows"])

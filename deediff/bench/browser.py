@@ -127,6 +127,11 @@ def release_slider(page: Page, share: float) -> float:
     return answer(page)
 
 
+def server_milliseconds(page: Page) -> float:
+    """CPU time of the latest run of the explorer's script, as it says itself when DEEDIFF_BENCH is set."""
+    return float(page.locator(".server-ms").last.get_attribute("data-ms") or "nan")
+
+
 def links(page: Page) -> list[str]:
     """The pages of the explorer, by path."""
     found: list[str] = page.locator("[data-testid=stSidebarNavLink]").evaluate_all(
