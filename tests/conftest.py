@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from deediff.checkpoints import save_checkpoint, write_json
 from deediff.diffusion.schedule import Schedule
 from deediff.models import EarlyExitModel, UViT, UViTConfig
+from deediff.quality import references
 
 REPO = Path(__file__).resolve().parents[1]
 TINY = UViTConfig(img_size=16, patch_size=4, in_chans=3, embed_dim=32, depth=12, num_heads=2)
@@ -39,6 +41,16 @@ def make_run(folder: Path, model: EarlyExitModel | None = None) -> Path:
     save_checkpoint(folder / "checkpoints" / "7.safetensors", model, Schedule(), 7, 448)
     write_json(folder / "run.json", {"format_version": 1, "status": "done", "preset": "tiny", "images_seen": 448})
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_reference_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Statistics of the tests' reference images stay out of the user's cache, in servers that tests start as well."""
+    folder = tmp_path_factory.mktemp("references")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEEDIFF_CACHE", str(folder))
+        patch.setattr(references, "DEFAULT_CACHE", folder)
+        yield
 
 
 @pytest.fixture
