@@ -52,7 +52,8 @@ def draw_controls(selected: Selection) -> None:
         help="After the first *Sample*, every change of a setting samples at once, as when the slider is released: up "
         f"to {MOST_IMAGES} images and {MOST_STEPS} steps of a small network. Bigger jobs wait for the button.",
     )  # fmt: skip
-    live = follow and is_quick(settings, model)
+    with st.spinner("Counting GFLOPs …"):  # once per model
+        live = follow and is_quick(settings, model)
     job = current_job()
     busy = job is not None and job.status.active and not live
     pressed = st.button("Sample", type="primary", width="stretch", disabled=busy, key="sample", shortcut="S")

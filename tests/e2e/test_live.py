@@ -29,7 +29,7 @@ def open_tab(tab: Page, served: str) -> Iterator[Page]:
     page.add_init_script(SCRIPT)
     try:
         page.goto(f"{served}/live?run=mnist_tiny")
-        expect(page.locator(".st-key-sample button")).to_be_enabled(timeout=PATIENCE)
+        expect(page.locator(".st-key-sample button")).to_be_enabled(timeout=3 * PATIENCE)  # the first one loads torch
         settle(page)
         yield page
     finally:
@@ -101,7 +101,7 @@ def test_sampling_follows_the_slider_and_the_seed_key(page: Page, copied: Path) 
     seen.append(on_screen(page))
     assert seen[-1] == counted(copied / "mnist_tiny", policy(page), 0)
 
-    page.locator("[data-testid=stMain]").click(position={"x": 5, "y": 5})  # keys go to the page, not to the slider
+    slider.blur()  # keys go to the page, not to the slider
     page.keyboard.press("n")
     done(page, seed=1)
     seen.append(on_screen(page))
