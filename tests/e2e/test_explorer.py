@@ -32,6 +32,12 @@ def counted(trace: deediff.Trace, tau: float) -> np.ndarray:
     return np.where(leaves.any(axis=-1), leaves.argmax(axis=-1), trace.num_blocks)
 
 
+def sees(page: Page, plot: str, x: float, y: float, text: str) -> None:
+    """The mouse on a point shows this, as soon as Plotly has come round to it."""
+    hover_point(page, plot, x, y)
+    expect(page.locator(f"{plot} .hoverlayer").first).to_contain_text(text, timeout=PATIENCE)
+
+
 @pytest.fixture(scope="module")
 def trace(copied: Path) -> deediff.Trace:
     return deediff.read_trace(copied / "mnist_tiny" / "traces" / FULL)
@@ -54,6 +60,7 @@ def test_the_slider_moves_numbers_and_heatmap(tab: Page, served: str, trace: dee
         for _ in range(3):
             slider.press(key)
         expect(slider).not_to_have_value(before)
+        settle(tab)  # the last press has arrived, too
         tau = round(float(slider.input_value()), 3)
         exits = counted(trace, tau)
         ratio, gflops = exits.mean() / trace.num_blocks, trace.what_if(tau).gflops
@@ -64,7 +71,7 @@ def test_the_slider_moves_numbers_and_heatmap(tab: Page, served: str, trace: dee
         settle(tab)
         layer = int(np.bincount(exits[:, 20]).argmax())  # the brightest cell of a column
         count = int((exits[:, 20] == layer).sum())
-        assert f"({count} of {len(exits):,} samples)" in hover_point(tab, HEATMAP, trace.timesteps[20], layer)
+        sees(tab, HEATMAP, trace.timesteps[20], layer, f"({count} of {len(exits):,} samples)")
         seen[tau] = ratio
     assert len(set(seen.values())) == 3, f"the layer ratio did not move: {seen}"
     tab.screenshot(path=SHOTS / "exit-trends.png")
@@ -83,7 +90,7 @@ def test_a_clicked_cell_is_selected_everywhere_and_its_link_reopens_it(
         exits = counted(trace, 0.1)[:, step]
         top = int(np.bincount(exits, minlength=14).argmax())
         expect(tab.get_by_text(re.compile(f"At t = {timestep} "))).to_be_visible()
-        assert f"{(exits == top).mean():.2%}" in hover_point(tab, MOMENT, (exits == top).mean() / 2, top)
+        sees(tab, MOMENT, (exits == top).mean() / 2, top, f"{(exits == top).mean():.2%}")
     link = tab.url
     tab.get_by_role("link", name="Uncertainty").click()
     tab.wait_for_url("**/uncertainty?*layer=0*")
@@ -125,12 +132,12 @@ def test_a_click_on_the_uncertainty_chooses_the_column_of_the_curves(
     open_page(tab, served, "uncertainty", b="ddim50-threshold-0.1")
     mean = np.concatenate([trace.uncertainty(part) for part in trace.parts]).mean(axis=0, dtype=np.float64)
     step, layer = 30, 8
-    assert f"mean u = {mean[step, layer]:.4f} (1024 samples)" in hover_point(tab, UEMS, trace.timesteps[step], layer)
+    sees(tab, UEMS, trace.timesteps[step], layer, f"mean u = {mean[step, layer]:.4f} (1024 samples)")
     click_point(tab, UEMS, trace.timesteps[step], layer)
     tab.wait_for_url(f"**t={trace.timesteps[step]}&*layer={layer}*", timeout=PATIENCE)
     settle(tab)
     plot = ".st-key-plot-u-over-layers"
-    assert f"mean u = {mean[step, 5]:.4f}" in hover_point(tab, plot, 5, mean[step, 5])
+    sees(tab, plot, 5, mean[step, 5], f"mean u = {mean[step, 5]:.4f}")
     tab.screenshot(path=SHOTS / "uncertainty.png")
 
 
