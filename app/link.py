@@ -33,3 +33,12 @@ def open_page(path: str) -> None:
     """Go to another page with the same selection, as by a link; `st.switch_page` alone forgets it."""
     del st.session_state[WRITTEN]
     st.switch_page(path, query_params=st.query_params.to_dict())
+
+
+def keep(key: str, value: object) -> None:
+    """What a widget shows, set only where that is something else.
+
+    A value that is set goes back to the browser, and would undo what the reader has moved there meanwhile.
+    """
+    if key not in st.session_state or st.session_state[key] != value:
+        st.session_state[key] = value

@@ -159,7 +159,7 @@ def _pick_threshold(trace: Trace, siblings: list[Trace], problems: list[str]) ->
     elif asked is not None:
         problems.append(f"The link asks for τ = {asked}, but this trace answers {lowest:g} … {highest:g} only.")
     tau = st.session_state.get("tau", _default_threshold([trace, *siblings]))
-    st.session_state["tau"] = min(max(tau, lowest), highest)  # another trace may answer another range
+    link.keep("tau", min(max(tau, lowest), highest))  # another trace may answer another range
     tau = st.slider(
         "What-if threshold τ", lowest, highest, step=STEP, format="%.3f", key="tau",
         help="A sample leaves at the first layer whose uncertainty u is ≤ τ. Moving the slider samples nothing: "
@@ -183,7 +183,7 @@ def _pick_point(trace: Trace, problems: list[str]) -> dict[str, Any]:
         )
     kept = st.session_state.get("t", times[len(times) // 2])
     timestep = min(times, key=lambda t: abs(t - kept))  # of another trace, perhaps
-    st.session_state["t"] = timestep
+    link.keep("t", timestep)
     if len(times) > 1:
         info = "Marked in every picture over time. Clicking a cell or a point chooses it, too."
         timestep = st.select_slider("Timestep t", times, key="t", help=info)
@@ -203,7 +203,7 @@ def _pick_number(key: str, label: str, last: int, what: str, problems: list[str]
     elif asked is not None:
         problems.append(f"The link asks for {key} “{asked}”, but {what} 0 … {last}: none is chosen.")
     kept = st.session_state.get(state)
-    st.session_state[state] = None if kept is None else min(kept, last)  # another trace may have fewer
+    link.keep(state, None if kept is None else min(kept, last))  # another trace may have fewer
     return st.number_input(label, 0, last, None, key=state, placeholder="any")
 
 

@@ -30,7 +30,7 @@ def choose_thresholds(selection: Selection) -> None:
     if (asked := link.asked(ALSO)) is not None:
         texts = asked.split(",")
         st.session_state[ALSO] = [tau for tau in options if f"{tau:g}" in texts]
-    st.session_state[ALSO] = [tau for tau in st.session_state.get(ALSO, []) if tau in options]
+    link.keep(ALSO, [tau for tau in st.session_state.get(ALSO, []) if tau in options])
     st.multiselect(
         "Also estimate τ =", options, key=ALSO, format_func="{:g}".format, placeholder="further thresholds",
         persist_state="session", max_selections=6,

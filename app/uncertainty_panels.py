@@ -40,7 +40,7 @@ def choose_more(selection: Selection) -> list[Model]:
     rest = [key for key in options if key not in own]
     if (asked := link.asked(MORE)) is not None:
         st.session_state[MORE] = asked.split(",")
-    st.session_state[MORE] = [key for key in st.session_state.get(MORE, []) if key in rest]
+    link.keep(MORE, [key for key in st.session_state.get(MORE, []) if key in rest])
     if rest:
         st.multiselect(
             "Further models beside them", rest, key=MORE, placeholder="traces of any run", persist_state="session",
