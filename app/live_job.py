@@ -79,13 +79,21 @@ FULL_TWINS = FullTwins()
 class LiveJob(Job):
     """Both twins of a few images. Raises UserError at once for settings that make no sense."""
 
-    def __init__(self, session: Session, model: EarlyExitModel, schedule: Schedule, settings: Settings):
+    def __init__(
+        self,
+        session: Session,
+        model: EarlyExitModel,
+        schedule: Schedule,
+        settings: Settings,
+        remember: bool = False,  # take the full network's twin from an earlier job, where there is one: no new seconds
+    ):
         s = settings
         super().__init__(session, f"{s.num_samples} images, {s.policy_in_words}, {s.solver.upper()} {s.steps} steps")
         self.settings, self.num_blocks = settings, model.num_blocks
         self.cost: Cost | None = None  # known once the worker has counted it
         self.full: Side | None = None
         self.early: Side | None = None
+        self._remember = remember
         self._policy = make_policy(s.policy)
         self.evaluates_uems = self._policy.needs_uncertainty
         self._model, self._schedule = model, schedule
@@ -100,7 +108,7 @@ class LiveJob(Job):
     def work(self) -> None:
         steps = self.settings.steps
         self.cost = sampling_cost(self._model, self._policy, self.timesteps, guidance=None)
-        self.full = FULL_TWINS.get(self._key)
+        self.full = FULL_TWINS.get(self._key) if self._remember else None
         sampled = ["early"] if self.full is not None else ["full", "early"]
         for name in sampled:  # the first pass is slower: keep it out of the seconds
             next(self._sample(Never() if name == "full" else self._policy))

@@ -48,11 +48,13 @@ def draw_figures(job: LiveJob, full: Side, early: Side, so_far: bool) -> None:
         before = full.seconds * min(1.0, early.step / full.step)  # the remembered twin is further
         how = "Full network → early exit: time in the sampler, for all images and all steps, after one warm-up step. "
         how += "Other work on this machine disturbs it."
+        seconds, label = f"{before:.2f} → {early.seconds:.2f}", "Seconds, measured"
         if full.remembered:
-            how += " The full network's images and seconds are remembered from an earlier job with the same settings."
-        change = f"{frame.percent(early.seconds, before)}, {before / early.seconds:.2f}×"
-        label = "Seconds, measured" + (" (full: before)" if full.remembered else "") + yet
-        st.metric(label, f"{before:.2f} → {early.seconds:.2f} ({change})", width="content", help=how)
+            label += " (full: before)"
+            how += " The full network's were measured by an earlier job: press *Sample* to measure both side by side."
+        else:
+            seconds += f" ({frame.percent(early.seconds, before)}, {before / early.seconds:.2f}×)"
+        st.metric(label + yet, seconds, width="content", help=how)
         ratio = early.exit_layers.mean() / job.num_blocks
         how = f"Mean exit layer / {job.num_blocks} of the early-exit twin, N = {early.exit_layers.size}."
         st.metric(f"Layer ratio{yet}", f"{ratio:.3f}", width="content", help=how)

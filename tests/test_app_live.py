@@ -136,10 +136,13 @@ def test_live_mode_samples_when_the_slider_is_released(runs: Path) -> None:
     assert second.full.remembered  # the full network does not depend on the threshold
     np.testing.assert_array_equal(second.full.images, first.full.images)
     app.run()
+    assert "×" not in metric(app, "Seconds, measured (full: before)")  # no speed-up of seconds from different moments
     assert app.session_state["job"] is second  # nothing changed, nothing is sampled
     app.toggle(key="live mode").set_value(False).run()
     app.slider(key="live tau").set_value(0.1).run()
     assert app.session_state["job"] is second
+    third = press(app).session_state["job"]
+    assert not third.full.remembered  # asked for: both are measured side by side
 
 
 def test_live_mode_leaves_big_jobs_to_the_button(runs: Path) -> None:

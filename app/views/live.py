@@ -29,11 +29,11 @@ def current_job() -> LiveJob | None:
     return st.session_state.get("job")
 
 
-def start(model: EarlyExitModel, schedule: Schedule, settings: Settings) -> None:
-    """Replace the tab's job by a new one; bad settings become a sentence."""
+def start(model: EarlyExitModel, schedule: Schedule, settings: Settings, follows: bool) -> None:
+    """Replace the tab's job by a new one; bad settings become a sentence. One that follows a slider is in a hurry."""
     st.session_state["live asked"] = settings
     with guarded(), st.spinner("Getting ready …"):
-        job = LiveJob(sessions.current(), model, schedule, settings)
+        job = LiveJob(sessions.current(), model, schedule, settings, remember=follows)
         if (before := current_job()) is not None:
             before.cancel()
             if before.early is not None:
@@ -61,7 +61,7 @@ def draw_controls(selected: Selection) -> None:
     again = st.session_state.pop("live again", False) and not busy
     changed = live and job is not None and st.session_state.get("live asked") != settings
     if pressed or again or changed:
-        start(model, schedule, settings)
+        start(model, schedule, settings, follows=not (pressed or again))
         if not live and current_job() is not job:
             st.rerun()  # disables the buttons
 
