@@ -7,14 +7,27 @@ that Streamlit binds to the URL leave out what is their default.)
 from __future__ import annotations
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-WRITTEN = "link written"  # session state: what this session last put into the URL
+WRITTEN = "link written"  # session state: what this session last put into the URL …
+EVER = "link ever written"  # … and every (key, value) that it ever did
 
 
 def asked(key: str) -> str | None:
-    """What the URL asks for and this session did not write itself; None when there is nothing new."""
+    """What the URL asks for and this session did not put there; None when there is nothing new.
+
+    A value of our own may come back late, when the reader is faster than the browser's address: that is not asking.
+    It is when the browser goes back.
+    """
     value = st.query_params.get(key)
-    return None if value is None or value == st.session_state.get(WRITTEN, {}).get(key) else value
+    if value is None or value == st.session_state.get(WRITTEN, {}).get(key):
+        return None
+    return None if (key, value) in st.session_state.get(EVER, ()) and not _went_back() else value
+
+
+def _went_back() -> bool:
+    context = get_script_run_ctx()
+    return context is not None and context.is_history_navigation
 
 
 def write(values: dict[str, object]) -> None:
@@ -27,6 +40,7 @@ def write(values: dict[str, object]) -> None:
         st.query_params.update(texts)
     before = st.session_state.get(WRITTEN, {})
     st.session_state[WRITTEN] = {key: text for key, text in before.items() if key not in values} | texts
+    st.session_state.setdefault(EVER, set()).update(texts.items())
 
 
 def open_page(path: str) -> None:
