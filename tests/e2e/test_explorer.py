@@ -105,6 +105,16 @@ def test_a_clicked_cell_is_selected_everywhere_and_its_link_reopens_it(
     expect(tab.get_by_text(re.compile(f"At t = {trace.timesteps[35]} "))).to_be_visible()
 
 
+def test_the_browser_goes_back_to_what_was_selected_before(tab: Page, served: str, trace: deediff.Trace) -> None:
+    open_page(tab, served, tau=0.1, t=trace.timesteps[25])
+    for step in (10, 40):
+        click_point(tab, HEATMAP, trace.timesteps[step], 3)
+        tab.wait_for_url(f"**t={trace.timesteps[step]}&*", timeout=PATIENCE)
+        settle(tab)
+    tab.go_back()
+    expect(tab.get_by_text(re.compile(f"At t = {trace.timesteps[10]} "))).to_be_visible(timeout=PATIENCE)
+
+
 def test_the_csv_is_what_the_heatmap_shows(tab: Page, served: str, trace: deediff.Trace) -> None:
     open_page(tab, served, tau=0.1)
     with tab.expect_download(timeout=PATIENCE) as download:
