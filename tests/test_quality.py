@@ -18,7 +18,7 @@ from deediff.checkpoints import write_json
 from deediff.cli import main
 from deediff.errors import UserError
 from deediff.models import UViTConfig
-from deediff.quality import extractors, references
+from deediff.quality import evaluate, extractors, references
 from deediff.quality.collect import Stopped, Watch, features_of
 from deediff.quality.evaluate import Evaluator, evaluate_trace
 from deediff.quality.extractors import Extractor, MissingWeights, find_weights, load_extractor
@@ -445,6 +445,20 @@ def test_what_cannot_be_measured_is_said_and_the_rest_is(
     assert str(offline) in printed.err
     assert main([*arguments, "--metrics", "fid"]) == 2
     assert "not measured" in capsys.readouterr().err
+
+
+def test_enough_images_are_extrapolated_to_infinitely_many(
+    digits: Path, cache: Path, grey_folders: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    assert [q.metric for q in Evaluator(["fd-mnist"], grey_folders[0]).evaluate(digits)] == ["fd-mnist", "kid-mnist"]
+    monkeypatch.setattr(evaluate, "LEAST_FOR_INFINITY", 48)
+    finite, beyond, _ = Evaluator(["fd-mnist"], *grey_folders).evaluate(digits)
+    assert beyond.metric == "fd-mnist-inf"
+    assert beyond.value < finite.value  # few images make a Fréchet distance too large
+    assert beyond.floor is None
+    assert beyond.protocol != finite.protocol
+    with pytest.raises(UserError, match="no interval of its own"):
+        difference(beyond, beyond)
 
 
 @pytest.mark.parametrize(

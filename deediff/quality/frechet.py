@@ -82,15 +82,15 @@ def frechet_infinity(
     features: Features,
     reference: Gaussian,
     points: int = 15,
-    least: int = 1000,  # images of the smallest subset
     seed: int = 0,
 ) -> tuple[float, float]:
     """The distance extrapolated to infinitely many images, and the standard error of that fit.
 
-    A line through the distances of random subsets over 1/n (FID∞, Chong & Forsyth 2020).
+    A line through the distances of random subsets, a fifth to all of the images, over 1/n (FID∞, Chong & Forsyth
+    2020).
     """
     rng = np.random.default_rng(seed)
-    sizes = np.linspace(least, len(features), points).astype(int)
+    sizes = np.linspace(len(features) / 5, len(features), points).astype(int)
     origin = reference.mean
     values = [
         reference.distance(Moments.of(features[np.sort(rng.permutation(len(features))[:n])], origin).gaussian(origin))
