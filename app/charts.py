@@ -6,16 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import plotly
 import streamlit as st
-from streamlit.components.v1 import declare_component
 
 import selection
 from figures import Spec
 
 _FOLDER = Path(__file__).parent / "components"
-# Serves plotly.js from the installed package; as a component it is never mounted.
-_LIBRARY = declare_component("plotly", path=str(Path(plotly.__file__).parent / "package_data"))
 _mount = st.components.v2.component(
     "plot", html='<div class="plot"></div>', css=(_FOLDER / "plot.css").read_text(encoding="utf-8"),
     js=(_FOLDER / "plot.js").read_text(encoding="utf-8"), isolate_styles=False,
@@ -35,14 +31,11 @@ def chart(figure: Spec, key: str, alt: str, on_click: Clicked | None = None) -> 
         if on_click is not None and (point := st.session_state[key].get("point")):
             on_click(point)
 
-    base = st.get_option("server.baseUrlPath").strip("/")
-    address = f"{'/' + base if base else ''}/component/{_LIBRARY.name}/plotly.min.js"
     content = {
         "figure": figure,
         "alt": alt,
         "name": _file(key.removeprefix("plot ")),
         "clickable": on_click is not None,
-        "library": address,
     }
     _mount(key=key, data=content, on_point_change=clicked)
 

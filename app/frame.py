@@ -15,27 +15,9 @@ from panels import guarded
 
 __all__ = ["around", "current", "no_trace", "percent", "signed"]
 
-STYLE = """
-<style>
-.stMainBlockContainer {padding: 3.2rem 3rem 2rem;}
-[class*="st-key-head-"] {flex-wrap: nowrap !important;}
-.st-key-figures, .st-key-estimate, .st-key-live_figures {gap: 0.3rem 2rem !important;}
-@media (max-width: 1150px) {
-  .stMainBlockContainer {padding: 3.2rem 1.5rem 2rem;}
-  .st-key-figures, .st-key-estimate, .st-key-live_figures {gap: 0.3rem 1.2rem !important;}
-  [class*="st-key-panels"] [data-testid="stHorizontalBlock"],
-  .st-key-live > div > [data-testid="stHorizontalBlock"] {flex-wrap: wrap;}
-  [class*="st-key-panels"] [data-testid="stColumn"],
-  .st-key-live > div > div > [data-testid="stColumn"] {min-width: 100%;}
-}
-[class*="st-key-panels"] [data-testid="stColumn"] [data-testid="stVerticalBlock"] {gap: 0.35rem;}
-</style>
-"""
-
 
 def around(page: StreamlitPage) -> None:
     """Draw the frame, then the page."""
-    st.html(STYLE)
     chosen: selection.Selection | None = None
     problems: list[str] = []
     with st.sidebar, guarded():

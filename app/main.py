@@ -10,12 +10,15 @@ from pathlib import Path
 
 import streamlit as st
 
-import frame
+import library
 
 begin = time.thread_time()
 st.set_page_config(
     page_title="DeeDiff explorer", page_icon=str(Path(__file__).parent / "assets" / "icon.png"), layout="wide"
 )
+library.load()
+
+import frame  # noqa: E402 — takes long the first time, while the browser has something to do already
 
 page = st.navigation(
     [

@@ -16,7 +16,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const draw = () => shown.get(root) === wanted && whenVisible(root, () => drawFigure(root, wanted));
   const scheme = window.matchMedia("(prefers-color-scheme: dark)");
   const recolour = () => setTimeout(draw, 300); // after Streamlit has changed its own colours
-  plotly(data.library).then(draw);
+  loaded().then(draw);
   scheme.addEventListener("change", recolour);
   return () => scheme.removeEventListener("change", recolour);
 }
@@ -26,7 +26,7 @@ const eye = new IntersectionObserver(
   (entries) => {
     for (const { isIntersecting, target } of entries) {
       target.inSight = isIntersecting;
-      if (isIntersecting) waiting.get(target)?.();
+      if (isIntersecting && waiting.has(target)) inTurn(target, waiting.get(target));
       if (isIntersecting) waiting.delete(target);
     }
   },
@@ -34,22 +34,42 @@ const eye = new IntersectionObserver(
 );
 
 function whenVisible(root, draw) {
-  if (root.inSight) return draw();
+  if (root.inSight) return inTurn(root, draw);
   waiting.set(root, draw);
   eye.observe(root);
 }
 
-// The copy of plotly.js that the Python package brings along, fetched once for all figures.
-function plotly(address) {
-  window.plotlyLoading ??= new Promise((done, failed) => {
-    const script = document.createElement("script");
-    script.src = address;
-    script.onload = done;
-    script.onerror = failed;
-    document.head.append(script);
-  });
-  return window.plotlyLoading;
+// One figure after the other, the topmost first, each on screen before the next is begun: the one that the reader looks
+// at must not wait for all the others.
+const line = new Map(); // root element → how to draw it
+let busy = false;
+
+function inTurn(root, draw) {
+  line.set(root, draw);
+  if (busy) return;
+  busy = true;
+  queueMicrotask(drawNext); // once all that came together are in line
 }
+
+async function drawNext() {
+  const follows = (a, b) => a.compareDocumentPosition(b) & Node.DOCUMENT_POSITION_FOLLOWING;
+  const [first] = [...line.keys()].sort((a, b) => (follows(a, b) ? -1 : 1));
+  busy = first !== undefined;
+  if (!busy) return;
+  const draw = line.get(first);
+  line.delete(first);
+  try {
+    if (first.isConnected) await draw();
+  } finally {
+    requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(drawNext)));
+  }
+}
+
+// plotly.js is fetched by library.js, which the page mounts first.
+const loaded = async () => {
+  while (!window.plotlyLoading) await new Promise((later) => setTimeout(later, 10));
+  return window.plotlyLoading;
+};
 
 function drawFigure(root, { figure, name }) {
   const Plotly = window.Plotly;
@@ -68,7 +88,7 @@ function drawFigure(root, { figure, name }) {
   const look = JSON.stringify([figure.data, layout]);
   if (looks.get(root) === look) return;
   looks.set(root, look);
-  Plotly.react(root, figure.data, layout, config).then(() => (root.dataset.drawn = "yes"));
+  const drawn = Plotly.react(root, figure.data, layout, config).then(() => (root.dataset.drawn = "yes"));
   if (first) {
     let width = root.offsetWidth;
     new ResizeObserver(() => {
@@ -80,6 +100,7 @@ function drawFigure(root, { figure, name }) {
       if (clickable) setTriggerValue("point", { x: point.x, y: point.y, customdata: plain(point.customdata) });
     });
   }
+  return drawn;
 }
 
 const plain = (value) => (ArrayBuffer.isView(value) ? Array.from(value) : value ?? null);
