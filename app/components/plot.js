@@ -51,18 +51,15 @@ function inTurn(root, draw) {
   queueMicrotask(drawNext); // once all that came together are in line
 }
 
-async function drawNext() {
+function drawNext() {
   const follows = (a, b) => a.compareDocumentPosition(b) & Node.DOCUMENT_POSITION_FOLLOWING;
   const [first] = [...line.keys()].sort((a, b) => (follows(a, b) ? -1 : 1));
   busy = first !== undefined;
   if (!busy) return;
+  requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(drawNext))); // whatever becomes of this one
   const draw = line.get(first);
   line.delete(first);
-  try {
-    if (first.isConnected) await draw();
-  } finally {
-    requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(drawNext)));
-  }
+  if (first.isConnected) draw();
 }
 
 // plotly.js is fetched by library.js, which the page mounts first.
@@ -88,7 +85,7 @@ function drawFigure(root, { figure, name }) {
   const look = JSON.stringify([figure.data, layout]);
   if (looks.get(root) === look) return;
   looks.set(root, look);
-  const drawn = Plotly.react(root, figure.data, layout, config).then(() => (root.dataset.drawn = "yes"));
+  Plotly.react(root, figure.data, layout, config).then(() => (root.dataset.drawn = "yes"));
   if (first) {
     let width = root.offsetWidth;
     new ResizeObserver(() => {
@@ -100,7 +97,6 @@ function drawFigure(root, { figure, name }) {
       if (clickable) setTriggerValue("point", { x: point.x, y: point.y, customdata: plain(point.customdata) });
     });
   }
-  return drawn;
 }
 
 const plain = (value) => (ArrayBuffer.isView(value) ? Array.from(value) : value ?? null);
