@@ -45,7 +45,8 @@ def write(values: dict[str, object]) -> None:
 
 def open_page(path: str) -> None:
     """Go to another page with the same selection, as by a link; `st.switch_page` alone forgets it."""
-    del st.session_state[WRITTEN]
+    for key in (WRITTEN, EVER):  # the page that opens takes the link for somebody else's, and follows it
+        st.session_state.pop(key, None)
     st.switch_page(path, query_params=st.query_params.to_dict())
 
 
