@@ -18,7 +18,7 @@ from deediff.traces.reader import Trace
 from tables import key_of
 
 KINDS = {"threshold": "τ = {}", "patience": "τ = {}", "batch-mean": "τ = {}", "excess": "δ = {}", "fixed": "layer {}",
-         "budget": "{} GFLOPs", "stopping": "{} GFLOPs", "dual": "down to t = {}"}  # fmt: skip
+         "budget": "{} GFLOPs", "stopping": "{} GFLOPs", "oracle": "{} GFLOPs", "dual": "down to t = {}"}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -47,9 +47,11 @@ def _lines(selection: Selection) -> list[Line]:
     if any(measured.meta["policy"] == "never" for measured in together):
         lines.append(Line("full network", np.full(len(trace.timesteps), float(trace.num_blocks)), figures.FULL))
     for measured in sorted(together, key=label):
-        if measured.meta["policy"] == "never":
-            continue
-        color = _color(measured, selection) or next(spare)
+        chosen = _color(measured, selection)
+        policy = str(measured.meta["policy"])
+        if policy == "never" or (chosen is None and not policy.startswith("threshold:")):
+            continue  # rivals without a threshold come in as trace B
+        color = chosen or next(spare)
         name = label(measured) if measured.meta.get("imported") else f"{label(measured)} measured"
         lines.append(Line(name, mean_exit_layer(measured.summary.exits), color))
     estimates = [(trace.what_if(tau), next(spare)) for tau in st.session_state.get(ALSO, [])]
