@@ -20,7 +20,7 @@ from deediff.analysis.cost import model_cost
 from deediff.checkpoints import save_checkpoint, write_json
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
-from deediff.models import PRESETS, EarlyExitModel, UViT, UViTConfig
+from deediff.models import PRESETS, EarlyExitModel, UViTConfig, make_backbone
 from deediff.runs import FORMAT_VERSION
 from deediff.traces import schema
 from deediff.traces.parts import finish, write_part
@@ -151,7 +151,7 @@ def import_checkpoint(
     if layout == "adadiff":
         backbone = {k: v for k, v in backbone.items() if not k.startswith("lte_classifer.")}
     try:
-        model = EarlyExitModel(UViT(uvit_config(backbone, num_heads, normalize_timesteps)))
+        model = EarlyExitModel(make_backbone(uvit_config(backbone, num_heads, normalize_timesteps)))
         tensors: dict[str, Tensor] = {}
         if read_exits is not None:
             uem, heads, tensors = read_exits(state, model.num_blocks)
@@ -228,7 +228,7 @@ def import_exit_layers(
         if kind not in ("mlp", "attention"):
             raise UserError(f"cannot tell the UEM of {name!r}: say --uem mlp or --uem attention")
         steps, samples = layers.shape
-        model = EarlyExitModel(UViT(PRESETS[preset])).add_exits({"name": kind, "scope": "layer"})
+        model = EarlyExitModel(make_backbone(PRESETS[preset])).add_exits({"name": kind, "scope": "layer"})
         folder = out / "traces" / name
         parts = [range(a, min(a + PART_SIZE, samples)) for a in range(0, samples, PART_SIZE)]
         timesteps = list(range(steps - 1, -1, -1))

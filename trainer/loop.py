@@ -23,8 +23,7 @@ from deediff.diffusion.objectives import BackboneObjective, ExitsObjective
 from deediff.diffusion.prediction import training_target
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
-from deediff.models import EarlyExitModel, UViT
-from deediff.models.uvit import identity_start_
+from deediff.models import EarlyExitModel, make_backbone
 from deediff.sampling.sampler import sample
 from trainer.batches import Processes, batch_at
 from trainer.files import RunFiles
@@ -103,9 +102,7 @@ class Training:
                 )
             model.train().requires_grad_(True)
             return EarlyExitModel(model.backbone, prediction=model.prediction).to(self.device), int(info["images_seen"])
-        net = UViT(self.config.model)
-        if self.config.start == "identity":
-            identity_start_(net)
+        net = make_backbone(self.config.model, identity_start=self.config.start == "identity")
         return EarlyExitModel(net, prediction=self.config.prediction).to(self.device), 0
 
     def run(self) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from deediff.models import PRESETS as MODELS
-from deediff.models import UViTConfig
+from deediff.models import BackboneConfig
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ class TrainConfig:
 
     dataset: str
     """cifar10, mnist, or the path of a folder of images."""
-    model: UViTConfig = field(default_factory=UViTConfig)
-    """The U-ViT."""
+    model: BackboneConfig = field(default_factory=BackboneConfig)
+    """The backbone, a U-ViT."""
     backbone: Stage = field(default_factory=lambda: Stage(steps=500_000, warmup=2500))
     """First stage: the noise prediction network alone (Eq. 4)."""
     exits: Stage = field(default_factory=lambda: Stage(steps=50_000, lr=1e-3))

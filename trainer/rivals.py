@@ -19,7 +19,7 @@ from deediff.checkpoints import load_checkpoint
 from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import make_solver
 from deediff.errors import UserError
-from deediff.models import EarlyExitModel, UViT
+from deediff.models import EarlyExitModel, make_backbone
 from deediff.sampling.calibrated import Excess
 from deediff.traces.reader import Trace
 from trainer.on_demand import OnDemand
@@ -86,7 +86,7 @@ class Rivals:
         config = self.work.plain(self.work.scale.config)
         depths = range(2, config.model.depth + 1, 2)
         models = {depth: replace(config.model, depth=depth) for depth in depths}
-        costs = {depth: model_cost(EarlyExitModel(UViT(model))).full for depth, model in models.items()}
+        costs = {depth: model_cost(EarlyExitModel(make_backbone(model))).full for depth, model in models.items()}
         affordable = max((depth for depth in depths if costs[depth] <= self.budget), default=2)
         return self.work.train(f"depth-{affordable}", replace(config, model=models[affordable]))
 

@@ -16,7 +16,7 @@ from deediff.analysis.trends import threshold_table
 from deediff.checkpoints import find_checkpoint, read_json, write_json
 from deediff.errors import UserError
 from deediff.models import PRESETS as MODELS
-from deediff.models import EarlyExitModel, UViT
+from deediff.models import EarlyExitModel, make_backbone
 from deediff.traces.reader import Trace
 from trainer.on_demand import SCALES, OnDemand
 from trainer.rivals import Rivals
@@ -52,7 +52,7 @@ class Suite:
         published = {"mlp": 0.0002, "attention": 0.26}
         rows = []
         for name, value in published.items():
-            cost = model_cost(EarlyExitModel(UViT(MODELS["uvit_small"])).add_exits({"name": name}))
+            cost = model_cost(EarlyExitModel(make_backbone(MODELS["uvit_small"])).add_exits({"name": name}))
             rows.append({"name": f"{name} probe", "published": {"gflops": value}, "measured": {"gflops": cost.uems[0]}})
         head = {"name": "output head", "published": {"gflops": 0.0035}, "measured": {"gflops": cost.heads[0]}}
         return [*rows, head]

@@ -9,7 +9,7 @@ from typing import Any
 
 from deediff.checkpoints import read_json
 from deediff.errors import UserError
-from deediff.models import PRESETS, UViTConfig
+from deediff.models import PRESETS, BackboneConfig
 from deediff.storage import AnyPath
 from deediff.traces.reader import Trace
 
@@ -73,7 +73,7 @@ def _of_exit_layers(trace: Trace, info: Mapping[str, Any]) -> Origin:
 
 def _model_name(config: Any) -> str | None:
     try:
-        c = UViTConfig(**{key: value for key, value in config.items() if key != "name"})
+        c = BackboneConfig(**{key: value for key, value in config.items() if key != "name"})
     except (AttributeError, TypeError, ValueError):
         return None
     for name, preset in PRESETS.items():

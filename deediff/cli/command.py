@@ -18,7 +18,7 @@ from typing import Any
 
 from deediff.checkpoints import load_checkpoint
 from deediff.devices import DEVICES
-from deediff.models import PRESETS, EarlyExitModel, UViT
+from deediff.models import PRESETS, EarlyExitModel, make_backbone
 from deediff.traces.reader import Trace, read_trace
 
 Result = dict[str, Any]  # what --json prints
@@ -88,5 +88,5 @@ def open_trace(path: str) -> Trace:
 def open_model(name: str, uem: str) -> EarlyExitModel:
     """A checkpoint's model, or a preset with random weights and exits."""
     if name in PRESETS:
-        return EarlyExitModel(UViT(PRESETS[name])).add_exits({"name": uem, "scope": "layer"})
+        return EarlyExitModel(make_backbone(PRESETS[name])).add_exits({"name": uem, "scope": "layer"})
     return load_checkpoint(Path(name))[0]
