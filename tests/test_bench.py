@@ -205,8 +205,10 @@ def test_the_browser_is_asked_for_in_one_sentence(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.e2e
 def test_every_measure_of_the_explorer_is_taken(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "tiny")
-    sample_to_trace(run, run / "traces" / "full", 3, "never", steps=4, record="full")
+    model = make_model()
+    model.uem.bias -= 2.0  # u where the slider's stops are, so that moving it changes the heatmap
+    run = make_run(tmp_path / "tiny", model)
+    sample_to_trace(run, run / "traces" / "full", 16, "never", steps=4, record="full")
     result = bench_app(run, tmp_path, repeats=1, samples=2 * PART, steps=6)
     rows = [(row["measure"], row["of"]) for row in result["rows"]]
     for of in ("tiny/full", "synthetic/synthetic"):

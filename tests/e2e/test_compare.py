@@ -42,10 +42,10 @@ def test_a_click_picks_a_trace_and_another_takes_it_away(tab: Page, served: str,
     open_page(tab, served, trace="ddim50-threshold-0.1")
     before = rows_of_images(tab)
     row = counted.loc[BOLD]
-    x, y = row["gflops_per_step"] * 50, row["image_change"]
+    x, y = row["gflops_per_step"] * 50, row["fd-mnist"]
     said = hover_point(tab, PLOT, x, y)
     assert f"{x:.5g} GFLOPs per image, {row['seconds_per_image']:.4g} s per image" in said
-    assert f"change {y:.5g}" in said
+    assert f"fd-mnist {y:.5g}" in said
     assert BOLD in before
     click_point(tab, PLOT, x, y)
     expect(tab.get_by_text(f"mnist_tiny/{BOLD}")).to_have_count(0)

@@ -59,7 +59,7 @@ def sample(page: Page) -> None:
 
 
 def done(page: Page, seed: int = 0) -> None:
-    expect(page.get_by_text(f"{IMAGES} images of seed {seed},")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text(f"{IMAGES} images of seed {seed},").last).to_be_visible(timeout=PATIENCE)
     expect(page.locator(".st-key-live_figures").get_by_text("Layer ratio", exact=True)).to_be_visible(timeout=PATIENCE)
     settle(page)
 

@@ -43,6 +43,7 @@ def test_rename_and_delete_in_dialogs(tab: Page, served: str, copied: Path) -> N
     traces = copied / "mnist_tiny" / "traces"
     shutil.copytree(traces / TRACES[0], traces / "zz")
     open_page(tab, served)
+    expect(tab.get_by_text(f"{len(TRACES) + 1} traces, ")).to_be_visible()
     tick(tab, "trace-table", len(TRACES))
     tab.locator(".st-key-rename-trace button").click()
     dialog = tab.get_by_role("dialog")
