@@ -14,7 +14,7 @@ from deediff.checkpoints import read_json, write_json
 from tests.e2e.conftest import SHOTS, TRACES, exported
 
 pytestmark = pytest.mark.e2e
-ROW = 35  # pixels of a row of a table
+ROW = 33  # pixels of a row of a table
 
 
 def open_page(page: Page, address: str, run: str = "mnist_tiny") -> None:
