@@ -24,7 +24,7 @@ from deediff.quality.evaluate import Evaluator, evaluate_trace
 from deediff.quality.extractors import Extractor, MissingWeights, find_weights, load_extractor
 from deediff.quality.frechet import Gaussian, Moments, frechet, frechet_infinity
 from deediff.quality.image_sets import RealImages, TraceImages, real_images
-from deediff.quality.jackknife import GROUPS, group_of
+from deediff.quality.jackknife import GROUPS, Estimate, group_of
 from deediff.quality.kernels import cmmd, cmmd_within, gaussian, kid, kid_within
 from deediff.quality.manifold import precision_recall, radii
 from deediff.quality.paired import difference
@@ -130,25 +130,22 @@ def test_precision_and_recall_are_torch_fidelitys():
 def test_every_leave_out_is_what_the_rest_alone_gives():
     x, y = draw(160, shift=0.4), draw(200, seed=1)
     groups = group_of(np.random.default_rng(0).permutation(160))
-    reference, within, real = gaussian_of(y), kid_within(y), radii(y)
-    whole = {
-        "frechet": frechet(x, groups, reference),
-        "kid": kid(x, groups, y, within),
-        "cmmd": cmmd(x, groups, y, cmmd_within(y)),
-        "precision": precision_recall(x, groups, y, real)[0],
-        "recall": precision_recall(x, groups, y, real)[1],
-    }
-    for g in (0, 7, GROUPS - 1):
-        rest = x[groups != g]
-        alone = {
-            "frechet": frechet(rest, None, reference),
-            "kid": kid(rest, None, y, within),
-            "cmmd": cmmd(rest, None, y, cmmd_within(y)),
-            "precision": precision_recall(rest, None, y, real)[0],
-            "recall": precision_recall(rest, None, y, real)[1],
+    reference, real = gaussian_of(y), radii(y)
+
+    def measured(x: np.ndarray, groups: np.ndarray | None) -> dict[str, Estimate]:
+        precision, recall = precision_recall(x, groups, y, real)
+        return {
+            "frechet": frechet(x, groups, reference),
+            "kid": kid(x, groups, y, kid_within(y)),
+            "cmmd": cmmd(x, groups, y, cmmd_within(y)),
+            "precision": precision,
+            "recall": recall,
         }
-        for name, estimate in whole.items():
-            assert estimate.without[g] == pytest.approx(alone[name].value, rel=1e-6, abs=1e-9), name
+
+    whole = measured(x, groups)
+    for g in (0, 7, GROUPS - 1):
+        for name, alone in measured(x[groups != g], None).items():
+            assert whole[name].without[g] == pytest.approx(alone.value, rel=1e-6, abs=1e-9), name
 
 
 def test_the_interval_covers_the_mean_over_new_draws_of_as_many_images():
@@ -346,6 +343,32 @@ def test_weights_that_are_not_the_published_ones_are_never_loaded(tmp_path: Path
     (tmp_path / known.file).write_bytes(b"a pickle that would run anything")
     with pytest.raises(UserError, match="SHA-256"):
         find_weights(known, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "length"), [("clip-vit-l-14-336", 1.0), ("vgg16", 5.0)])
+def test_pretrained_networks_get_colour_and_clip_alone_is_normalised(
+    name: str, length: float, monkeypatch: pytest.MonkeyPatch
+):
+    """Everything but the network and its weights is real: which layer, three channels, length 1 for CMMD's kernel."""
+    from deediff import _torchvision  # noqa: F401, I001
+    from torch_fidelity import utils
+
+    class Network(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor]:
+            assert images.shape == (2, 3, 32, 32)
+            assert images.dtype == torch.uint8
+            return (torch.tensor([[3.0, 4.0]]).expand(2, 2),)
+
+    def create(registered: str, layers: list[str], **options: Any) -> Network:
+        cls = utils.FEATURE_EXTRACTORS_REGISTRY[registered]
+        assert set(layers) <= set(cls.get_provided_features_list())
+        assert options["feature_extractor_weights_path"] == "weights"
+        return Network()
+
+    monkeypatch.setattr(utils, "create_feature_extractor", create)
+    monkeypatch.setattr(extractors, "find_weights", lambda known, weights: "weights")
+    features = load_extractor(name, torch.device("cpu"))(torch.zeros(2, 1, 32, 32, dtype=torch.uint8))
+    assert features.norm(dim=1).tolist() == pytest.approx([length, length])
 
 
 @pytest.fixture
