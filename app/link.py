@@ -6,6 +6,8 @@ that Streamlit binds to the URL leave out what is their default.)
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
@@ -50,10 +52,14 @@ def open_page(path: str) -> None:
     st.switch_page(path, query_params=st.query_params.to_dict())
 
 
-def keep(key: str, value: object) -> None:
-    """What a widget shows, set only where that is something else.
+def default(key: str, value: Any) -> Any:
+    """What a widget of this key takes as its default in order to show `value`.
 
-    A value that is set goes back to the browser, and would undo what the reader has moved there meanwhile.
+    A widget that shows something else already is set, once, and takes no default (None). A value that is set goes
+    to the browser with one answer only: were it set every time, it would undo what the reader has moved meanwhile,
+    and a first answer that a second one overtakes, as on a slow start, would leave the widget at its lowest stop.
     """
-    if key not in st.session_state or st.session_state[key] != value:
+    if key in st.session_state and st.session_state[key] != value:
         st.session_state[key] = value
+        return None
+    return value

@@ -9,6 +9,7 @@ import streamlit as st
 import torch
 
 import data
+import link
 from deediff.analysis.cost import model_cost
 from deediff.calibrations import calibration_file
 from deediff.diffusion.schedule import Schedule
@@ -50,10 +51,12 @@ def is_quick(settings: Settings, model: EarlyExitModel) -> bool:
 
 def _threshold(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
     shared = 0.1 if selection.threshold is None else selection.threshold
+    wanted = st.session_state.get("live tau", shared)
     if st.session_state.get("live tau followed") != shared:  # the what-if slider leads, until this one is moved
-        st.session_state["live tau"] = st.session_state["live tau followed"] = shared
+        wanted = st.session_state["live tau followed"] = shared
+    shown = link.default("live tau", wanted)
     tau = st.slider(
-        "Threshold τ", 0.0, HIGHEST, step=STEP, format="%.3f", key="live tau", persist_state="session",
+        "Threshold τ", 0.0, HIGHEST, shown, STEP, format="%.3f", key="live tau", persist_state="session",
         help="A sample leaves at the first layer whose u is ≤ τ. Follows the what-if slider when that one is moved.",
     )  # fmt: skip
     return f"{kind}:{round(tau, 3):g}"

@@ -7,6 +7,7 @@ import streamlit as st
 import sessions
 from jobs import QUEUE, Job
 from kept_jobs import EvaluateJob, SaveJob
+from selection import select
 
 
 def submit(job: Job) -> None:
@@ -59,17 +60,13 @@ def _draw_ended(number: int, job: Job) -> None:
         elif isinstance(job, SaveJob):
             name = job.folder.name
             st.success(f"Saved {job.settings.num_samples} images as trace {name}.")
-            opened = st.button("Open as trace A", key=f"open {number}", on_click=_open, args=(name,))
+            opened = st.button("Open as trace A", key=f"open {number}", on_click=select, kwargs={"trace": name})
             asked = st.button("Evaluate", key=f"evaluate {number}", on_click=_evaluate, args=(job,))
             if opened or asked:
                 st.rerun()  # the whole page: this may stand in a part of it that is polled
         elif isinstance(job, EvaluateJob):
             results = ", ".join(f"{q.metric} {q.value:.3g}" for q in job.results)
             st.success(f"{job.folder.name}: {results} (see *Compare*).")
-
-
-def _open(name: str) -> None:
-    st.session_state["trace"] = name
 
 
 def _evaluate(job: SaveJob) -> None:

@@ -22,6 +22,7 @@ from deediff.traces.schema import THRESHOLDS
 
 HIGHEST = 0.5  # a threshold above it never makes sense: u is tanh|error| averaged over pixels
 STEP = 0.005  # between two stops of the slider, as in THRESHOLDS
+CLICKED = "clicked"  # session state: what was chosen by a click and is taken over by the next run of the script
 
 
 @dataclass(frozen=True)
@@ -59,18 +60,31 @@ class Selection:
 
 
 def select(
-    timestep: int | None = None, layer: int | None = None, sample: int | None = None, threshold: float | None = None
+    *,
+    timestep: int | None = None,
+    layer: int | None = None,
+    sample: int | None = None,
+    threshold: float | None = None,
+    run: str | None = None,
+    trace: str | None = None,
+    other: str | None = None,
 ) -> None:
-    """Choose a timestep, a layer, a sample, a threshold, or several; what is not given stays.
+    """Choose any of these; what is not given stays.
 
     For callbacks of clicks: every panel and the URL follow in the run of the script that comes next. Inside a
     fragment, or outside a callback, call `st.rerun()` afterwards.
-    """
-    chosen = {"t": timestep, "chosen layer": layer, "chosen sample": sample}
-    pending = st.session_state.setdefault("clicked", {})
-    pending.update({key: int(value) for key, value in chosen.items() if value is not None})
-    if threshold is not None:
-        pending["tau"] = float(threshold)
+    """  # fmt: skip
+    chosen = {
+        "t": timestep, "layer": layer, "sample": sample, "tau": threshold, "run": run, "trace": trace, "b": other
+    }  # fmt: skip
+    pending = st.session_state.setdefault(CLICKED, {})
+    pending.update({key: value for key, value in chosen.items() if value is not None})
+
+
+def become(trace: Trace, which: str) -> None:
+    """Make this trace A or B of every page; for callbacks."""
+    name = trace.path.name
+    select(run=trace.path.parents[1].name, trace=name if which == "A" else None, other=name if which == "B" else None)
 
 
 def choose() -> tuple[Selection | None, list[str]]:
@@ -81,7 +95,6 @@ def choose() -> tuple[Selection | None, list[str]]:
     runs, problems = list_runs(data.runs_root())
     if not runs:
         return None, problems
-    st.session_state.update(st.session_state.pop("clicked", {}))
     named = {run.name: run for run in runs}
     run = named[_pick("run", "Run", list(named), problems, f"in {data.runs_root()}")]
     st.caption(_describe_run(run))
@@ -108,6 +121,7 @@ def choose() -> tuple[Selection | None, list[str]]:
         help_text = "Training step of the weights that *Sample live* uses; the newest first."
         checkpoint = steps[_pick("checkpoint", "Checkpoint", list(steps), problems, f"in run {run.name}", help_text)]
     answer = trace.what_if(threshold) if trace is not None and threshold is not None else None
+    st.session_state.pop(CLICKED, None)
     chosen = Selection(run, trace, other, checkpoint, threshold, answer, siblings, **point)
     link.write(chosen.as_link())
     return chosen, problems
@@ -116,13 +130,16 @@ def choose() -> tuple[Selection | None, list[str]]:
 def _pick(key: str, label: str, options: list[str], problems: list[str], where: str, info: str | None = None) -> str:
     """A select box that follows the link; an unknown name in the link is reported."""
     asked = link.asked(key)
-    if asked in options:
-        st.session_state[key] = asked
-    elif asked is not None:
+    if asked is not None and asked not in options:
         problems.append(f"The link asks for {key} “{asked}”, which is not {where}: showing “{options[0]}” instead.")
-    if st.session_state.get(key) not in options:
-        st.session_state[key] = options[0]
-    return st.selectbox(label, options, key=key, help=info)
+    wanted = _clicked(key) or asked or st.session_state.get(key)
+    shown = link.default(key, wanted if wanted in options else options[0])
+    return st.selectbox(label, options, options.index(shown) if shown is not None else 0, key=key, help=info)
+
+
+def _clicked(key: str) -> Any:
+    """What was clicked since the last run of the script, or None."""
+    return st.session_state.get(CLICKED, {}).get(key)
 
 
 def _open(run: Run, name: str, problems: list[str]) -> Trace | None:
@@ -153,15 +170,18 @@ def _pick_threshold(trace: Trace, siblings: list[Trace], problems: list[str]) ->
         st.caption(f":material/block: {reason}")
         return None
     lowest, highest = stops(trace)
-    asked = link.asked("tau")
-    if asked is not None and _is_between(asked, lowest, highest):
-        st.session_state["tau"] = float(asked)
+    asked, tau = link.asked("tau"), st.session_state.get("tau")
+    if (clicked := _clicked("tau")) is not None:
+        tau = clicked
+    elif asked is not None and _is_between(asked, lowest, highest):
+        tau = float(asked)
     elif asked is not None:
         problems.append(f"The link asks for τ = {asked}, but this trace answers {lowest:g} … {highest:g} only.")
-    tau = st.session_state.get("tau", _default_threshold([trace, *siblings]))
-    link.keep("tau", min(max(tau, lowest), highest))  # another trace may answer another range
+    if tau is None:
+        tau = _default_threshold([trace, *siblings])
+    shown = link.default("tau", min(max(tau, lowest), highest))  # another trace may answer another range
     tau = st.slider(
-        "What-if threshold τ", lowest, highest, step=STEP, format="%.3f", key="tau",
+        "What-if threshold τ", lowest, highest, shown, STEP, format="%.3f", key="tau",
         help="A sample leaves at the first layer whose uncertainty u is ≤ τ. Moving the slider samples nothing: "
         "the exits are recounted from the uncertainties that the trace recorded.",
     )  # fmt: skip
@@ -174,19 +194,21 @@ def _pick_point(trace: Trace, problems: list[str]) -> dict[str, Any]:
     """Timestep, layer and sample, as fields of a selection."""
     times = trace.timesteps
     asked = link.asked("t")
-    if asked is not None and asked in map(str, times):
-        st.session_state["t"] = int(asked)
+    wanted = st.session_state.get("t", times[len(times) // 2])
+    if (clicked := _clicked("t")) is not None:
+        wanted = clicked
+    elif asked is not None and asked in map(str, times):
+        wanted = int(asked)
     elif asked is not None:
         problems.append(
             f"The link asks for t = {asked}, but the timesteps of this trace are {len(times)} from {times[0]} to "
             f"{times[-1]}: showing another one."
         )
-    kept = st.session_state.get("t", times[len(times) // 2])
-    timestep = min(times, key=lambda t: abs(t - kept))  # of another trace, perhaps
-    link.keep("t", timestep)
+    timestep = min(times, key=lambda t: abs(t - wanted))  # of another trace, perhaps
+    shown = link.default("t", timestep)
     if len(times) > 1:
         info = "Marked in every picture over time. Clicking a cell or a point chooses it, too."
-        timestep = st.select_slider("Timestep t", times, key="t", help=info)
+        timestep = st.select_slider("Timestep t", times, shown, key="t", help=info)
     left, right = st.columns(2)
     with left:
         layer = _pick_number("layer", "Layer", trace.num_blocks, "this trace has layers", problems)
@@ -198,13 +220,15 @@ def _pick_point(trace: Trace, problems: list[str]) -> dict[str, Any]:
 def _pick_number(key: str, label: str, last: int, what: str, problems: list[str]) -> int | None:
     """A number from 0 to `last`, or none."""
     asked, state = link.asked(key), f"chosen {key}"
-    if asked is not None and asked.isdecimal() and int(asked) <= last:
-        st.session_state[state] = int(asked)
+    wanted = st.session_state.get(state)
+    if (clicked := _clicked(key)) is not None:
+        wanted = clicked
+    elif asked is not None and asked.isdecimal() and int(asked) <= last:
+        wanted = int(asked)
     elif asked is not None:
         problems.append(f"The link asks for {key} “{asked}”, but {what} 0 … {last}: none is chosen.")
-    kept = st.session_state.get(state)
-    link.keep(state, None if kept is None else min(kept, last))  # another trace may have fewer
-    return st.number_input(label, 0, last, None, key=state, placeholder="any")
+    shown = link.default(state, None if wanted is None else min(wanted, last))  # another trace may have fewer
+    return st.number_input(label, 0, last, shown, key=state, placeholder="any")
 
 
 def _default_threshold(traces: list[Trace]) -> float:

@@ -27,12 +27,13 @@ def choose_thresholds(selection: Selection) -> None:
         return
     lowest, highest = stops(trace)
     options = [round(float(tau), 3) for tau in np.arange(lowest, highest + STEP / 2, STEP)]
+    wanted = st.session_state.get(ALSO, [])
     if (asked := link.asked(ALSO)) is not None:
         texts = asked.split(",")
-        st.session_state[ALSO] = [tau for tau in options if f"{tau:g}" in texts]
-    link.keep(ALSO, [tau for tau in st.session_state.get(ALSO, []) if tau in options])
+        wanted = [tau for tau in options if f"{tau:g}" in texts]
+    shown = link.default(ALSO, [tau for tau in wanted if tau in options])
     st.multiselect(
-        "Also estimate τ =", options, key=ALSO, format_func="{:g}".format, placeholder="further thresholds",
+        "Also estimate τ =", options, shown, key=ALSO, format_func="{:g}".format, placeholder="further thresholds",
         persist_state="session", max_selections=6,
     )  # fmt: skip
     link.write({ALSO: ",".join(f"{tau:g}" for tau in st.session_state[ALSO]) or None})

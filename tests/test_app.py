@@ -110,8 +110,7 @@ def line(app: AppTest, panel: str, name: str) -> np.ndarray:
 
 def select(app: AppTest, **point: int) -> AppTest:
     """What a click in a figure leaves behind, and the run after it."""
-    names = {"timestep": "t", "layer": "chosen layer", "sample": "chosen sample"}
-    app.session_state["clicked"] = {names[key]: value for key, value in point.items()}
+    app.session_state["clicked"] = {"t" if key == "timestep" else key: value for key, value in point.items()}
     return app.run()
 
 
@@ -197,6 +196,20 @@ def test_the_link_says_everything_that_is_selected_defaults_too(runs: Path) -> N
     again = open_app("uncertainty", **in_the_link(app))
     assert in_the_link(again) == expected
     assert not again.warning
+
+
+def test_widgets_show_the_selection_even_where_the_first_answer_never_arrived(runs: Path) -> None:
+    """A second run of the script may drop what the first has not sent yet; a link still opens what it asks for."""
+    asked = {"trace": EXITS, "b": FULL, "tau": "0.12", "t": str(times(runs)[1]), "layer": "3", "sample": "4"}
+    app = open_app(**asked).run()
+    assert not app.warning
+    sliders = [app.slider(key="tau"), app.select_slider(key="t")]
+    assert [float(w.proto.default[0]) for w in sliders] == pytest.approx([0.12, 1.0])  # of t, its position
+    numbers = [app.number_input(key=f"chosen {name}").proto.default for name in ("layer", "sample")]
+    assert numbers == [3, 4]
+    for key in ("run", "trace", "b", "checkpoint"):
+        box = app.selectbox(key=key)
+        assert box.proto.options[box.proto.default] == box.value == asked.get(key, box.value)
 
 
 def test_what_a_link_asks_for_and_is_not_there_is_a_sentence_each(runs: Path) -> None:

@@ -38,6 +38,7 @@ class Scale:
     thresholds: dict[float, float]  # published τ → the τ that is sampled here
     metrics: tuple[str, ...]  # of the images, as `deediff evaluate --metrics`; none: they are not evaluated
     init: Path | None = None  # a backbone to start from, instead of training one
+    init_method: Method | None = None  # whose exits it has already, trained on it frozen
     calibration: tuple[int, int] = (256, 20)  # images and timesteps
     reference: str | None = None  # real images; None: those of the training
 
@@ -54,7 +55,8 @@ _TOY_SHALLOW = replace(_TOY, model=replace(_TOY.model, depth=2), exits=Stage(ste
 SCALES: dict[str, Scale] = {
     "cpu": Scale(  # the shipped backbone, 1 024 digits
         replace(_DIGITS, sample_every=0), replace(PRESETS["mnist_shallow"][1], sample_every=0),
-        "ddim", 50, 1024, 128, {0.05: 0.08, 0.075: 0.1}, ("fd-mnist",), init=Path("runs/mnist_tiny"),
+        "ddim", 50, 1024, 128, {0.05: 0.08, 0.075: 0.1}, ("fd-mnist",),
+        init=Path("runs/mnist_tiny"), init_method=Method(),
     ),
     "paper": Scale(
         PRESETS["uvit_small"][1], PRESETS["uvit_shallow"][1],
@@ -118,6 +120,8 @@ class OnDemand:
 
     def with_exits(self, method: Method, strategy: Strategy) -> Path:
         """The run with these UEMs, heads and losses."""
+        if strategy == "frozen" and method == self.scale.init_method:
+            return self.backbone()
         config = replace(self.scale.config, method=method, strategy=strategy)
         if strategy == "scratch":
             steps = self.plain(config).backbone.steps + config.exits.steps

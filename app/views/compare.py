@@ -20,7 +20,7 @@ from deediff.traces.reader import Trace
 from figures.compare import cost_quality, published_gflops, published_seconds
 from panels import guarded, heading
 from picking import pickable
-from selection import Selection, select
+from selection import Selection, become, select
 from tables import changes, key_of, open_traces, read_qualities
 
 PICKED = "compare picked"
@@ -161,10 +161,10 @@ def draw_row(trace: Trace, numbers: range, selected: Selection) -> None:
     """Some samples of one trace."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.caption(f"**{trace.meta['policy']}** · {key_of(trace)}", width="content")
-        st.button("A", key=f"A {key_of(trace)}", type="tertiary", on_click=become, args=(trace, "trace"),
+        st.button("A", key=f"A {key_of(trace)}", type="tertiary", on_click=become, args=(trace, "A"),
                   help="Show this trace as A on every page.")  # fmt: skip
         if trace.path.parents[1] == selected.run.path and trace.path != (selected.trace and selected.trace.path):
-            st.button("B", key=f"B {key_of(trace)}", type="tertiary", on_click=become, args=(trace, "b"),
+            st.button("B", key=f"B {key_of(trace)}", type="tertiary", on_click=become, args=(trace, "B"),
                       help="Show this trace as B on every page.")  # fmt: skip
     found = trace.samples(numbers)
     tiles = [
@@ -178,11 +178,6 @@ def draw_row(trace: Trace, numbers: range, selected: Selection) -> None:
     gallery.show(
         f"compare {key_of(trace)}", tiles, COLUMNS, chosen=selected.sample, on_pick=lambda k: select(sample=k)
     )  # fmt: skip
-
-
-def become(trace: Trace, which: str) -> None:
-    """Trace A (`trace`) or B (`b`) of every page."""
-    st.session_state["run"], st.session_state[which] = trace.path.parents[1].name, trace.path.name
 
 
 def draw_table(table: pd.DataFrame) -> None:

@@ -22,7 +22,7 @@ from figures.curves import training_curves
 from kept_jobs import EvaluateJob
 from panels import guarded, heading
 from picking import pickable
-from selection import Selection
+from selection import Selection, become, select
 from tables import key_of, open_traces, read_qualities
 
 RUNS, TRACES = "picked runs", "picked traces"
@@ -60,7 +60,7 @@ def draw_runs(runs: Sequence[Run], curves: dict[str, pd.DataFrame], selected: Se
             run_actions.ask_delete([run.path for run in chosen])
         st.button(
             "Select", key="select run", icon=":material/center_focus_strong:", disabled=not one,
-            on_click=lambda: st.session_state.update(run=chosen[0].name), help="Show this run on every page.",
+            on_click=lambda: select(run=chosen[0].name), help="Show this run on every page.",
         )  # fmt: skip
     return chosen
 
@@ -167,16 +167,11 @@ def draw_trace_buttons(chosen: Sequence[Trace]) -> None:
             for folder in folders:
                 queue_panel.submit(EvaluateJob(sessions.current(), folder))
             st.rerun()
-        for letter, key in (("A", "trace"), ("B", "b")):
+        for letter in "AB":
             st.button(
-                f"Show as {letter}", key=f"show as {letter}", disabled=not one, on_click=become, args=(chosen, key)
-            )
-
-
-def become(chosen: Sequence[Trace], which: str) -> None:
-    """Trace A (`trace`) or B (`b`) of every page."""
-    trace = chosen[0]
-    st.session_state["run"], st.session_state[which] = trace.path.parents[1].name, trace.path.name
+                f"Show as {letter}", key=f"show as {letter}", disabled=not one,
+                on_click=lambda letter=letter: become(chosen[0], letter),
+            )  # fmt: skip
 
 
 def watch_queue(was_busy: bool) -> None:
