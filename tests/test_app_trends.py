@@ -101,7 +101,7 @@ def test_the_click_of_a_figure_selects_what_its_axes_are(runs: Path) -> None:
 
     selects(x="timestep", y="layer")({"x": 480, "y": 7.0, "customdata": None})
     selects(x="layer")({"x": 9, "y": 0.3, "customdata": None})
-    assert st.session_state.pop("clicked") == {"t": 480, "chosen layer": 9}
+    assert st.session_state.pop("clicked") == {"t": 480, "layer": 9}
 
 
 def test_lines_of_several_thresholds_and_traces(runs: Path, tables: dict[str, pd.DataFrame]) -> None:
