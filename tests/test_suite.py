@@ -17,8 +17,9 @@ from trainer.suite import spread
 from trainer.tables import ABOUT, ERRORS, QUIRKS, SUITES
 
 
-def run(name: str, out: Path, shared: Path) -> list[dict]:
-    assert main([f"suite:{name}", "--scale", "toy", "--out", str(out), "--data-root", str(shared / "data")]) == 0
+def run(name: str, out: Path, shared: Path, *rows: str) -> list[dict]:
+    where = ["--scale", "toy", "--out", str(out), "--data-root", str(shared / "data")]
+    assert main([f"suite:{name}", *where, *rows]) == 0
     return json.loads((out / f"suite-{name}.json").read_text())["rows"]
 
 
@@ -57,6 +58,29 @@ def test_baselines_spend_no_more_than_early_exit(tmp_path: Path, shared: Path) -
     assert fitting.meta["seed"] != 0  # the schedule, the budget and the excess are not fitted on what judges them
     for row in rows.values():
         assert row["images_seen"] == 4 * 4  # every network, the shallow and the smaller one too
+
+
+def test_rows_are_measured_one_by_one_into_the_same_file(tmp_path: Path, shared: Path) -> None:
+    all_rows = [row.name for row in SUITES["baselines"]]
+    first = run("baselines", tmp_path, shared, "--rows", "U-ViT", "one exit")
+    assert [row["name"] for row in first] == [
+        all_rows[0],
+        "MLP per layer, frozen",
+        "one exit for all",
+    ]  # what it rivals
+    exits = read_trace(tmp_path / first[1]["trace"]).exit_layers()
+    assert first[1]["measured"]["layer_0_pct"] == pytest.approx(100 * (exits == 0).mean())
+    thirds = [part.mean() for part in np.array_split(exits, 3, axis=1)]
+    assert first[1]["measured"]["mean_exit_layer"] == pytest.approx(thirds)
+    second = run("baselines", tmp_path, shared, "--rows", "fewer steps")
+    assert [row["name"] for row in second] == [*(row["name"] for row in first[:2]), "one exit for all", "fewer steps"]
+    assert second[:3] == first
+
+
+def test_a_row_that_is_not_there_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["suite:table3", "--scale", "toy", "--out", str(tmp_path), "--rows", "moon"]) == 2
+    assert "no row of this suite is called 'moon', only: U-ViT; " in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_trace_is_shared_by_the_suites_that_ask_for_it(tmp_path: Path, shared: Path) -> None:
@@ -99,7 +123,9 @@ def test_full_records_come_with_their_trends(tmp_path: Path, shared: Path) -> No
         third = np.array(row["measured"]["mean_uncertainty"])
         assert third.shape == (3, trace.num_blocks)
         np.testing.assert_allclose(third.mean(axis=0), trace.summary.mean_uncertainty().mean(axis=0))
-        assert row["measured"]["what_if"][9]["layer_ratio"] == trace.what_if(0.1).layer_ratio
+        at = {round(line["threshold"], 3): line["layer_ratio"] for line in row["measured"]["what_if"]}
+        assert len(at) == 39
+        assert at[0.105] == trace.what_if(0.105).layer_ratio
 
 
 def test_a_row_is_told_from_its_error_by_that_alone() -> None:

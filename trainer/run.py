@@ -59,6 +59,7 @@ def _suite(name: str, args: list[str]) -> None:
         out: Path = Path("runs"),
         data_root: Path | None = None,
         device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+        rows: tuple[str, ...] = (),
     ) -> None:
         """Train, sample and evaluate everything a table needs; start it again to go on.
 
@@ -67,8 +68,9 @@ def _suite(name: str, args: list[str]) -> None:
             out: Where the runs and the results file go.
             data_root: Folder with the data set in torchvision's layout; default: a cache folder, filled by download.
             device: auto takes CUDA (in bf16), else MPS, else the CPU.
+            rows: Only those whose names contain one of these texts; the others stay as the results file has them.
         """
-        results = Suite(name, scale, out, data_root, device).run()
+        results = Suite(name, scale, out, data_root, device).run(rows)
         print(as_text({"results": str(results), "rows": overview(results)}))
 
     tyro.cli(suite, args=args, prog=f"trainer.run suite:{name}")

@@ -5,14 +5,16 @@ Running it again skips what is done and resumes what is not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deediff.analysis.cost import model_cost
-from deediff.analysis.trends import threshold_table
+from deediff.analysis.trends import mean_exit_layer, threshold_table
 from deediff.checkpoints import find_checkpoint, read_json, write_json
 from deediff.errors import UserError
 from deediff.models import PRESETS as MODELS
@@ -22,7 +24,7 @@ from trainer.on_demand import SCALES, OnDemand
 from trainer.rivals import Rivals
 from trainer.tables import RIVALS, SUITES, Row
 
-THRESHOLDS = [i / 100 for i in range(1, 21)]  # of the what-if of a full record
+THRESHOLDS = [i / 200 for i in range(2, 41)]  # of the what-if of a full record: 0.01, 0.015, … 0.2
 KEPT = ("value", "low", "high", "floor", "floor_spread", "images", "reference", "device")  # of a quality
 
 
@@ -37,10 +39,19 @@ class Suite:
         self.name, self.work = name, OnDemand(scale, out, data_root, device)
         self.rivals: Rivals | None = None  # of the last row with early exit
 
-    def run(self) -> Path:
-        """Train, sample, evaluate and write what is not there yet."""
-        rows = self._components() if self.name == "table2" else [self._measure(row) for row in SUITES[self.name]]
+    def run(self, only: Sequence[str] = ()) -> Path:
+        """Train, sample, evaluate and write what is not there yet.
+
+        only: of rows whose names contain one of these texts; the others stay as the results file has them. Raises
+        UserError when no name does.
+        """
         scale, path = self.work.scale, self.work.out / f"suite-{self.name}.json"
+        if self.name == "table2":
+            rows = self._components()
+        else:
+            measured = {row["name"]: row for row in read_json(path)["rows"]} if path.exists() else {}
+            measured |= {row.name: self._measure(row) for row in rows_named(SUITES[self.name], only)}
+            rows = [measured[row.name] for row in SUITES[self.name] if row.name in measured]
         protocol = {"solver": scale.solver, "steps": scale.steps, "images": scale.num_samples}
         thresholds = [{"published": theirs, "here": ours} for theirs, ours in scale.thresholds.items()]
         content = {"format_version": 1, "suite": self.name, "scale": self.work.scale_name, **protocol}
@@ -76,6 +87,8 @@ class Suite:
                 "steps": meta["steps"],
                 "images": int(trace.summary.samples),
                 "layer_reduction_pct": 100 * (1 - cost.layer_ratio(exits)),
+                "mean_exit_layer": mean_by_third(mean_exit_layer(exits)),
+                "layer_0_pct": 100 * float(exits[:, 0].sum() / exits.sum()),
                 "gflops": meta["mean_gflops"],
                 "gflops_without_attention": plain and plain.mean_gflops(exits, with_uem=asks),
                 "gflops_per_image": meta["mean_gflops"] * meta["steps"],
@@ -117,6 +130,19 @@ class Suite:
         return self.work.with_exits(method, row.strategy)
 
 
+def rows_named(rows: Sequence[Row], texts: Sequence[str]) -> list[Row]:
+    """Those whose names contain one of the texts (none: all), and the row that rivals among them rival.
+
+    Raises UserError when there is none.
+    """
+    chosen = [row for row in rows if not texts or any(text in row.name for text in texts)]
+    if not chosen:
+        names = "; ".join(row.name for row in rows)
+        raise UserError(f"no row of this suite is called {' or '.join(map(repr, texts))}, only: {names}")
+    rivals = any(row.policy in RIVALS for row in chosen)
+    return [row for row in rows if row in chosen or (rivals and row.threshold is not None)]
+
+
 def overview(results: Path) -> list[dict[str, Any]]:
     """A results file as a table for people: each measured number, in brackets what was published."""
     rows = []
@@ -140,10 +166,14 @@ def spread(count: int, num_blocks: int) -> tuple[int, ...]:
     return tuple(round((k + 0.5) * num_blocks / count - 0.5) for k in range(count))
 
 
+def mean_by_third(values: NDArray[np.float64]) -> list[Any]:
+    """Means over the first, second and last third of the denoising steps, of values (S, …)."""
+    return [third.mean(axis=0).tolist() for third in np.array_split(values, min(3, len(values)))]
+
+
 def _trends(trace: Trace) -> dict[str, Any]:
-    """Mean u by layer in the first, second and last third of the steps, and what thresholds would do."""
-    thirds = np.array_split(trace.summary.mean_uncertainty(), 3)
+    """Mean u by layer, and what thresholds would do."""
     return {
-        "mean_uncertainty": [third.mean(axis=0).tolist() for third in thirds],
+        "mean_uncertainty": mean_by_third(trace.summary.mean_uncertainty()),
         "what_if": threshold_table(trace, THRESHOLDS).to_dict("records"),
     }
