@@ -348,7 +348,7 @@ def test_a_calibration_of_other_weights_is_refused(loaded: EarlyExitModel, tmp_p
         ({"model": EarlyExitModel(UViT(TINY))}, "has no exits to calibrate"),
         ({"images": IMAGES[:3]}, "3 images are too few"),
         ({"timesteps": [5]}, "1 timesteps are too few"),
-        ({"model": make_model(config=replace(TINY, num_classes=3))}, "is class-conditional"),
+        ({"model": make_model(config=replace(TINY, num_classes=3))}, "needs the images' labels"),
     ],
 )
 def test_what_cannot_be_calibrated_is_refused(change: dict[str, object], sentence: str) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from deediff.analysis.isotonic import fit_map
 from deediff.calibrations import FORMAT_VERSION, Calibration, Floats, calibration_file, positions
 from deediff.checkpoints import find_checkpoint, load_checkpoint, read_json, write_json
-from deediff.datasets import load_images, to_model_range
+from deediff.datasets import NAMED, load_images, load_labels, to_model_range
 from deediff.devices import autocast, choose_device, keep_freed_memory
 from deediff.diffusion.losses import squared_error, uncertainty_target
 from deediff.diffusion.prediction import training_target
@@ -36,6 +36,7 @@ def calibrate(
     images: Tensor,  # (M,C,H,W) uint8
     timesteps: Sequence[int],  # ascending, at least two
     numbers: Sequence[int] | None = None,  # (M,) of the images in their data set: the key of their noise
+    labels: Tensor | None = None,  # (M,) of the images, for a class-conditional model
     seed: int = 0,
     batch_size: int = 32,
     on_batch: Callable[[int, int], None] | None = None,  # (evaluations done, in all)
@@ -44,12 +45,13 @@ def calibrate(
     """Noise every image to every timestep, ask every exit, and fit the maps on every other image.
 
     The noise of an image depends on (seed, its number) only, so each image takes one path through all
-    timesteps. Raises UserError when the model has no exits, needs class labels, or there are too few images.
+    timesteps. A class-conditional model is told each image's class, and asked once: without guidance.
+    Raises UserError when the model has no exits, labels are missing, or there are too few images.
     """
     if model.uem is None or model.heads is None:
         raise UserError("this model has no exits to calibrate: train them first (stage 'exits' of the trainer)")
-    if model.backbone.num_classes:
-        raise UserError("this model is class-conditional: its calibration would need the images' labels")
+    if model.backbone.num_classes and labels is None:
+        raise UserError("this model is class-conditional: its calibration needs the images' labels")
     if len(images) < 4:
         raise UserError(f"{len(images)} images are too few for a calibration: give 4 or more")
     if len(timesteps) < 2:
@@ -61,9 +63,10 @@ def calibrate(
     for start in parts:
         x0 = to_model_range(images[start : start + batch_size]).to(device)
         noise = sample_noise(seed, numbers[start : start + batch_size], 0, model.image_shape).to(device)
+        y = None if labels is None else labels[start : start + batch_size].to(device)
         row = []
         for timestep in timesteps:
-            row.append(_ask(model, schedule, x0, noise, timestep))
+            row.append(_ask(model, schedule, x0, noise, timestep, y))
             if on_batch is not None:
                 on_batch(len(found) * len(timesteps) + len(row), len(parts) * len(timesteps))
         found.append(row)
@@ -81,13 +84,13 @@ def calibrate(
 
 
 def _ask(
-    model: EarlyExitModel, schedule: Schedule, x0: Tensor, noise: Tensor, timestep: int
+    model: EarlyExitModel, schedule: Schedule, x0: Tensor, noise: Tensor, timestep: int, y: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """u (B,N), mean tanh|error| (B,N) and mean squared error (B,N+1) of one batch at one timestep, on the CPU."""
     t = torch.full((len(x0),), timestep, device=x0.device)
     target = training_target(model.prediction, x0, noise, schedule.alpha_bar_at(t))
     with torch.inference_mode(), autocast(x0.device):
-        predictions, u = model.all_exits(schedule.add_noise(x0, t, noise), t)
+        predictions, u = model.all_exits(schedule.add_noise(x0, t, noise), t, y)
     predictions = predictions.float()
     error = uncertainty_target(predictions[:-1], target)
     return u.T.float().cpu(), error.T.cpu(), squared_error(predictions, target).T.cpu()
@@ -214,6 +217,7 @@ def calibrate_checkpoint(
     """Calibrate a checkpoint on images of the test split, and write the calibration and its summary beside it.
 
     A folder of images has no test split: there every image has been seen in training, and `split` says so.
+    A class-conditional model is told the images' own classes, or where they have none, the label that means none.
     Returns the calibration's file and the summary. Raises UserError when model or data are not to be had.
     """
     checkpoint = find_checkpoint(checkpoint)
@@ -225,15 +229,39 @@ def calibrate_checkpoint(
     numbers = np.linspace(0, len(data) - 1, min(images, len(data))).round().astype(np.int64)
     schedule = Schedule(**info["schedule"])
     timesteps = np.unique(np.linspace(0, schedule.num_timesteps - 1, bins).round().astype(np.int64)).tolist()
+    labels, whose = _labels(model, name, data_root, numbers)
     calibration = calibrate(
-        model, schedule, data[torch.from_numpy(numbers)], timesteps, numbers.tolist(), seed, on_batch=on_batch,
+        model, schedule, data[torch.from_numpy(numbers)], timesteps, numbers.tolist(),
+        labels, seed, on_batch=on_batch,
         checkpoint=checkpoint.name, checkpoint_sha256=info["sha256"], dataset=str(name),
-        split="test" if name in ("cifar10", "mnist") else "all (a folder has no test split)",
+        split="test" if name in NAMED else "all (a folder has no test split)",
+        label_source=whose,
     )  # fmt: skip
     file, summary = calibration_file(checkpoint), summarise(calibration)
     calibration.save(file)
     write_json(file.with_suffix(".json"), summary)
     return file, summary
+
+
+def _labels(
+    model: EarlyExitModel, dataset: str, data_root: Path | None, numbers: NDArray[np.int64]
+) -> tuple[Tensor | None, str | None]:
+    """Labels (M,) of these images and whose they are; None for an unconditional model.
+
+    Raises UserError when the data set's classes are not the model's.
+    """
+    if not model.backbone.num_classes:
+        return None, None
+    classes = model.backbone.num_classes - model.null_label
+    try:
+        labels = load_labels(dataset, data_root, train=False)
+    except UserError:
+        if not model.null_label:
+            raise
+        return torch.full((len(numbers),), classes), "none: the images have no classes"
+    if (found := int(labels.max()) + 1) != classes:
+        raise UserError(f"{dataset} has {found} classes and the model {classes}: name its own data with --dataset")
+    return labels[torch.from_numpy(numbers)], "the images' own"
 
 
 def _dataset_of_run(checkpoint: Path) -> str:

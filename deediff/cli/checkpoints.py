@@ -39,7 +39,7 @@ def calibrate(args: argparse.Namespace) -> Result:
         file, summary = calibrate_checkpoint(
             args.checkpoint, args.images, args.bins, args.dataset, args.data_root, args.device, args.seed, on_batch
         )
-    keys = ("dataset", "split", "images", "seed", "monotone_timesteps", "largest_rise", "layers")
+    keys = ("dataset", "split", "label_source", "images", "seed", "monotone_timesteps", "largest_rise", "layers")
     return {
         "calibration": str(file),
         "timesteps": len(summary["tables"]["timesteps"]),
