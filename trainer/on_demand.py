@@ -99,15 +99,16 @@ class OnDemand:
         return self._runs[label]
 
     def backbone(self) -> Path:
-        """The backbone that all others start from: this scale's own, or a copy of the one it starts from."""
+        """The backbone that all others start from: this scale's own, or the one it starts from, copied if need be."""
         init = self.scale.init
         if init is None:
             return self.train("backbone", self.plain(self.scale.config))
-        folder, source = self.out / f"{self.scale_name}-backbone", find_checkpoint(init)
+        folder = self.out / init.name
         if not (folder / "run.json").exists():
+            source = find_checkpoint(init)
             for file in (source, source.with_suffix(".json")):
                 write_atomically(folder / "checkpoints" / file.name, file.read_bytes())
-            write_json(folder / "run.json", {**read_json(init / "run.json"), "source": init.name})
+            write_json(folder / "run.json", read_json(init / "run.json"))
         return folder
 
     def plain(self, config: TrainConfig) -> TrainConfig:
