@@ -171,8 +171,9 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "nowhere.npz cannot be read" in capsys.readouterr().err
 
 
-def test_training_rates_are_compared_with_fine_tuning() -> None:
-    result = bench_train(make_model(), torch.device("cpu"), batch_size=2, repeats=1)
+@pytest.mark.parametrize("classes", [0, 3])
+def test_training_rates_are_compared_with_fine_tuning(classes: int) -> None:
+    result = bench_train(make_model(config=replace(TINY, num_classes=classes)), CPU, batch_size=4, repeats=1)
     rows = {row["strategy"]: row for row in result["rows"]}
     assert rows["fine-tuned"]["speed_up"] == 1
     ratio = rows["frozen"]["images_per_s"] / rows["fine-tuned"]["images_per_s"]

@@ -21,6 +21,7 @@ from deediff.diffusion.objectives import ExitsObjective
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel, UViT
+from deediff.models.early_exit import HEADS
 from tests.conftest import REPO, TINY
 from trainer import batches, loop
 from trainer.presets import METHODS, PRESETS, Method, TrainConfig
@@ -326,9 +327,33 @@ def test_each_method_trains_and_samples(
     assert all((s.exit_layer == min(model.uem.layers)).all() for s in steps)
 
 
-def test_an_attention_uem_has_no_options_of_the_mlp(image_folder: Path, tmp_path: Path, capsys) -> None:
-    assert train(image_folder, tmp_path / "run", "--method.uem", "attention", "--method.timestep-embedding") == 2
-    assert "an attention UEM has no timestep_embedding" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["--method.uem", "attention", "--method.timestep-embedding"], "an attention UEM has no timestep_embedding"),
+        (["--method.uem", "attention", "--model.embed-dim", "60"], "width 60 is not a multiple of the 8 attention"),
+        (["--method.layers", "1", "5"], "expected some of 0 … 4"),
+    ],
+)
+def test_exits_that_cannot_be_built_are_refused_before_the_backbone_is_trained(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], args: list[str], sentence: str
+) -> None:
+    assert train(image_folder, tmp_path / "run", *args) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert train(image_folder, tmp_path / "run", *args, "--exits.steps", "0") == 0
+
+
+def test_every_weight_that_a_training_asks_for_gets_a_gradient() -> None:
+    """With two UEMs only two heads are trained: processes that share out a batch wait for what gets no gradient."""
+    torch.manual_seed(0)
+    for heads in HEADS:
+        model = EarlyExitModel(UViT(TINY)).add_exits(Method(layers=(3, 9)).uem_config(), heads)
+        objective = ExitsObjective(model, frozen=False)
+        objective(torch.randn(2, 3, 16, 16), torch.tensor([3, 999]), torch.randn(2, 3, 16, 16))["total"].backward()
+        assert all((p.grad is not None) == p.requires_grad for p in objective.parameters())
+        asked = [all(p.requires_grad for p in head.parameters()) for head in model.heads]
+        assert asked == {"each": [i in (3, 9) for i in range(13)], "shared": [True], "decoder": []}[heads]
 
 
 @pytest.mark.parametrize("kind", ["x0", "v"])

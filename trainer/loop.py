@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 import time
 from collections.abc import Iterator
@@ -51,11 +50,15 @@ class Training:
             raise UserError(f"batch_size is not a multiple of the {self.procs.count} processes: change one of them")
         if not config.backbone.steps and config.init is None and config.strategy != "scratch":
             raise UserError("--backbone.steps is 0, so there is nothing to put exits on: give a checkpoint with --init")
-        c = config.model
+        c, self.schedule = config.model, Schedule()
+        with torch.device("meta"):  # shapes only: what cannot be built is said before anything is trained
+            blank = EarlyExitModel(make_backbone(c))
+            self.backbone_config = blank.backbone.config()
+            if config.exits.steps:
+                self._with_exits(blank)
         self.files = RunFiles(self.folder, preset, config)
         self.data = load_images(config.dataset, c.img_size, c.in_chans, config.data_root)
         self.labels = self._labels()
-        self.schedule = Schedule()
         self.model, self.images_before = self._initial_model()
         self.model.null_label = config.label_dropout > 0
         self.ema = copy.deepcopy(self.model).requires_grad_(False)
@@ -92,9 +95,9 @@ class Training:
         torch.manual_seed(self.config.seed)
         if self.config.init is not None:
             model, info = load_checkpoint(self.config.init)
-            wanted = {"name": "uvit", **dataclasses.asdict(self.config.model)}
-            if model.backbone.config() != wanted:
-                differs = [k for k, v in wanted.items() if model.backbone.config().get(k) != v]
+            found, wanted = model.backbone.config(), self.backbone_config
+            if found != wanted:
+                differs = [k for k, v in wanted.items() if found.get(k) != v]
                 raise UserError(f"--init {self.config.init} has another model (different: {', '.join(differs)})")
             if model.prediction != self.config.prediction:
                 raise UserError(
@@ -138,9 +141,13 @@ class Training:
         """UEMs and heads go on the averaged backbone, so that is what they are trained for."""
         self.model.load_state_dict(self.ema.state_dict())
         torch.manual_seed(self.config.seed + 1)
-        method = self.config.method
-        self.model.add_exits(method.uem_config(), method.heads, self.schedule.num_timesteps)
+        self._with_exits(self.model)
         self.ema = copy.deepcopy(self.model).requires_grad_(False)
+
+    def _with_exits(self, model: EarlyExitModel) -> EarlyExitModel:
+        """The same model with fresh UEMs and output heads. Raises ValueError for options that do not fit it."""
+        method = self.config.method
+        return model.add_exits(method.uem_config(), method.heads, self.schedule.num_timesteps)
 
     def _run_stage(self, name: str, stage: Stage, first: int, saved: dict[str, Any] | None) -> None:
         objective: nn.Module

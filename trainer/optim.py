@@ -53,9 +53,11 @@ def make_optimizer(stage: Stage, parameters: Iterable[nn.Parameter]) -> Optimize
     def adamw(some: list[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.AdamW(some, lr=stage.lr, betas=stage.betas, weight_decay=stage.weight_decay)
 
+    def muon(some: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.Muon(some, lr=stage.lr, weight_decay=stage.weight_decay, adjust_lr_fn="match_rms_adamw")
+
     if stage.optimizer == "adamw":
         return Optimizers([adamw(parameters)])
     hidden = [p for p in parameters if p.ndim == 2 and min(p.shape) >= 64]
     rest = [p for p in parameters if not (p.ndim == 2 and min(p.shape) >= 64)]
-    muon = torch.optim.Muon(hidden, lr=stage.lr, weight_decay=stage.weight_decay, adjust_lr_fn="match_rms_adamw")
-    return Optimizers([muon, adamw(rest)])
+    return Optimizers([make(some) for make, some in ((muon, hidden), (adamw, rest)) if some])  # either may be empty

@@ -20,6 +20,8 @@ def bench_train(model: EarlyExitModel, device: torch.device, batch_size: int = 6
     generator = torch.Generator().manual_seed(0)
     x, noise = (torch.randn(batch_size, *model.image_shape, generator=generator).to(device) for _ in range(2))
     t = torch.randint(0, 1000, (batch_size,), generator=generator).to(device)
+    classes = model.backbone.num_classes
+    y = torch.arange(batch_size, device=device) % classes if classes else None
     seconds: dict[str, list[float]] = {"frozen": [], "fine-tuned": []}
     for repeat in range(repeats + 1):
         for name, times in seconds.items():
@@ -28,7 +30,7 @@ def bench_train(model: EarlyExitModel, device: torch.device, batch_size: int = 6
             optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=1e-5)
             start = clock()
             with autocast(device):
-                total = objective(x, t, noise)["total"]
+                total = objective(x, t, noise, y)["total"]
             total.backward()
             optimizer.step()
             if repeat:  # the first one warms up

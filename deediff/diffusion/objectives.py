@@ -35,6 +35,9 @@ class ExitsObjective(nn.Module):
         super().__init__()
         self.model, self.frozen, self.losses = model, frozen, losses
         model.backbone.requires_grad_(not frozen)
+        if model.head_kind == "each" and model.uem is not None and model.heads is not None:
+            for i, head in enumerate(model.heads):
+                head.requires_grad_(i in model.uem.layers)  # nobody leaves through the others: no loss has them
 
     def forward(self, x: Tensor, t: Tensor, target: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
         """x_t and what the network should answer (B,C,H,W), t and labels (B,) → scalars by name, with `total`."""

@@ -1,0 +1,60 @@
+"""Every preset as the command line has it, only smaller: it trains and samples, and says what its source did."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import deediff
+from trainer.presets import METHODS, PRESETS
+from trainer.run import main
+
+SMALL = [
+    "--model.img-size", "16", "--model.patch-size", "4", "--model.embed-dim", "64", "--model.num-heads", "2",
+    "--backbone.steps", "20", "--backbone.batch-size", "4", "--exits.batch-size", "4",
+    "--device", "cpu", "--log-every", "1", "--sample-every", "0",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_each_preset_trains_20_steps_and_samples(image_folder: Path, tmp_path: Path, name: str) -> None:
+    config, run = PRESETS[name][1], tmp_path / "run"
+    exits = ["--exits.steps", "20"] if config.exits.steps else []
+    assert main([name, *SMALL, *exits, "--dataset", str(image_folder), "--out", str(run)]) == 0
+    assert json.loads((run / "run.json").read_text())["config"]["strategy"] == config.strategy
+    terms = pd.read_parquet(run / "metrics.parquet")
+    stages = (["backbone"] * 20 if config.strategy != "scratch" else []) + ["exits"] * 20 * bool(exits)
+    assert terms["stage"].tolist() == stages
+    if exits:  # the three or four terms, each for itself, and their sum
+        m, last = config.method, terms[terms["stage"] == "exits"]
+        whole = last["loss_simple"] + m.lambda_u * last["loss_uncertainty"] + m.beta_ual * last["loss_ual"]
+        whole += m.layer_weight * last["loss_layer"]
+        np.testing.assert_allclose(last["loss_total"], whole, rtol=1e-5)
+        assert (last[["loss_simple", "loss_uncertainty", "loss_ual", "loss_layer"]] > 0).all(axis=None)
+    model = deediff.load(run)
+    steps = list(deediff.sample(model, num_samples=2, policy="threshold:1" if exits else "never", steps=2))
+    first = min(model.uem.layers) if model.uem else model.num_blocks
+    assert all((step.exit_layer == first).all() for step in steps)
+
+
+def test_the_blogs_preset_has_every_error_of_its_code_and_no_other_preset_has_any() -> None:
+    errors = ("first_timestep", "sum_over_batch", "weight_by_target")
+    for name, (_, config) in PRESETS.items():
+        wrong = [getattr(config.method, error) for error in errors] + [not config.method.detach_target]
+        assert all(wrong) if name == "blog" else not any(wrong), name
+
+
+def test_each_source_made_its_own_choices() -> None:
+    blog, paper, adadiff = (METHODS[name] for name in ("blog", "paper", "adadiff"))
+    assert blog.uem_config() | {"first_timestep": False} == METHODS["ours"].uem_config()
+    assert (blog.heads, PRESETS["blog"][1].strategy) == ("each", "frozen")
+    assert (paper.scope, paper.timestep_embedding) == ("timestep", True)  # w_t and b_t on [L, t] (Eq. 5)
+    assert PRESETS["paper"][1].strategy == "scratch"
+    assert adadiff.map
+    assert adadiff.detach
+    assert adadiff.heads == "decoder"
+    assert min(adadiff.layers) == 1  # it reads the outputs of blocks: there is no exit before the first
