@@ -44,13 +44,19 @@ class Axis:
     protocol: tuple[str, str, str, int] | None = None  # of `Quality`; None for the change of the images
     full: str | None = None  # of a change: the trace of the full network
 
+    @property
+    def key(self) -> str:
+        """What stands in the URL."""
+        return ",".join(map(str, self.protocol)) if self.protocol is not None else f"{self.name},{self.full}"
+
 
 @dataclass(frozen=True)
 class Point:
     """One trace in the picture."""
 
     key: str  # run/trace
-    family: str  # points of one family are joined by a line
+    run: str
+    family: str  # policy, solver and steps: points of one run and family are joined by a line
     label: str  # where it stands in its family
     is_full: bool  # the full network at every step
     gflops: float  # per image: over all steps
@@ -118,7 +124,6 @@ def with_readings(axis: Axis, values: dict[str, float | None]) -> Axis:
 
 def points(traces: Sequence[Trace], axis: Axis) -> list[Point]:
     """The traces that the axis measured."""
-    several = len({trace.path.parents[1] for trace in traces}) > 1
     made = []
     for trace in traces:
         reading = axis.readings.get(key_of(trace))
@@ -130,7 +135,8 @@ def points(traces: Sequence[Trace], axis: Axis) -> list[Point]:
         made.append(
             Point(
                 key_of(trace),
-                f"{trace.path.parents[1].name}: {family}" if several else family,
+                trace.path.parents[1].name,
+                family,
                 label,
                 trace.meta["policy"] == "never",
                 step * len(trace.timesteps),

@@ -6,6 +6,8 @@ that Streamlit binds to the URL leave out what is their default.)
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import streamlit as st
@@ -13,6 +15,8 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 WRITTEN = "link written"  # session state: what this session last put into the URL …
 EVER = "link ever written"  # … and every (key, value) that it ever did
+LATER = "link to write"  # what is to be written together
+NOTHING = "none"  # an empty list
 
 
 def asked(key: str) -> str | None:
@@ -27,13 +31,38 @@ def asked(key: str) -> str | None:
     return None if (key, value) in st.session_state.get(EVER, ()) and not _went_back() else value
 
 
+def asked_for(key: str) -> list[str] | None:
+    """The same of a key that holds a list, as `joined` writes it."""
+    value = asked(key)
+    return None if value is None else [] if value == NOTHING else value.split(",")
+
+
+def joined(names: Iterable[str]) -> str:
+    """A list in the URL; an empty one differs from none that was chosen."""
+    return ",".join(names) or NOTHING
+
+
 def _went_back() -> bool:
     context = get_script_run_ctx()
     return context is not None and context.is_history_navigation
 
 
+@contextmanager
+def at_once() -> Iterator[None]:
+    """What is written within goes into the URL at the end: each change of it is a step on the browser's way back."""
+    later = st.session_state[LATER] = {}
+    try:
+        yield
+    finally:
+        del st.session_state[LATER]
+    write(later)
+
+
 def write(values: dict[str, object]) -> None:
     """Put values into the URL; None leaves a key out, and keys that are not given stay."""
+    if LATER in st.session_state:
+        st.session_state[LATER].update(values)
+        return
     texts = {key: str(value) for key, value in values.items() if value is not None}
     for key in values:
         if key not in texts and key in st.query_params:

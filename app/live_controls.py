@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import streamlit as st
 import torch
 
 import data
-import link
+import linked
 from deediff.analysis.cost import model_cost
 from deediff.calibrations import calibration_file
 from deediff.diffusion.schedule import Schedule
@@ -27,19 +26,21 @@ MOST_GFLOPS = {"cpu": 200.0, "cuda": 20_000.0}  # … and in all, for the full n
 def controls(selection: Selection, model: EarlyExitModel, schedule: Schedule) -> Settings:
     """In the order one thinks: when to exit, how to sample, how many."""
     assert selection.checkpoint is not None
-    kind = st.selectbox(
-        "Policy", list(POLICIES), list(POLICIES).index("threshold"), key="live policy", persist_state="session",
+    kind = linked.selectbox(
+        "Policy", list(POLICIES), "live policy", "threshold",
         help="\n".join(f"- `{entry.usage}`: {entry.help}" for entry in POLICIES.values()),
     )  # fmt: skip
     policy = ARGUMENTS.get(kind, _other)(kind, selection, model, schedule) + _bounds(kind, model.num_blocks)
     left, right = st.columns(2)
-    solver = left.selectbox("Solver", list(SOLVERS), format_func=str.upper, key="live solver", persist_state="session")
-    steps = right.number_input("Steps", 1, schedule.num_timesteps, 20, key="live steps", persist_state="session")
-    count = left.number_input("Images", 1, 64, 4, key="live images", persist_state="session")
-    seed = right.number_input("Seed", 0, 2**31 - 1, 0, key="live seed", persist_state="session")
+    with left:
+        solver = linked.selectbox("Solver", list(SOLVERS), "live solver", format_func=str.upper)
+        count = linked.number_input("Images", 1, 64, "live images", 4)
+    with right:
+        steps = linked.number_input("Steps", 1, schedule.num_timesteps, "live steps", 20)
+        seed = linked.number_input("Seed", 0, 2**31 - 1, "live seed", 0)
     weights = f"{selection.run.name}, checkpoint {selection.checkpoint.stem}"
     st.caption(f"{weights} (chosen in the sidebar)")
-    return Settings(weights, policy, solver, int(steps), int(count), int(seed))
+    return Settings(weights, policy, solver, steps, count, seed)
 
 
 def is_quick(settings: Settings, model: EarlyExitModel) -> bool:
@@ -51,12 +52,10 @@ def is_quick(settings: Settings, model: EarlyExitModel) -> bool:
 
 def _threshold(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
     shared = 0.1 if selection.threshold is None else selection.threshold
-    wanted = st.session_state.get("live tau", shared)
-    if st.session_state.get("live tau followed") != shared:  # the what-if slider leads, until this one is moved
-        wanted = st.session_state["live tau followed"] = shared
-    shown = link.default("live tau", wanted)
-    tau = st.slider(
-        "Threshold τ", 0.0, HIGHEST, shown, STEP, format="%.3f", key="live tau", persist_state="session",
+    before = st.session_state.setdefault("live tau followed", shared)
+    st.session_state["live tau followed"] = shared
+    tau = linked.slider(
+        "Threshold τ", 0.0, HIGHEST, "live tau", shared, STEP, None if before == shared else shared, format="%.3f",
         help="A sample leaves at the first layer whose u is ≤ τ. Follows the what-if slider when that one is moved.",
     )  # fmt: skip
     return f"{kind}:{round(tau, 3):g}"
@@ -68,13 +67,13 @@ def _never(kind: str, selection: Selection, model: EarlyExitModel, schedule: Sch
 
 def _fixed(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
     last = model.num_blocks
-    layer = st.slider("Exit layer", 0, last, last // 2, key="live layer", persist_state="session")
+    layer = linked.slider("Exit layer", 0, last, "live layer", last // 2, 1)
     return f"{kind}:{layer}"
 
 
 def _schedule(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
-    file = st.text_input(
-        "Schedule", "ase", key="live schedule", persist_state="session",
+    file = linked.text_input(
+        "Schedule", "live schedule", "ase",
         help="`ase`, or the path of a JSON file on the server that holds `exit_layer` or `threshold` over time, "
         "or `layer_threshold`. `deediff static TRACE --budget GFLOPs --out FILE` writes one.",
     )  # fmt: skip
@@ -83,9 +82,8 @@ def _schedule(kind: str, selection: Selection, model: EarlyExitModel, schedule: 
 
 def _gflops(label: str, key: str, model: EarlyExitModel) -> float:
     full = model_cost(model).full
-    return st.slider(
-        label, 0.0, float(f"{full:.3g}"), float(f"{0.8 * full:.3g}"), float(f"{full / 200:.1g}"),
-        format="%.4g", key=key, persist_state="session",
+    return linked.slider(
+        label, 0.0, float(f"{full:.3g}"), key, float(f"{0.8 * full:.3g}"), float(f"{full / 200:.1g}"), format="%.4g",
         help=f"Mean per image and step, UEMs included; the full network costs {full:.4g}.",
     )  # fmt: skip
 
@@ -107,8 +105,8 @@ def _calibrated(selection: Selection) -> None:
 
 
 def _excess(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
-    delta = st.slider(
-        "Excess δ", -0.5, 2.0, 0.25, 0.05, format="%.2f", key="live delta", persist_state="session",
+    delta = linked.slider(
+        "Excess δ", -0.5, 2.0, "live delta", 0.25, 0.05, format="%.2f",
         help="A sample leaves when its u is ≤ (1+δ) × what the deepest layer's is at that timestep.",
     )  # fmt: skip
     _calibrated(selection)
@@ -131,29 +129,25 @@ def _oracle(kind: str, selection: Selection, model: EarlyExitModel, schedule: Sc
         command = f"deediff sample {selection.run.path} --record full --deviations --out {out}"
         st.code(command, language="bash", wrap_lines=True)
         return f"{kind}:{budget:g}@"
-    name = st.selectbox("Recording", recordings, key="live recording", persist_state="session")
+    name = linked.selectbox("Recording", recordings, "live recording")
     return f"{kind}:{budget:g}@{selection.run.path / 'traces' / name}"
 
 
 def _other(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
     """A policy that has no control of its own yet."""
     usage = POLICIES[kind].usage.partition(":")[2]
-    argument = st.text_input(f"{kind}: {usage}", key=f"live {kind}", persist_state="session", help=POLICIES[kind].help)
+    argument = linked.text_input(f"{kind}: {usage}", f"live {kind}", help=POLICIES[kind].help)
     return f"{kind}:{argument.strip()}"
 
 
 def _dual(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
-    switch = st.slider(
-        "Switch at timestep", 0, schedule.num_timesteps, schedule.num_timesteps // 2, key="live switch",
-        persist_state="session", help="Timesteps from here up, the first steps, go through the shallow network.",
+    switch = linked.slider(
+        "Switch at timestep", 0, schedule.num_timesteps, "live switch", schedule.num_timesteps // 2, 1,
+        help="Timesteps from here up, the first steps, go through the shallow network.",
     )  # fmt: skip
     runs, _ = list_runs(data.runs_root())
-    paths = [str(path) for run in runs for path in reversed(run.checkpoints)]
-    shallow = st.selectbox(
-        "Shallow network", paths, key="live shallow", persist_state="session",
-        format_func=lambda path: f"{Path(path).parents[1].name}, {Path(path).stem}",
-    )  # fmt: skip
-    return f"{kind}:{switch}:{shallow}"
+    paths = {f"{run.name}, {path.stem}": path for run in runs for path in reversed(run.checkpoints)}
+    return f"{kind}:{switch}:{paths[linked.selectbox('Shallow network', list(paths), 'live shallow')]}"
 
 
 ARGUMENTS: dict[str, Callable[[str, Selection, EarlyExitModel, Schedule], str]] = {
@@ -167,8 +161,8 @@ def _bounds(kind: str, last: int) -> str:
     """`,min:i` and `,max:i`, where somebody decides at all."""
     if kind in ("never", "fixed", "dual"):
         return ""
-    lowest, highest = st.slider(
-        "Leave between layers", 0, last, (0, last), key="live bounds", persist_state="session",
+    lowest, highest = linked.range_slider(
+        "Leave between layers", 0, last, "live bounds",
         help=f"Nobody leaves before the lower one, all leave at the upper one; {last} means no early exit.",
     )  # fmt: skip
     return f",min:{lowest}" * (lowest > 0) + f",max:{highest}" * (highest < last)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from streamlit.testing.v1 import AppTest
 import deediff
 from deediff.analysis.compare import comparison_table
 from deediff.quality.results import Quality, write_quality
-from tests.test_app import EXITS, FULL, SAMPLES, STEPS, open_app, runs, sentences, shipped
+from tests.test_app import EXITS, FULL, SAMPLES, STEPS, in_the_link, open_app, runs, sentences, shipped
 from tests.test_app_live import shown_tiles
 
 __all__ = ["runs", "shipped"]  # fixtures
@@ -65,7 +66,7 @@ def test_the_picture_holds_cost_and_change_of_every_trace(runs: Path) -> None:
     assert early["y"] == pytest.approx([table["image_change"][EXITS]])
     assert [entry[0] for entry in early["customdata"]] == [f"toy/{EXITS}"]
     assert "deediff evaluate" in sentences(app)
-    app.segmented_control(key="compare cost").set_value("seconds").run()
+    app.segmented_control(key="cost").set_value("seconds").run()
     assert picture(app)["full network, DDIM"]["x"] == pytest.approx([table["seconds_per_image"][FULL]])
 
 
@@ -75,7 +76,7 @@ def test_what_was_evaluated_has_its_own_axis_with_interval_and_floor(runs: Path)
     write_quality(runs / "toy" / "traces" / EXITS, [replace(FID, images=5, value=99.0)])
     app = open_compare()
     assert "deediff evaluate" not in sentences(app)
-    assert len(app.selectbox(key="compare axis").options) == 3  # two numbers of images, and the change
+    assert len(app.selectbox(key="quality").options) == 3  # two numbers of images, and the change
     early = picture(app)[f"threshold · DDIM, {STEPS} steps"]
     assert (early["y"], early["error_y"]["array"], early["error_y"]["arrayminus"]) == ([10.0], [2.0], [1.0])
     layout = shown_figure(app, "plot compare")["layout"]
@@ -96,10 +97,49 @@ def test_picked_traces_show_the_same_samples_side_by_side(runs: Path) -> None:
         tiles = shown_tiles(app, f"compare toy/{name}")
         assert [tile["number"] for tile in tiles] == found["sample"].tolist()
         assert [base64.b64decode(tile["src"].partition(",")[2]) for tile in tiles] == found["png"].tolist()
-    app.session_state["compare picked"] = [f"toy/{EXITS}"]
+    app.session_state["picked"] = [f"toy/{EXITS}"]
     app.run()
     grids = [e.proto.id.rpartition("-compare ")[2] for e in app.get("bidi_component") if "-compare " in e.proto.id]
     assert grids == [f"toy/{EXITS}"]
+
+
+def test_a_link_reopens_what_a_colleague_compared(runs: Path) -> None:
+    shutil.copytree(runs / "toy", runs / "toy2")
+    for name in (FULL, EXITS):
+        write_quality(runs / "toy" / "traces" / name, [FID, replace(FID, metric="kid")])
+    app = open_compare()
+    app.multiselect(key="runs").set_value(["toy", "toy2"])
+    app.selectbox(key="quality").set_value("kid,inception-v3,abc,6")
+    app.segmented_control(key="cost").set_value("seconds")
+    app.text_input(key="filter").set_value("never").run()
+    app.session_state["picked"] = [f"toy2/{EXITS}", f"toy/{FULL}"]
+    app.run()
+    theirs = open_compare(**in_the_link(app))
+    assert sentences(theirs) == sentences(app)
+    assert shown_figure(theirs, "plot compare") == shown_figure(app, "plot compare")
+    assert "KID" in shown_figure(theirs, "plot compare")["layout"]["yaxis"]["title"]["text"]
+    assert theirs.dataframe[0].value["run"].tolist() == ["toy", "toy2"]
+    assert theirs.session_state["picked"] == [f"toy2/{EXITS}", f"toy/{FULL}"]
+    app.session_state["picked"] = []
+    app.run()
+    assert open_compare(**in_the_link(app)).session_state["picked"] == []
+
+
+def test_what_a_link_compares_and_is_not_there_is_a_sentence(runs: Path) -> None:
+    app = open_app("compare", runs="toy,gone", quality="fid,x,y,1", picked=f"toy/{EXITS},toy/gone")
+    for name in ("run “gone”", "quality “fid,x,y,1”", "trace “toy/gone”"):
+        assert name in sentences(app)
+    assert app.session_state["picked"] == [f"toy/{EXITS}"]
+
+
+def test_one_run_alone_follows_the_selected_one_and_several_stay(runs: Path) -> None:
+    shutil.copytree(runs / "toy", runs / "toy2")
+    app = open_compare()
+    app.selectbox(key="run").set_value("toy2").run()
+    assert app.multiselect(key="runs").value == ["toy2"]
+    app.multiselect(key="runs").set_value(["toy", "toy2"]).run()
+    app.selectbox(key="run").set_value("toy").run()
+    assert app.multiselect(key="runs").value == ["toy", "toy2"]
 
 
 def test_a_trace_becomes_a_everywhere(runs: Path) -> None:
@@ -112,24 +152,22 @@ def test_a_trace_becomes_a_everywhere(runs: Path) -> None:
 
 def test_the_filter_narrows_the_table_and_says_what_it_does_not_know(runs: Path) -> None:
     app = open_compare()
-    app.text_input(key="compare filter").set_value("threshold").run()
+    app.text_input(key="filter").set_value("threshold").run()
     assert app.dataframe[0].value["trace"].tolist() == [EXITS]
     ratio = app.dataframe[0].value["layer_ratio"].iloc[0]
-    app.text_input(key="compare filter").set_value(f"layer_ratio>{ratio + 1e-6:.6f}").run()
+    app.text_input(key="filter").set_value(f"layer_ratio>{ratio + 1e-6:.6f}").run()
     assert app.dataframe[0].value["trace"].tolist() == [FULL]
-    app.text_input(key="compare filter").set_value("colour<3").run()
+    app.text_input(key="filter").set_value("colour<3").run()
     assert "colour" in sentences(app)
     assert len(app.dataframe[0].value) == 2
 
 
 def test_several_runs_are_compared(runs: Path) -> None:
-    import shutil
-
     shutil.copytree(runs / "toy", runs / "toy2")
     app = open_compare()
-    app.multiselect(key="compare runs").set_value(["toy", "toy2"]).run()
+    app.multiselect(key="runs").set_value(["toy", "toy2"]).run()
     assert app.dataframe[0].value["run"].tolist() == ["toy", "toy", "toy2", "toy2"]
-    app.multiselect(key="compare runs").set_value([]).run()
+    app.multiselect(key="runs").set_value([]).run()
     assert "Choose a run" in sentences(app)
 
 

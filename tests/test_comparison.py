@@ -42,10 +42,11 @@ def make_trace(name: str, policy: str = "threshold:0.1", steps: int = 4, run: st
     return trace
 
 
-def point(gflops: float, value: float, key: str = "p", **more: Any) -> Any:
+def point(gflops: float, value: float, key: str = "r/p", family: str = "threshold", **more: Any) -> Any:
     from comparison import Point, Reading
 
-    return Point(key, "threshold", key, False, gflops, None, 0.5, 10, Reading(value, **more))
+    run, reading, is_full = key.partition("/")[0], Reading(value, **more), family == "full network"
+    return Point(key, run, family, key, is_full, gflops, None, 0.5, 10, reading)
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12), st.booleans())
@@ -156,6 +157,45 @@ def test_the_picture_holds_values_intervals_and_the_floor() -> None:
     assert (band.y0, band.y1) == (2.5, 3.5)
     rings = {trace.name: list(trace.x) for trace in figure.data if trace.mode == "markers"}
     assert rings == {"trace A": [3.0], "images below": [5.0]}
+
+
+def test_colours_are_runs_and_symbols_policies_where_several_runs_are_compared() -> None:
+    from comparison import Axis
+    from figures.compare import FULL as GREY
+    from figures.compare import cost_quality
+
+    families = ("full network", "fixed", "threshold")
+    places = [(f"r{run}/{family}", family) for run in range(7) for family in families]
+    shown = [point(float(k), float(k), key, family) for k, (key, family) in enumerate(places)]
+    figure = go.Figure(cost_quality(shown, [], Axis("fid", "FID", False), "gflops", {}, []))
+    lines = {trace.customdata[0][0]: trace for trace in figure.data if trace.customdata}
+    assert len(lines) == len(places)
+    looks = {key: (line.line.color, line.line.dash) for key, line in lines.items()}
+    for run in range(7):
+        assert looks[f"r{run}/fixed"] == looks[f"r{run}/threshold"]
+        assert lines[f"r{run}/full network"].marker.color == GREY
+        assert lines[f"r{run}/full network"].marker.line.color == looks[f"r{run}/fixed"][0]
+    assert len({looks[f"r{run}/fixed"] for run in range(7)}) == 7
+    for family in families:
+        assert len({lines[f"r{run}/{family}"].marker.symbol for run in range(7)}) == 1
+    assert len({lines[f"r0/{family}"].marker.symbol for family in families}) == len(families)
+    legend = [trace.name for trace in figure.data if trace.showlegend is not False]
+    assert legend == [*(f"r{run}" for run in range(7)), *families]
+
+
+@given(st.lists(st.tuples(st.floats(0, 500), st.floats(0, 290), st.sampled_from(["τ = 0.1", "50 steps"]))))
+def test_labels_cover_nothing(points: list[tuple[float, float, str]]) -> None:
+    from figures.labels import Box, place, placed
+
+    marks, around = [Box(x - 7, y - 7, x + 7, y + 7) for x, y, _ in points], Box(0, 0, 500, 290)
+    positions = place(points, marks, around)
+    boxes = [placed(*p, position) for p, position in zip(points, positions, strict=True) if position is not None]
+    for k, box in enumerate(boxes):
+        assert not any(box.covers(other) for other in (*boxes[k + 1 :], *marks))
+        assert 0 <= box.left < box.right <= 500
+        assert 0 <= box.bottom < box.top <= 290
+    if len(points) == 1:
+        assert len(boxes) == 1
 
 
 def test_published_marks_are_hollow_and_all_there() -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from comparison import Axis, Point, cost_of
 from deediff.analysis.published import Published
+from figures.labels import Box, place
 from figures.plain import FULL, OTHERS, A, B, Spec, axis, spec
 
 COSTS = {"gflops": "GFLOPs per image", "seconds": "seconds per image"}
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexagon", "triangle-down")
+DASHES = ("solid", "dot", "dash")  # for more runs than there are colours
 NEUTRAL = "#7f7f7f"
-HEIGHT = 430
+HEIGHT, PLOT = 430, (520.0, 290.0)  # pixels: of the figure, and at least of what lies within its axes
+
+Range = tuple[float, float]
 
 
 def cost_quality(
@@ -24,30 +28,94 @@ def cost_quality(
     letters: dict[str, str],  # run/trace → A or B
     picked: Sequence[str],  # run/trace of those whose images are shown
 ) -> Spec:
-    """One marker per trace; a click hands back its run/trace as `customdata[0]`."""
+    """One marker per trace; a click hands back its run/trace as `customdata[0]`.
+
+    Of one run, colours and symbols tell policies apart; of several, colours are runs and symbols policies.
+    """
     shown = [p for p in points if cost_of(p, cost) is not None]
-    families = sorted({p.family for p in shown if not p.is_full})
+    order = sorted(shown, key=lambda p: (not p.is_full, p.run, p.family, cost_of(p, cost), p.key))
+    floors = _floors(shown)
+    x = _range([cost_of(p, cost) or 0.0 for p in shown], 0.08)
+    y = _range([v for p in shown for v in (p.reading.value, p.reading.low, p.reading.high)] + [*floors], 0.06)
+    texts = _texts(order, cost, x, y, {*letters, *picked})
+    looks = _Looks(order)
     data = _front(front, cost) if len(front) > 1 else []
-    for family, group in groupby(sorted(shown, key=lambda p: (not p.is_full, p.family)), key=lambda p: p.family):
-        members = sorted(group, key=lambda p: (cost_of(p, cost), p.key))
-        place = -1 if members[0].is_full else families.index(family)
-        look = (FULL, SYMBOLS[0]) if place < 0 else (OTHERS[place % len(OTHERS)], SYMBOLS[place % len(SYMBOLS)])
-        data.append(_family(family, members, measure, cost, *look))
-    data += _rings(shown, cost, letters, picked)
+    for (run, family), group in groupby(order, key=lambda p: (p.run, p.family)):
+        members = list(group)
+        data.append(_family(family, members, measure, cost, texts) | looks.of(run, family, members[0].is_full))
+    data += looks.legend() + _rings(shown, cost, letters, picked)
     better = "higher is better" if measure.higher_is_better else "lower is better"
     unit = "mean |difference| in grey levels" if measure.name == "change" else measure.name.upper()
-    x, y = (
-        axis(COSTS[cost], **_with_room([cost_of(p, cost) or 0.0 for p in shown])),
-        axis(f"{unit}  ({better})", showgrid=True),
-    )
-    return spec(data, x, y, height=HEIGHT, showlegend=True, **_floor(shown))
+    axes = axis(COSTS[cost], range=x), axis(f"{unit}  ({better})", showgrid=True, range=y)
+    return spec(data, *axes, height=HEIGHT, showlegend=True, **_floor_band(floors))
 
 
-def _with_room(costs: Sequence[float]) -> dict[str, Any]:
-    """A range that leaves place for the labels at the right of the points."""
-    low, high = min(costs, default=0.0), max(costs, default=1.0)
-    width = (high - low) or max(high, 1.0) * 0.1
-    return {"range": [low - 0.07 * width, high + 0.16 * width]}
+def _range(values: Sequence[float | None], room: float) -> Range:
+    """From the least to the greatest, and a share of that more on both sides."""
+    known = [value for value in values if value is not None]
+    low, high = min(known, default=0.0), max(known, default=1.0)
+    more = room * ((high - low) or max(abs(high), 1.0))
+    return low - more, high + more
+
+
+def _texts(points: Sequence[Point], cost: str, x: Range, y: Range, first: Collection[str]) -> dict[str, str]:
+    """Where the labels go that cover nothing, by run/trace; A, B and what is picked come before the others."""
+    across, up = PLOT[0] / (x[1] - x[0]), PLOT[1] / (y[1] - y[0])
+
+    def at(point: Point, value: float) -> Range:
+        return ((cost_of(point, cost) or 0.0) - x[0]) * across, (value - y[0]) * up
+
+    obstacles = []
+    for p in points:
+        (left, middle), r = at(p, p.reading.value), p.reading
+        bottom, top = (at(p, r.value if end is None else end)[1] for end in (r.low, r.high))
+        obstacles += [Box(left - 7, middle - 7, left + 7, middle + 7), Box(left - 4, bottom, left + 4, top)]
+    order = sorted(points, key=lambda p: (p.key not in first, p.is_full))
+    positions = place([(*at(p, p.reading.value), p.label) for p in order], obstacles, Box(0, 0, *PLOT))
+    return {p.key: position for p, position in zip(order, positions, strict=True) if position is not None}
+
+
+class _Looks:
+    """Colour, dash and symbol of every line, and what the legend says of them."""
+
+    def __init__(self, points: Sequence[Point]):
+        self.runs = sorted({p.run for p in points})
+        self.families = sorted({p.family for p in points if not p.is_full})
+        self.full = sorted({p.family for p in points if p.is_full})
+        self.several = len(self.runs) > 1
+
+    def of(self, run: str, family: str, is_full: bool) -> dict[str, Any]:
+        """The full network is grey, with the run's colour around it where there are several."""
+        own = self._line(run) if self.several else {"color": OTHERS[self._place(family) % len(OTHERS)], "width": 2}
+        line = {**own, "color": FULL} if is_full else own
+        edge = {"line": {"color": own["color"], "width": 2.5}} if is_full and self.several else {}
+        marker = {"symbol": self._symbol(family), "size": 11, "color": line["color"], **edge}
+        group = {"legendgroup": run, "showlegend": False} if self.several else {}
+        return {"line": line, "marker": marker, **group}
+
+    def _line(self, run: str) -> dict[str, Any]:
+        place = self.runs.index(run)
+        return {"color": OTHERS[place % len(OTHERS)], "width": 2, "dash": DASHES[place // len(OTHERS) % len(DASHES)]}
+
+    def _place(self, family: str) -> int:
+        return self.families.index(family) if family in self.families else 0
+
+    def _symbol(self, family: str) -> str:
+        if family in self.full:
+            return SYMBOLS[0]
+        return SYMBOLS[(self._place(family) + self.several) % len(SYMBOLS)]  # a circle then is a full network
+
+    def legend(self) -> list[dict[str, Any]]:
+        """Of several runs: a line each, and a symbol for each policy."""
+        if not self.several:
+            return []
+        empty = {"type": "scatter", "x": [None], "y": [None], "hoverinfo": "skip"}
+        lines = [{**empty, "mode": "lines", "name": run, "legendgroup": run, "line": self._line(run)}
+                 for run in self.runs]  # fmt: skip
+        marks = [{**empty, "mode": "markers", "name": family,
+                  "marker": {"symbol": self._symbol(family), "size": 10, "color": FULL}}
+                 for family in self.full + self.families]  # fmt: skip
+        return lines + marks
 
 
 def _front(front: Sequence[Point], cost: str) -> list[dict[str, Any]]:
@@ -57,7 +125,7 @@ def _front(front: Sequence[Point], cost: str) -> list[dict[str, Any]]:
              "hoverinfo": "skip"}]  # fmt: skip
 
 
-def _family(name: str, members: list[Point], measure: Axis, cost: str, color: str, symbol: str) -> dict[str, Any]:
+def _family(name: str, members: list[Point], measure: Axis, cost: str, texts: Mapping[str, str]) -> dict[str, Any]:
     """A line of one policy's traces, with 95 % intervals."""
     readings = [p.reading for p in members]
     up = [0.0 if r.high is None else r.high - r.value for r in readings]
@@ -65,9 +133,9 @@ def _family(name: str, members: list[Point], measure: Axis, cost: str, color: st
     return {
         "type": "scatter", "mode": "lines+markers+text", "name": name,
         "x": [cost_of(p, cost) for p in members], "y": [r.value for r in readings],
-        "text": [f"   {p.label}" for p in members], "textposition": "middle right", "cliponaxis": False,
-        "line": {"color": color, "width": 2}, "marker": {"symbol": symbol, "size": 11, "color": color},
-        "error_y": {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "color": color,
+        "text": [f"  {p.label}  " if p.key in texts else "" for p in members], "cliponaxis": False,
+        "textposition": [texts.get(p.key, "middle right") for p in members],
+        "error_y": {"type": "data", "symmetric": False, "array": up, "arrayminus": down,
                     "thickness": 1.5, "width": 5, "visible": any(up) or any(down)},
         "customdata": [[p.key, _interval(p), f"{p.gflops:.5g}", _seconds(p), f"{p.layer_ratio:.4f}", f"{p.images:,}"]
                        for p in members],
@@ -87,13 +155,19 @@ def _seconds(point: Point) -> str:
     return "seconds not measured" if point.seconds is None else f"{point.seconds:.4g} s per image"
 
 
-def _floor(points: Sequence[Point]) -> dict[str, list[Any]]:
-    """What as many real images reach, ± one standard deviation over draws: a difference within it is none."""
-    floors = [(p.reading.floor, p.reading.floor_spread or 0.0) for p in points if p.reading.floor is not None]
+def _floors(points: Sequence[Point]) -> list[float]:
+    """What as many real images reach: least, mean, greatest, ± one standard deviation over draws; or nothing."""
+    known = [(p.reading.floor, p.reading.floor_spread or 0.0) for p in points if p.reading.floor is not None]
+    if not known:
+        return []
+    return [min(f - s for f, s in known), sum(f for f, _ in known) / len(known), max(f + s for f, s in known)]
+
+
+def _floor_band(floors: Sequence[float]) -> dict[str, Any]:
+    """A difference within it is none."""
     if not floors:
         return {}
-    low, high = min(f - s for f, s in floors), max(f + s for f, s in floors)
-    middle = sum(f for f, _ in floors) / len(floors)
+    low, middle, high = floors
     wide = {"xref": "x domain", "x0": 0, "x1": 1}
     band = {"type": "rect", **wide, "y0": low, "y1": high, "fillcolor": FULL, "opacity": 0.3, "line": {"width": 0}}
     line = {"type": "line", **wide, "y0": middle, "y1": middle, "line": {"color": FULL, "width": 1}}

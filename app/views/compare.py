@@ -12,6 +12,9 @@ import comparison
 import data
 import frame
 import gallery
+import link
+import linked
+from compare_choices import PICKED, choose_axis, choose_runs, follow_picks, toggle
 from comparison import Axis, Point
 from deediff.analysis.compare import comparison_table
 from deediff.analysis.published import FULL, NOTE, SECONDS, SECONDS_NOTE, TABLES
@@ -23,7 +26,6 @@ from picking import pickable
 from selection import Selection, become, select
 from tables import changes, key_of, open_traces, read_qualities
 
-PICKED = "compare picked"
 COLUMNS = 12  # images side by side
 WORDY = ("model", "uem", "strategy", "losses", "device", "quality_protocol")  # columns that stand at the end
 HELP = (
@@ -50,46 +52,16 @@ def table_of(traces: list[Trace]) -> pd.DataFrame:
     return table[[name for name in table if name not in last] + last]
 
 
-def picked_by_default(selected: Selection, traces: list[Trace], axis: Axis | None) -> list[str]:
-    """The full network, A and B: what the reader already looks at elsewhere."""
-    known = [t for t in traces if axis is None or key_of(t) in axis.readings]
-    full = [key_of(t) for t in known if t.meta["policy"] == "never"][:1]
-    chosen = [key_of(t) for t in (selected.trace, selected.other) if t in known]
-    return list(dict.fromkeys([*full, *chosen, *(key_of(t) for t in known[-1:])]))
-
-
-def toggle(point: charts.Point) -> None:
-    """A click on a mark picks its trace, or takes it away again."""
-    key = point["customdata"][0]
-    picked: list[str] = st.session_state[PICKED]
-    st.session_state[PICKED] = [k for k in picked if k != key] if key in picked else [*picked, key]
-
-
-def controls(runs: list[Run], selected: Selection) -> tuple[list[Trace], Axis | None, str]:
+def controls(runs: list[Run], selected: Selection, problems: list[str]) -> tuple[list[Trace], Axis | None, str]:
     """Which runs, which measure of quality, which cost."""
-    bar = st.container(horizontal=True, vertical_alignment="bottom")
-    names = bar.multiselect(
-        "Runs", [run.name for run in runs], [selected.run.name], key="compare runs", persist_state="session",
-        help="Their traces are compared with each other.", width=300,
-    )  # fmt: skip
-    problems: list[str] = []
-    traces = open_traces([run for run in runs if run.name in names], problems)
-    quality = read_qualities(traces, problems)
-    known = comparison.axes(traces, quality)
-    axis = None
-    if known:
-        labels = {axis.label: axis for axis in known}
-        name = bar.selectbox(
-            "Quality", list(labels), key="compare axis", width=520,
-            help="One entry per metric, extractor, reference and number of images: only equal ones share an axis.",
-        )  # fmt: skip
-        axis = labels[name]
-    cost = bar.segmented_control("Cost", ["GFLOPs", "seconds"], default="GFLOPs", required=True, key="compare cost")
-    for problem in problems:
-        st.warning(problem)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        traces = open_traces(choose_runs(runs, selected, problems), problems)
+        quality = read_qualities(traces, problems)
+        axis = choose_axis(comparison.axes(traces, quality), problems)
+        cost = linked.segmented_control("Cost", ["GFLOPs", "seconds"], "cost", "GFLOPs").lower()
     if traces and not any(quality.values()):
         say_how_to_evaluate(selected)
-    return traces, axis, str(cost).lower()
+    return traces, axis, cost
 
 
 def say_how_to_evaluate(selected: Selection) -> None:
@@ -184,7 +156,8 @@ def draw_table(table: pd.DataFrame) -> None:
     """All columns; sorted by a click on a head, filtered by words and comparisons, exported as CSV."""
     heading(f"{len(table)} traces in full", "a click on a column's head sorts · ticked rows are picked", TABLE_HELP)
     left, right = st.columns([5, 1], vertical_alignment="bottom")
-    question = left.text_input("Filter", placeholder="threshold ddim gflops<0.35", key="compare filter")
+    with left:
+        question = linked.text_input("Filter", "filter", placeholder="threshold ddim gflops<0.35")
     try:
         table = comparison.filtered(table, question)
     except ValueError as error:
@@ -208,7 +181,12 @@ def draw() -> None:
     if not any(run.traces for run in runs):
         frame.no_trace(selected.run.path)
         return
-    traces, axis, cost = controls(runs, selected)
+    problems: list[str] = []
+    with link.at_once():
+        traces, axis, cost = controls(runs, selected, problems)
+        follow_picks(runs, traces, selected, problems)
+    for problem in problems:
+        st.warning(problem)
     if not traces:
         st.info("Choose a run that holds traces.")
         return
@@ -234,8 +212,6 @@ def poll(traces: list[Trace], before: int) -> None:
 
 def draw_body(traces: list[Trace], axis: Axis | None, cost: str, selected: Selection) -> None:
     """The picture, the images, the table."""
-    if PICKED not in st.session_state:
-        st.session_state[PICKED] = picked_by_default(selected, traces, axis)
     if axis is not None and axis.full is not None:
         by_key = {key_of(trace): trace for trace in traces}
         values = {key: changes().ask(by_key[key], by_key[axis.full]) for key in axis.readings}

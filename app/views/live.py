@@ -8,6 +8,8 @@ import streamlit as st
 
 import data
 import frame
+import link
+import linked
 import live_results
 import queue_panel
 import sessions
@@ -22,6 +24,11 @@ from panels import guarded
 from selection import Selection
 
 POLL = 0.25  # seconds between two looks at a job
+SAMPLED = "live sampled"  # in the URL once there are images: its link samples them again, where that is quick
+LIVE_HELP = (
+    "After the first *Sample*, every change of a setting samples at once, as when the slider is released: up to "
+    f"{MOST_IMAGES} images and {MOST_STEPS} steps of a small network. Bigger jobs wait for the button."
+)
 
 
 def current_job() -> LiveJob | None:
@@ -46,20 +53,19 @@ def draw_controls(selected: Selection) -> None:
     """Settings and the buttons that start."""
     assert selected.checkpoint is not None
     model, schedule = data.open_model(selected.checkpoint)
-    settings = controls(selected, model, schedule)
-    follow = st.toggle(
-        "Live mode", True, key="live mode", persist_state="session",
-        help="After the first *Sample*, every change of a setting samples at once, as when the slider is released: up "
-        f"to {MOST_IMAGES} images and {MOST_STEPS} steps of a small network. Bigger jobs wait for the button.",
-    )  # fmt: skip
+    job = current_job()
+    with link.at_once():
+        settings = controls(selected, model, schedule)
+        follow = linked.toggle("Live mode", "live mode", True, help=LIVE_HELP)
+        sampled = job is not None or link.asked(SAMPLED) is not None
+        link.write({SAMPLED: "yes" if sampled else None})
     with st.spinner("Counting GFLOPs …"):  # once per model
         live = follow and is_quick(settings, model)
-    job = current_job()
     busy = job is not None and job.status.active and not live
     pressed = st.button("Sample", type="primary", width="stretch", disabled=busy, key="sample", shortcut="S")
     st.button("Another seed", width="stretch", disabled=busy, key="reseed", shortcut="N", on_click=_next_seed)
     again = st.session_state.pop("live again", False) and not busy
-    changed = live and job is not None and st.session_state.get("live asked") != settings
+    changed = live and sampled and st.session_state.get("live asked") != settings
     if pressed or again or changed:
         start(model, schedule, settings, follows=not (pressed or again))
         if not live and current_job() is not job:

@@ -1,0 +1,91 @@
+"""What a reader of *Compare* chose: runs, measures of quality and cost, and the traces whose images are shown.
+
+All of it stands in the URL beside the shared selection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import streamlit as st
+
+import link
+import linked
+from charts import Point as Click
+from comparison import Axis
+from deediff.runs import Run
+from deediff.traces.reader import Trace
+from ordering import full_of
+from selection import Selection
+from tables import key_of
+
+RUNS, QUALITY, PICKED = "runs", "quality", "picked"  # keys, in the URL as in the session
+LED = "runs led by"  # session state: the selected run that the list of runs last followed
+
+
+def choose_runs(runs: Sequence[Run], selected: Selection, problems: list[str]) -> list[Run]:
+    """Whose traces are compared. While it is one run alone, that is the selected one."""
+    names, mine = [run.name for run in runs], selected.run.name
+    wanted = st.session_state.get(RUNS, [mine])
+    if (asked := link.asked_for(RUNS)) is not None:
+        wanted = asked
+        problems += _missing("the run", asked, names)
+    elif wanted == [st.session_state.get(LED)]:
+        wanted = [mine]
+    st.session_state[LED] = mine
+    shown = link.default(RUNS, [name for name in wanted if name in names])
+    st.multiselect(
+        "Runs", names, shown, key=RUNS, persist_state="session", width=420,
+        help="Their traces are compared with each other.",
+    )  # fmt: skip
+    chosen = st.session_state[RUNS]
+    link.write({RUNS: link.joined(chosen)})
+    return [run for run in runs if run.name in chosen]
+
+
+def choose_axis(known: Sequence[Axis], problems: list[str]) -> Axis | None:
+    """The measure of quality; the one that most traces have, unless another was chosen."""
+    if not known:
+        return None
+    by_key = {axis.key: axis for axis in known}
+    if (asked := link.asked(QUALITY)) is not None and asked not in by_key:
+        problems.append(f"The link asks for the quality “{asked}”, which none of these traces has: showing another.")
+    chosen = linked.selectbox(
+        "Quality", list(by_key), QUALITY, width=400, format_func=lambda key: by_key[key].label,
+        help="One entry per metric, extractor, reference and number of images: only equal ones share an axis.",
+    )  # fmt: skip
+    return by_key[chosen]
+
+
+def follow_picks(runs: Sequence[Run], traces: Sequence[Trace], selected: Selection, problems: list[str]) -> None:
+    """Take over what the link picks, or what the reader already looks at, and put it into the URL."""
+    if (asked := link.asked_for(PICKED)) is not None:
+        there = [f"{run.name}/{folder.name}" for run in runs for folder in run.traces]
+        problems += _missing("the trace", asked, there)
+        st.session_state[PICKED] = [key for key in asked if key in there]
+    elif PICKED not in st.session_state:
+        st.session_state[PICKED] = _picked_by_default(selected, traces)
+    link.write({PICKED: link.joined(st.session_state[PICKED])})
+
+
+def toggle(point: Click) -> None:
+    """A click on a mark picks its trace, or takes it away again."""
+    key = point["customdata"][0]
+    picked: list[str] = st.session_state[PICKED]
+    st.session_state[PICKED] = [k for k in picked if k != key] if key in picked else [*picked, key]
+
+
+def _picked_by_default(selected: Selection, traces: Sequence[Trace]) -> list[str]:
+    """A and B after the full network with their noise; beside the full network alone, its boldest early exit."""
+    a = selected.trace
+    if a is None:
+        return [key_of(trace) for trace in traces[:1]]
+    full = a if a.meta["policy"] == "never" else full_of(a)
+    chosen = [t for t in (full, a, selected.other) if t is not None]
+    if all(t.meta["policy"] == "never" for t in chosen):
+        chosen += sorted(selected.siblings, key=lambda t: t.cost.layer_ratio(t.summary.exits))[:1]
+    return list(dict.fromkeys(key_of(trace) for trace in chosen))
+
+
+def _missing(what: str, asked: Iterable[str], there: Sequence[str]) -> list[str]:
+    return [f"The link asks for {what} “{name}”, which is not there." for name in asked if name not in there]

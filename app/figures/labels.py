@@ -1,0 +1,65 @@
+"""Texts beside points: on a side where they cover nothing, or not at all, for the hover tells them, too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+CHARACTER, LINE = 6.6, 14.0  # pixels that a character and a line of text take
+BESIDE, ABOVE = 14.0, 9.0  # between a point and its text
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in pixels, y upward."""
+
+    left: float
+    bottom: float
+    right: float
+    top: float
+
+    def covers(self, other: Box) -> bool:
+        """Whether they share any pixel."""
+        return (
+            self.left < other.right and other.left < self.right and self.bottom < other.top and other.bottom < self.top
+        )
+
+
+def placed(x: float, y: float, text: str, position: str) -> Box:
+    """The text of a point at (x, y), in one of Plotly's positions."""
+    width = CHARACTER * len(text)
+    left = {"left": x - BESIDE - width, "center": x - width / 2, "right": x + BESIDE}[position.split()[1]]
+    bottom = {"top": y + ABOVE, "middle": y - LINE / 2, "bottom": y - ABOVE - LINE}[position.split()[0]]
+    return Box(left, bottom, left + width, bottom + LINE)
+
+
+POSITIONS = ("middle right", "top right", "bottom right", "middle left", "top left", "bottom left", "top center",
+             "bottom center")  # fmt: skip
+
+
+def place(
+    points: Sequence[tuple[float, float, str]],  # (x, y, text) in pixels, the most important first
+    obstacles: Sequence[Box],  # marks and bars, of the same points or of others
+    around: Box,  # what may be written on
+) -> list[str | None]:
+    """A position for every text, greedily; None where it would cover something, or say again what stands there."""
+    taken = list(obstacles)
+    found: list[str | None] = []
+    said: set[tuple[str, int, int]] = set()
+    for x, y, text in points:
+        found.append(None)
+        here = (text, round(x), round(y))
+        for position in POSITIONS if here not in said else ():
+            box = placed(x, y, text, position)
+            if _inside(box, around) and not any(box.covers(other) for other in taken):
+                taken.append(box)
+                said.add(here)
+                found[-1] = position
+                break
+    return found
+
+
+def _inside(box: Box, around: Box) -> bool:
+    return (
+        around.left <= box.left and box.right <= around.right and around.bottom <= box.bottom and box.top <= around.top
+    )
