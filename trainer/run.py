@@ -12,6 +12,7 @@ import tyro
 
 from deediff.cli.show import as_text
 from deediff.errors import UserError
+from trainer.claims import as_markdown, verdicts
 from trainer.features import FeaturesConfig, train_features
 from trainer.loop import Training
 from trainer.presets import PRESETS
@@ -24,6 +25,8 @@ FEATURES = "The classifier behind fd-cifar: ResNet-20; with --dataset mnist behi
 def main(args: list[str] | None = None) -> int:
     """Returns the exit code: 0, or 2 for bad input (one sentence on stderr)."""
     args = sys.argv[1:] if args is None else args
+    if args and args[0] == "claims":
+        return _reporting(lambda: _claims(args[1:]))
     if args and args[0].startswith("suite:"):
         return _reporting(lambda: _suite(args[0].removeprefix("suite:"), args[1:]))
     described = {name: description for name, (description, _) in PRESETS.items()} | {"features": FEATURES}
@@ -33,6 +36,7 @@ def main(args: list[str] | None = None) -> int:
         text += "presets:\n" + "\n".join(lines)
         text += "\n\nsuites, from training to a table beside what was published (--help):\n"
         text += "\n".join(f"  suite:{name:12} {about}" for name, about in ABOUT.items())
+        text += "\n\nwhat was claimed, held against the suites' results:\n  claims [--out FOLDER]"
         if args and args[0] in ("-h", "--help"):
             print(text)
             return 0
@@ -74,6 +78,18 @@ def _suite(name: str, args: list[str]) -> None:
         print(as_text({"results": str(results), "rows": overview(results)}))
 
     tyro.cli(suite, args=args, prog=f"trainer.run suite:{name}")
+
+
+def _claims(args: list[str]) -> None:
+    def claims(out: Path = Path("runs")) -> None:
+        """What others claimed, whether it holds, and by which numbers: a table in Markdown.
+
+        Args:
+            out: Where the suites' results files are.
+        """
+        print(as_markdown(verdicts(out)))
+
+    tyro.cli(claims, args=args, prog="trainer.run claims")
 
 
 def _reporting(work: Callable[[], None]) -> int:

@@ -86,6 +86,7 @@ class Suite:
                 "policy": meta["policy"],
                 "steps": meta["steps"],
                 "images": int(trace.summary.samples),
+                "num_blocks": trace.num_blocks,
                 "layer_reduction_pct": 100 * (1 - cost.layer_ratio(exits)),
                 "mean_exit_layer": mean_by_third(mean_exit_layer(exits)),
                 "layer_0_pct": 100 * float(exits[:, 0].sum() / exits.sum()),

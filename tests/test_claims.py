@@ -1,0 +1,123 @@
+"""Claims held against results: each can come out either way, and says what is missing."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.test_suite import run
+from trainer.claims import CLAIMS, verdicts
+from trainer.run import main
+from trainer.tables import SUITES
+
+FLAT, RISING = [0.3, 0.2, 0.1, 0.1, 0.1], [0.3, 0.2, 0.1, 0.2, 0.1]
+
+
+def measured(saved: float, quality: float, exits: tuple[float, ...] = (1.0, 4.0, 5.0), **more: Any) -> dict[str, Any]:
+    value = {"value": quality, "low": quality, "high": quality, "floor": 0.1}
+    line = {"num_blocks": 5, "layer_reduction_pct": saved, "mean_exit_layer": list(exits), "layer_0_pct": 0.0}
+    return line | {"gflops": 1.0, "fd-mnist": value} | more
+
+
+WORLD = {  # in which every claim is true
+    "U-ViT": measured(0, 5.0),
+    "MLP per layer, frozen": measured(41, 5.4),
+    "MLP per layer, frozen, τ = 0.05": measured(10, 5.1),
+    "MLP per layer, fine-tuned": measured(45, 7.0),
+    "MLP per layer, scratch": measured(44, 8.0),
+    "MLP, 4 losses, fine-tuned": measured(45, 6.0),
+    "MLP per timestep, frozen": measured(0.2, 5.0),
+    "MLP per timestep, frozen: the first sample's timestep for the whole batch": measured(20, 5.0),
+    "attention per layer, frozen": measured(41, 5.3, gflops=1.2),
+    "dual backbone": measured(40, 5.1),
+}
+TRENDS = {
+    "MLP per layer, frozen": {"mean_uncertainty": [RISING] * 3},
+    "MLP per layer, fine-tuned": {"mean_uncertainty": [FLAT] * 3},
+    "MLP, 4 losses, fine-tuned": {"mean_uncertainty": [FLAT] * 3},
+}
+FALSE: dict[str, list[tuple[str, dict[str, Any]]]] = {  # what makes each claim wrong, and no other row
+    "exits are very early": [
+        ("MLP per layer, frozen", {"mean_exit_layer": [4.0, 4.0, 4.0]}),
+        ("MLP per layer, frozen", {"mean_exit_layer": [1.0, 4.0, 4.0]}),
+    ],
+    "with a frozen backbone u rises": [("trends/MLP per layer, frozen", {"mean_uncertainty": [RISING, FLAT, RISING]})],
+    "fine-tuning makes u": [("trends/MLP per layer, fine-tuned", {"mean_uncertainty": [FLAT, FLAT, RISING]})],
+    "so does the fourth": [("trends/MLP, 4 losses, fine-tuned", {"mean_uncertainty": [RISING, FLAT, FLAT]})],
+    "layer 0": [("MLP per layer, frozen, τ = 0.05", {"layer_0_pct": 2.0})],
+    "τ ≤ 0.05 hardly": [
+        ("MLP per layer, frozen, τ = 0.05", measured(10, 5.8)),
+        ("MLP per layer, frozen, τ = 0.05", measured(10, 6.0)),
+    ],
+    "fine-tuned backbones exit": [
+        ("MLP per layer, fine-tuned", measured(39, 7.0)),
+        ("MLP per layer, fine-tuned", measured(45, 5.0)),
+    ],
+    "training from scratch": [("MLP per layer, scratch", measured(44, 6.0))],
+    "with UEMs per timestep": [("MLP per timestep, frozen", measured(30, 5.0))],
+    "attention UEMs": [
+        ("attention per layer, frozen", measured(30, 5.3, gflops=1.2)),
+        ("attention per layer, frozen", measured(41, 5.3, gflops=0.9)),
+    ],
+    "the fourth loss gives": [
+        ("MLP, 4 losses, fine-tuned", measured(20, 6.0)),
+        ("MLP, 4 losses, fine-tuned", measured(45, 7.5)),
+    ],
+    "40 % fewer": [("MLP per layer, frozen", measured(30, 5.4)), ("MLP per layer, frozen", measured(41, 6.0))],
+    "a shallow network": [("dual backbone", measured(40, 5.5))],
+}
+
+
+def write(folder: Path, rows: dict[str, Any], trends: dict[str, Any]) -> Path:
+    for name, content in (("table1", rows), ("trends", trends)):
+        lines = [{"name": row, "measured": values} for row, values in content.items()]
+        (folder / f"suite-{name}.json").write_text(json.dumps({"rows": lines}))
+    return folder
+
+
+def verdict(folder: Path, beginning: str) -> str:
+    return next(line["verdict"] for line in verdicts(folder) if line["claim"].startswith(beginning))
+
+
+def test_every_claim_can_hold(tmp_path: Path) -> None:
+    lines = verdicts(write(tmp_path, WORLD, TRENDS))
+    thresholds = next(line for line in lines if line["claim"].startswith("τ ≤"))
+    assert thresholds["verdict"] == "does not hold"  # unlike AdaDiff's headline: both cannot
+    assert {line["verdict"] for line in lines if line is not thresholds} == {"holds"}
+    worse = WORLD | {"MLP per layer, frozen": measured(41, 5.6)}
+    assert verdict(write(tmp_path, worse, TRENDS), "τ ≤") == "holds"
+
+
+@pytest.mark.parametrize("beginning", FALSE)
+def test_every_claim_can_be_wrong(beginning: str, tmp_path: Path) -> None:
+    for name, change in FALSE[beginning]:
+        rows, trends = copy.deepcopy(WORLD), copy.deepcopy(TRENDS)
+        (trends if name.startswith("trends/") else rows)[name.removeprefix("trends/")].update(change)
+        assert verdict(write(tmp_path, rows, trends), beginning) == "does not hold", (name, change)
+
+
+def test_every_claim_is_tried_and_measured_by_a_suite_that_has_its_rows() -> None:
+    assert len(FALSE) == len(CLAIMS)
+    assert all(any(claim.text.startswith(beginning) for beginning in FALSE) for claim in CLAIMS)
+    names = {row.name for rows in SUITES.values() for row in rows}
+    assert set(WORLD) | set(TRENDS) <= names
+
+
+def test_what_was_not_measured_is_said(tmp_path: Path, shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("table4", tmp_path, shared)
+    capsys.readouterr()
+    assert main(["claims", "--out", str(tmp_path)]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert len(table) == 2 + len(CLAIMS)
+    scratch = next(line for line in table if "from scratch" in line)
+    assert "| not measured | no row “MLP per layer, scratch” | python -m trainer.run suite:table1 |" in scratch
+    assert "of the decisions at 0.05" in next(line for line in table if line.startswith("| layer 0"))
+
+
+def test_a_folder_without_results_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["claims", "--out", str(tmp_path)]) == 2
+    assert "holds no results of suites" in capsys.readouterr().err
