@@ -56,6 +56,12 @@ def range_slider(label: str, low: int, high: int, key: str, **more: Any) -> tupl
     return value
 
 
+def pagination(pages: int, key: str, **more: Any) -> int:
+    """`st.pagination`."""
+    shown = _default(key, 1, _between(1, pages))
+    return _written(key, st.pagination(pages, default=shown or 1, key=key, persist_state="session", **more))
+
+
 def toggle(label: str, key: str, first: bool, **more: Any) -> bool:
     """`st.toggle`."""
     shown = _default(key, first, _among([True, False]))
@@ -69,14 +75,24 @@ def text_input(label: str, key: str, first: str = "", **more: Any) -> str:
     return value
 
 
+def kept(key: str, first: T, options: Sequence[T]) -> T:
+    """What such a widget of another page shows, where this page goes by it, too."""
+    value = st.session_state[key] = _wanted(key, first, _among(options), str)
+    return _written(key, value)
+
+
 def _default(
     key: str, first: T, read: Callable[[str], T | None], text: Callable[[T], str] = str, led: T | None = None
 ) -> T | None:
     """What the widget takes as its default: the link's wish, where it is led, what it shows already, or `first`."""
-    value = st.session_state.get(key, first) if led is None else led
-    if (asked := link.asked(key)) is not None and read(asked) is not None:
-        value = read(asked)
-    return link.default(key, first if read(text(value)) is None else value)
+    return link.default(key, _wanted(key, first, read, text) if led is None else led)
+
+
+def _wanted(key: str, first: T, read: Callable[[str], T | None], text: Callable[[T], str]) -> T:
+    for said in (link.asked(key), text(st.session_state[key]) if key in st.session_state else None):
+        if said is not None and (value := read(said)) is not None:
+            return value
+    return first
 
 
 def _written(key: str, value: T) -> T:

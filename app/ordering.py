@@ -12,6 +12,7 @@ import streamlit as st
 from numpy.typing import NDArray
 
 import data
+import linked
 from deediff.analysis.per_sample import exit_layer_per_sample, gflops_per_sample, uncertainty_per_sample
 from deediff.errors import UserError
 from deediff.quality.pairs import find_full, image_distances
@@ -68,6 +69,9 @@ ORDERS = {
 }  # fmt: skip
 
 
+ORDER, REVERSE = "order", "reverse"  # keys, in the URL as in the session
+
+
 def measured(trace: Trace, name: str) -> pd.Series:
     """The measure of every sample, by its number. Raises UserError where the trace does not hold it."""
     return _measured(str(trace.path), _stamp(trace), name)
@@ -80,9 +84,24 @@ def in_order(trace: Trace, name: str, reverse: bool) -> NDArray[np.int64]:
     return values.sort_values(ascending=not falling, kind="stable", na_position="last").index.to_numpy()
 
 
+def choose() -> tuple[str, bool]:
+    """The widgets: a measure, and whether its order is reversed."""
+    name = linked.selectbox(
+        "Sort by", list(ORDERS), ORDER, width=190, format_func=lambda name: ORDERS[name].label,
+        help="\n".join(f"- *{order.label}*: {order.help}" for order in ORDERS.values()),
+    )  # fmt: skip
+    return name, linked.toggle("Reverse", REVERSE, False)
+
+
+def chosen() -> tuple[str, bool]:
+    """The same where the widgets are not: by the link, or by what was chosen before."""
+    name, reverse = linked.kept(ORDER, "sample", list(ORDERS)), linked.kept(REVERSE, False, [False, True])
+    return name, reverse
+
+
 def chosen_order(trace: Trace) -> NDArray[np.int64]:
     """As the *Images* page is sorted; by number where this trace does not hold the measure."""
-    name, reverse = st.session_state.get("image order", "sample"), st.session_state.get("image reverse", False)
+    name, reverse = chosen()
     try:
         return in_order(trace, name, reverse)
     except UserError:

@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 import deediff
 from deediff.quality.pairs import image_distances
-from tests.test_app import BLOCKS, EXITS, FULL, SAMPLES, metric, open_app, runs, sentences, shipped
+from tests.test_app import BLOCKS, EXITS, FULL, SAMPLES, in_the_link, metric, open_app, runs, sentences, shipped
 from tests.test_app_live import shown_tiles
 
 __all__ = ["runs", "shipped"]  # fixtures
@@ -19,8 +19,8 @@ __all__ = ["runs", "shipped"]  # fixtures
 
 def sort(app: AppTest, name: str, reverse: bool = False) -> list[dict]:
     """The tiles of trace A in this order."""
-    app.selectbox(key="image order").set_value(name)
-    app.toggle(key="image reverse").set_value(reverse).run()
+    app.selectbox(key="order").set_value(name)
+    app.toggle(key="reverse").set_value(reverse).run()
     assert not app.exception
     return shown_tiles(app, "images A")
 
@@ -55,6 +55,20 @@ def test_images_are_sorted_by_what_the_trace_holds(runs: Path) -> None:
         assert captions == [f"{k} · {text.format(values[k])}" for k in order]
         backwards = np.argsort(-values if first == "least" else values, kind="stable")
         assert [tile["number"] for tile in sort(app, name, reverse=True)] == backwards.tolist()
+
+
+def test_a_link_reopens_the_order_here_and_for_the_neighbours_of_a_sample(runs: Path) -> None:
+    app = open_app("images", trace=EXITS)
+    backwards = [tile["number"] for tile in sort(app, "change", reverse=True)]
+    app.segmented_control(key="size").set_value(20).run()
+    link = in_the_link(app)
+    theirs = open_app("images", **link)
+    assert [tile["number"] for tile in shown_tiles(theirs, "images A")] == backwards
+    assert theirs.segmented_control(key="size").value == 20
+    theirs = open_app("sample", **link | {"sample": str(backwards[2])})
+    theirs.button(key="Next").click().run()
+    assert theirs.number_input(key="chosen sample").value == backwards[3]
+    assert {key: in_the_link(theirs)[key] for key in ("order", "reverse")} == {"order": "change", "reverse": "True"}
 
 
 def test_a_measure_that_the_trace_lacks_is_a_sentence(runs: Path) -> None:
@@ -146,6 +160,6 @@ def test_without_the_files_of_images_no_order_is_made_up(runs: Path) -> None:
     for file in (runs / "toy" / "traces" / EXITS).glob("samples-*.parquet"):
         file.unlink()
     app = open_app("images", trace=EXITS)
-    app.selectbox(key="image order").set_value("exit").run()
+    app.selectbox(key="order").set_value("exit").run()
     assert not app.exception
     assert "came without its images" in sentences(app)

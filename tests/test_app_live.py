@@ -14,7 +14,7 @@ import deediff
 from deediff.quality.results import read_quality
 from deediff.sampling.registry import POLICIES
 from deediff.traces.writer import sample_to_trace
-from tests.test_app import APP, BLOCKS, FULL, STEPS, metric, open_app, runs, sentences, shipped, write_run
+from tests.test_app import APP, BLOCKS, FULL, STEPS, in_the_link, metric, open_app, runs, sentences, shipped, write_run
 
 __all__ = ["runs", "shipped"]  # fixtures
 
@@ -56,6 +56,21 @@ def test_live_sampling_shows_what_the_library_samples(runs: Path) -> None:
     app.switch_page("views/images.py").run()
     app.switch_page("views/live.py").run()
     assert metric(app, "Layer ratio", 1) == f"{exits.double().mean().item() / BLOCKS:.3f}"  # it survives page switches
+
+
+def test_a_link_samples_what_a_colleague_saw(runs: Path) -> None:
+    app = open_app("live")
+    app.selectbox(key="live policy").set_value("patience")
+    app.number_input(key="live steps").set_value(2)
+    app.number_input(key="live images").set_value(3).run()
+    app.slider(key="live tau").set_value(0.15)
+    app.slider(key="live bounds").set_value((2, 9)).run()
+    job = press(app).session_state["job"]
+    assert job.settings.policy == "patience:0.15,min:2,max:9"
+    theirs = open_app("live", **in_the_link(app)).session_state["job"]  # nobody pressed a button
+    theirs.join(60)
+    assert theirs.settings == job.settings
+    np.testing.assert_array_equal(theirs.early.images, job.early.images)
 
 
 @pytest.mark.parametrize(("policy", "ratio"), [("fixed", 6 / BLOCKS), ("never", 1.0)])

@@ -10,6 +10,7 @@ import streamlit as st
 import frame
 import gallery
 import link
+import linked
 import ordering
 import selection
 from deediff.errors import UserError
@@ -26,23 +27,17 @@ HELP = (
 
 def draw_controls(trace: Trace, available: int) -> tuple[str, list[int]]:
     """What to sort by, how many and which page; returns the measure and the page's sample numbers."""
-    with st.container(horizontal=True, vertical_alignment="bottom", key="image_controls"):
-        name = st.selectbox(
-            "Sort by", list(ORDERS), key="image order", persist_state="session", width=190,
-            format_func=lambda name: ORDERS[name].label,
-            help="\n".join(f"- *{order.label}*: {order.help}" for order in ORDERS.values()),
-        )  # fmt: skip
-        reverse = st.toggle("Reverse", key="image reverse", persist_state="session")
-        size = st.segmented_control(
-            "Images per page", [20, 50, 100, 200], default=50, required=True, key="image size", persist_state="session"
-        )
+    bar = st.container(horizontal=True, vertical_alignment="bottom", key="image_controls")
+    with bar, link.at_once():
+        name, reverse = ordering.choose()
+        size = linked.segmented_control("Images per page", [20, 50, 100, 200], "size", 50)
         try:
             order = ordering.in_order(trace, name, reverse)
         except UserError as error:
             st.session_state["image problem"] = f"Sorted by number instead: {error}"
             name, order = "sample", ordering.in_order(trace, "sample", reverse)
         pages = math.ceil(available / size)
-        page = st.pagination(pages, key="image page", persist_state="session") if pages > 1 else 1
+        page = linked.pagination(pages, "page") if pages > 1 else 1
     return name, [int(number) for number in order[(page - 1) * size : page * size]]
 
 

@@ -14,6 +14,7 @@ import data
 import findings
 import frame
 import gallery
+import link
 import ordering
 import queue_panel
 import selection
@@ -38,10 +39,11 @@ POLL = 0.3  # seconds between two looks at a job
 
 def draw_header(trace: Trace, number: int) -> None:
     """Which one, and its neighbours in the order of the *Images* page."""
-    order = ordering.chosen_order(trace)
+    with link.at_once():
+        order = ordering.chosen_order(trace)
+        name = ORDERS[ordering.chosen()[0]].label.lower()
     found = np.flatnonzero(order == number)
     place = int(found[0]) if len(found) else 0
-    name = ORDERS[st.session_state.get("image order", "sample")].label.lower()
     with st.container(horizontal=True, vertical_alignment="center", key="sample_header"):
         for label, key, to in (("Previous", "Left", place - 1), ("Next", "Right", place + 1)):
             there = 0 <= to < len(order)
