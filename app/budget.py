@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+import linked
 from deediff.errors import UserError
 from deediff.traces.reader import Trace
 from selection import Selection, select
@@ -21,9 +22,9 @@ def show(selection: Selection) -> None:
     trace = selection.trace
     if trace is None or trace.what_if_limit is None:
         return
-    budget = st.number_input(
-        "I have GFLOPs per step", 0.0, None, None, format="%.4g", step=round(trace.cost.full / 50, 4), key="budget",
-        placeholder=f"full: {trace.cost.full:.4g}", width=170, persist_state="session",
+    budget = linked.optional_number(
+        "I have GFLOPs per step", "budget", format="%.4g", step=round(trace.cost.full / 50, 4), width=170,
+        placeholder=f"full: {trace.cost.full:.4g}",
         help="The smallest threshold that costs at most this much per image and step, all UEMs asked on the way "
         "included: estimated (open loop) from trace A.",
     )  # fmt: skip

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 import data
 import figures
 import findings
+import link
+import linked
 from charts import Point
 from figures import Mark
 from panels import Panel, Picture, show
@@ -63,17 +65,18 @@ def draw(selection: Selection) -> None:
         st.code(f"deediff calibrate {selection.checkpoint}", language="bash")
         return
     found = numbers(calibration, calibration.sha256)
-    left, right = st.columns(2)
-    whole = left.segmented_control(
-        "Curves", ["all timesteps", "selected timestep"], default="all timesteps", required=True, key="calibration t",
-        persist_state="session",
-    )  # fmt: skip
-    measure = right.segmented_control(
-        "Per layer and timestep", list(MEASURES), default="ECE", required=True, key="calibration measure",
-        persist_state="session",
-        help="ECE: mean |predicted − actual| over ten bins of equally many images. Rank correlation: Spearman's ρ of "
-        "u and the error across images; 1 orders them perfectly, 0 knows nothing about the image.",
-    )  # fmt: skip
+    with link.at_once():
+        left, right = st.columns(2)
+        with left:
+            times = ["all timesteps", "selected timestep"]
+            whole = linked.segmented_control("Curves", times, "calibration t", "all timesteps")
+        with right:
+            measure = linked.segmented_control(
+                "Per layer and timestep", list(MEASURES), "calibration measure", "ECE",
+                help="ECE: mean |predicted − actual| over ten bins of equally many images. Rank correlation: "
+                "Spearman's ρ of u and the error across images; 1 orders them perfectly, 0 knows nothing about the "
+                "image.",
+            )  # fmt: skip
     curves = Panel(
         "reliability",
         [],
