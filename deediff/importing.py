@@ -6,8 +6,6 @@ import pickle
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,8 @@ from deediff.analysis.cost import model_cost
 from deediff.checkpoints import save_checkpoint, write_json
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
-from deediff.models import PRESETS, EarlyExitModel, UViTConfig, make_backbone
+from deediff.models import PRESETS, EarlyExitModel, make_backbone
+from deediff.models.official import read_state
 from deediff.runs import FORMAT_VERSION
 from deediff.traces import schema
 from deediff.traces.parts import finish, write_part
@@ -42,100 +41,10 @@ def load_pickled(path: Path) -> Any:
         ) from None
 
 
-def uvit_config(
-    state: Mapping[str, Tensor], num_heads: int | None = None, normalize_timesteps: bool = False
-) -> UViTConfig:
-    """The shape of an official U-ViT, read off its tensors.
-
-    The number of heads leaves no trace in the shapes: a preset of the same shape decides, else 64
-    channels per head as in every official configuration. Raises UserError for another network.
-    """
-    try:
-        dim, in_chans, patch_size, _ = state["patch_embed.proj.weight"].shape
-        tokens = state["pos_embed"].shape[1]
-        hidden = state["mid_block.mlp.fc1.weight"].shape[0]
-    except KeyError as error:
-        raise UserError(f"this is not an official U-ViT state dict: it has no {error}") from None
-    except (ValueError, IndexError):
-        raise UserError("this is not an official U-ViT state dict: its tensors have other shapes") from None
-    num_classes = state["label_emb.weight"].shape[0] if "label_emb.weight" in state else 0
-    side = round((tokens - (2 if num_classes else 1)) ** 0.5)
-    depth = 2 * len({key.split(".")[1] for key in state if key.startswith("in_blocks.")})
-    config = UViTConfig(
-        img_size=side * patch_size,
-        patch_size=patch_size,
-        in_chans=in_chans,
-        embed_dim=dim,
-        depth=depth,
-        num_heads=num_heads or max(1, dim // 64),
-        mlp_ratio=hidden / dim,
-        qkv_bias="mid_block.attn.qkv.bias" in state,
-        mlp_time_embed="time_embed.0.weight" in state,
-        num_classes=num_classes,
-        conv="final_layer.weight" in state,
-        normalize_timesteps=normalize_timesteps,
-    )
-    for preset in PRESETS.values():
-        if num_heads is None and {**asdict(preset), "num_heads": 0} == {**asdict(config), "num_heads": 0}:
-            return preset
-    return config
-
-
-State = Mapping[str, Tensor]
-
-
-def _adadiff_exits(state: State, num_blocks: int) -> tuple[dict[str, Any], str, dict[str, Tensor]]:
-    """UEM config, heads, and the UEM's tensors, from AdaDiff's `lte_classifer.{block}.lte`.
-
-    Its UEMs read the output of a block, so the one of block i is ours of layer i+1, and that of the last
-    block decides nothing. They give a map of confidence, σ(z) = 1 − σ(−z): the sign turns it into ours.
-    """
-    names = [f"lte_classifer.{i}.lte" for i in range(num_blocks - 1)]
-    config = {"name": "mlp", "tokens": "image", "map": True, "detach": True, "layers": list(range(1, num_blocks))}
-    tensors = {part: -torch.cat([state[f"{name}.{part}"] for name in names]) for part in ("weight", "bias")}
-    return config, "decoder", {f"uem.{part}": tensor for part, tensor in tensors.items()}
-
-
-def _duodiff_exits(state: State, num_blocks: int) -> tuple[dict[str, Any], str, dict[str, Tensor]]:
-    """The same from the DuoDiff repository's `matrix.{layer, timestep, or both}` and `…_heads`."""
-    keys = {key.split(".")[1] for key in state if key.startswith("matrix.")}
-    ordered = sorted(keys, key=lambda key: [int(n) for n in re.findall(r"\d+", key)])
-    half = num_blocks // 2
-    sources = [f"in_blocks_heads.{i}" for i in range(half)]
-    sources += ["mid_block_head", *(f"out_blocks_heads.{i}" for i in range(half))]
-    tensors = {
-        f"heads.{i}.{key.removeprefix(source + '.')}": value
-        for i, source in enumerate(sources)
-        for key, value in state.items()
-        if key.startswith(source + ".")
-    }
-    if any(key.endswith(".q") for key in state):
-        heads = state[f"matrix.{ordered[0]}.q"].shape[1]
-        tensors["uem.q"] = torch.cat([state[f"matrix.{key}.q"] for key in ordered])
-        for position, key in enumerate(ordered):
-            for part in ("weight_kv.", "classification."):
-                module, rest = part.rstrip("."), f"matrix.{key}.{part}"
-                names = [name for name in state if name.startswith(rest)]
-                tensors |= {f"uem.{module}.{position}.{n.removeprefix(rest)}": state[n] for n in names}
-        return {"name": "attention", "num_heads": heads, "tokens": "image", "squash": "clamp"}, "each", tensors
-    both = any(len(re.findall(r"\d+", key)) == 2 for key in keys)
-    scope = "layer_timestep" if both else "layer" if len(keys) == num_blocks else "timestep"
-    for part in ("weight", "bias"):
-        tensors[f"uem.{part}"] = torch.cat([state[f"matrix.{key}.classifier.0.{part}"] for key in ordered])
-    return {"name": "mlp", "scope": scope}, "each", tensors
-
-
-LAYOUTS = {  # prefix of the backbone's names, and how the exits are found; None: there are none
-    "uvit": ("", None),
-    "adadiff": ("", _adadiff_exits),
-    "duodiff": ("uvit.", _duodiff_exits),
-}
-
-
 def import_checkpoint(
-    path: Path,  # a .pth of one of LAYOUTS
+    path: Path,  # a .pth
     out: Path,  # run folder to write
-    layout: str = "uvit",
+    layout: str = "uvit",  # or another of official.LAYOUTS
     num_heads: int | None = None,
     normalize_timesteps: bool = False,
     images_seen: int = 0,  # training images behind these weights, for the record
@@ -146,26 +55,16 @@ def import_checkpoint(
         raise UserError(f"{path} holds no state dict (names → tensors)")
     if images_seen < 0:
         raise UserError(f"images seen is {images_seen}, expected 0 or more")
-    prefix, read_exits = LAYOUTS[layout]
-    backbone = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    if layout == "adadiff":
-        backbone = {k: v for k, v in backbone.items() if not k.startswith("lte_classifer.")}
     try:
-        model = EarlyExitModel(make_backbone(uvit_config(backbone, num_heads, normalize_timesteps)))
-        tensors: dict[str, Tensor] = {}
-        if read_exits is not None:
-            uem, heads, tensors = read_exits(state, model.num_blocks)
-            model.add_exits(uem, heads)
-        model.load_state_dict({f"backbone.{k}": v for k, v in backbone.items()} | tensors)
+        model = read_state(state, layout, num_heads, normalize_timesteps)
     except UserError:
         raise
     except KeyError as error:
         raise UserError(f"{path} is not a checkpoint of layout {layout}: it has no {error}") from None
     except (ValueError, RuntimeError, IndexError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{path} does not fit a U-ViT of layout {layout} ({reason})") from None
+        raise UserError(f"{path} does not fit a network of layout {layout} ({reason})") from None
     _new_run(out)
-    model.null_label = model.backbone.num_classes > 0  # U-ViT's last one
     save_checkpoint(out / "checkpoints" / "0.safetensors", model, Schedule(), 0, images_seen, source=path.name)
     parts = {"backbone": model.backbone, "uem": model.uem, "heads": model.heads}
     counts = {name: sum(p.numel() for p in part.parameters()) if part else 0 for name, part in parts.items()}
@@ -209,7 +108,7 @@ def import_exit_layers(
     """
     if preset not in PRESETS:
         raise UserError(f"unknown model {preset!r}, expected one of: {', '.join(PRESETS)}")
-    num_blocks = PRESETS[preset].depth + 1
+    num_blocks = PRESETS[preset].num_blocks
     sets = read_exit_layers(path)
     for name, layers in sets.items():
         if not isinstance(layers, np.ndarray):

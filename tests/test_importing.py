@@ -15,8 +15,9 @@ from deediff.checkpoints import load_checkpoint, save_checkpoint
 from deediff.cli import main
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
-from deediff.importing import import_checkpoint, import_exit_layers, uvit_config
-from deediff.models import PRESETS, EarlyExitModel, UViT
+from deediff.importing import import_checkpoint, import_exit_layers
+from deediff.models import PRESETS, EarlyExitModel, UViT, UViTConfig
+from deediff.models.official import uvit_config
 from tests.conftest import TINY, make_model
 
 
@@ -42,6 +43,24 @@ def test_presets_are_recognised_with_their_number_of_heads(preset: str) -> None:
     with torch.device("meta"):
         state = UViT(PRESETS[preset]).state_dict()
     assert uvit_config(state) == PRESETS[preset]
+
+
+@pytest.mark.parametrize(("width", "depth", "heads"), [(512, 12, 8), (768, 16, 12), (1024, 20, 16), (1152, 28, 16)])
+def test_the_official_sizes_have_their_number_of_heads_at_any_resolution(width: int, depth: int, heads: int) -> None:
+    """S, M, L and H; H has 72 channels per head, also on the 64×64 latents of ImageNet 512."""
+    for pixels, patch, channels, classes in ((32, 2, 4, 1001), (64, 4, 4, 1001), (64, 4, 3, 0)):
+        wanted = UViTConfig(pixels, patch, channels, width, depth, heads, num_classes=classes, conv=False)
+        with torch.device("meta"):
+            assert uvit_config(UViT(wanted).state_dict()) == wanted
+
+
+@pytest.mark.parametrize(("classes", "null_label"), [(0, False), (1000, False), (1001, True)])
+def test_the_last_label_means_none_where_the_official_models_were_trained_so(
+    tmp_path: Path, classes: int, null_label: bool
+) -> None:
+    torch.save(UViT(replace(TINY, num_classes=classes)).state_dict(), tmp_path / "official.pth")
+    run = import_checkpoint(tmp_path / "official.pth", tmp_path / "run", num_heads=2)
+    assert deediff.load(run).null_label == null_label
 
 
 def test_the_warm_start_imports(shared: Path, tmp_path: Path) -> None:

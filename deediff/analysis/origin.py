@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from deediff.checkpoints import read_json
 from deediff.errors import UserError
-from deediff.models import PRESETS, BackboneConfig
+from deediff.models import model_name
 from deediff.storage import AnyPath
 from deediff.traces.reader import Trace
 
@@ -73,15 +73,9 @@ def _of_exit_layers(trace: Trace, info: Mapping[str, Any]) -> Origin:
 
 def _model_name(config: Any) -> str | None:
     try:
-        c = BackboneConfig(**{key: value for key, value in config.items() if key != "name"})
-    except (AttributeError, TypeError, ValueError):
+        return model_name(config)
+    except (TypeError, ValueError):
         return None
-    for name, preset in PRESETS.items():
-        if asdict(preset) == asdict(c):
-            return name
-    return (
-        f"U-ViT {c.in_chans}×{c.img_size}×{c.img_size}, {c.depth + 1} blocks, width {c.embed_dim}, patch {c.patch_size}"
-    )
 
 
 def _uem_name(config: Mapping[str, Any], heads: str | None, num_blocks: int) -> str:

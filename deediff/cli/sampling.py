@@ -12,8 +12,9 @@ from tqdm import tqdm
 from deediff.checkpoints import read_json
 from deediff.cli.command import DEVICE, Result, argument, command, open_trace
 from deediff.diffusion.solvers import SOLVERS, SPACINGS
-from deediff.importing import LAYOUTS, import_checkpoint, import_exit_layers
+from deediff.importing import import_checkpoint, import_exit_layers
 from deediff.models import PRESETS
+from deediff.models.official import LAYOUTS
 from deediff.models.uncertainty import UEMS
 from deediff.sampling.registry import BOUNDS, POLICIES
 from deediff.sampling.sampler import Step

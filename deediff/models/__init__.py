@@ -10,26 +10,41 @@ from deediff.models.uncertainty import UEM, MLPUncertainty
 from deediff.models.uvit import PRESETS, UViT, UViTConfig, identity_start_
 
 __all__ = [
-    "PRESETS", "UEM", "Backbone", "BackboneConfig", "EarlyExitModel", "MLPUncertainty", "UViT", "UViTConfig",
-    "build_backbone", "make_backbone",
+    "BACKBONES", "PRESETS", "UEM", "Backbone", "BackboneConfig", "EarlyExitModel", "MLPUncertainty", "UViT",
+    "UViTConfig", "build_backbone", "make_backbone", "model_name",
 ]  # fmt: skip
 
 BackboneConfig = UViTConfig  # of any backbone; a union once there is another
+BACKBONES: dict[str, tuple[type, type[Backbone]]] = {"uvit": (UViTConfig, UViT)}  # its config's class, and its own
 
 
 def make_backbone(config: BackboneConfig, identity_start: bool = False) -> Backbone:
     """A fresh backbone; with `identity_start` one that answers ε ≈ x_t before any training."""
-    net = UViT(config)
-    return identity_start_(net) if identity_start else net
+    net = next(build(config) for kind, build in BACKBONES.values() if isinstance(config, kind))
+    if not identity_start:
+        return net
+    if not isinstance(net, UViT):
+        raise ValueError(f"an identity start is known for U-ViTs only, this is a {type(net).__name__}")
+    return identity_start_(net)
 
 
 def build_backbone(config: dict[str, Any]) -> Backbone:
     """Build a backbone from its `config()`. Raises ValueError for an unknown name or field."""
+    return make_backbone(_read_config(config))
+
+
+def model_name(config: dict[str, Any]) -> str:
+    """Of a backbone's `config()`: its preset, or what it looks like. Raises ValueError as `build_backbone`."""
+    found = _read_config(config)
+    return next((name for name, preset in PRESETS.items() if preset == found), str(found))
+
+
+def _read_config(config: dict[str, Any]) -> BackboneConfig:
     fields = dict(config)
     name = fields.pop("name", None)
-    if name != "uvit":
-        raise ValueError(f"unknown backbone {name!r}, expected: uvit")
+    if name not in BACKBONES:
+        raise ValueError(f"unknown backbone {name!r}, expected: {', '.join(BACKBONES)}")
     try:
-        return make_backbone(UViTConfig(**fields))
+        return BACKBONES[name][0](**fields)
     except TypeError as error:
-        raise ValueError(f"backbone config does not fit a U-ViT: {error}") from None
+        raise ValueError(f"the backbone's config does not fit {name!r}: {error}") from None

@@ -44,6 +44,17 @@ class UViTConfig:
     normalize_timesteps: bool = False
     """Whether the network is fed t/1000 instead of t in 0…999."""
 
+    @property
+    def num_blocks(self) -> int:
+        """N."""
+        return self.depth + 1
+
+    def __str__(self) -> str:
+        return (
+            f"U-ViT {self.in_chans}×{self.img_size}×{self.img_size}, {self.num_blocks} blocks, "
+            f"width {self.embed_dim}, patch {self.patch_size}"
+        )
+
     def __post_init__(self) -> None:
         if min(self.img_size, self.in_chans, self.embed_dim, self.num_heads) < 1 or self.num_classes < 0:
             raise ValueError("image size, channels, width and attention heads must be 1 or more")
@@ -162,7 +173,7 @@ class UViT(Backbone):
     def __init__(self, config: UViTConfig):
         super().__init__()
         c = self.cfg = config
-        self.num_blocks, self.dim = c.depth + 1, c.embed_dim
+        self.num_blocks, self.dim = c.num_blocks, c.embed_dim
         self.in_chans, self.img_size, self.num_classes = c.in_chans, c.img_size, c.num_classes
         self.extras = 2 if c.num_classes else 1  # class (if any), time
         self.patch_dim = c.patch_size**2 * c.in_chans
