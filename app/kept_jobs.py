@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from deediff.errors import UserError
@@ -60,17 +61,18 @@ class EvaluateJob(Job):
 
     kept = True
 
-    def __init__(self, session: Session, folder: Path, reference: str | None = None):
+    def __init__(self, session: Session, folder: Path, reference: str | None = None, metrics: Sequence[str] = ()):
         super().__init__(session, f"evaluate {folder.name}")
         self.folder, self.reference = folder, reference  # real images; None: what the run was trained on
+        self.metrics = metrics  # names of deediff.quality.metrics.METRICS; none: the one that ships and fits
         self.results: list[Quality] = []
+        self.problems: list[str] = []  # what of them could not be measured, in sentences
 
     def work(self) -> None:
-        from deediff.quality.evaluate import evaluate_trace  # brings torch-fidelity: seconds, and only here
+        from deediff.quality.collect import Watch
+        from deediff.quality.evaluate import Evaluator  # brings torch-fidelity: seconds, and only here
 
-        self.results = evaluate_trace(
-            self.folder,
-            reference=self.reference,
-            cancelled=self.stopped,
-            on_progress=lambda what, done, total: self.progress(done, total, what),
-        )
+        watch = Watch(lambda what, done, total: self.progress(done, total, what), self.stopped)
+        evaluator = Evaluator(self.metrics, self.reference, watch=watch)
+        self.results = evaluator.evaluate(self.folder)
+        self.problems = evaluator.problems

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
 import streamlit as st
 
 import sessions
@@ -22,8 +25,8 @@ def watching() -> bool:
     return bool(QUEUE.jobs())
 
 
-def draw() -> None:
-    """Every job still to do, and what became of this tab's kept ones."""
+def draw(evaluate: Callable[[Sequence[Path]], None]) -> None:
+    """Every job still to do, and what became of this tab's kept ones, which `evaluate` can measure."""
     here = sessions.current()
     jobs = QUEUE.jobs()
     if len(jobs) > 1 or any(job.kept for job in jobs):
@@ -32,7 +35,7 @@ def draw() -> None:
             _draw_one(position, job, mine=job.session == here)
     for number, job in enumerate(st.session_state.get("kept jobs", [])):
         if not job.status.active:
-            _draw_ended(number, job)
+            _draw_ended(number, job, evaluate)
 
 
 def _draw_one(position: int, job: Job, mine: bool) -> None:
@@ -51,7 +54,7 @@ def _draw_one(position: int, job: Job, mine: bool) -> None:
         button.button(label, key=f"end job {id(job)}", on_click=job.cancel, width="stretch")
 
 
-def _draw_ended(number: int, job: Job) -> None:
+def _draw_ended(number: int, job: Job, evaluate: Callable[[Sequence[Path]], None]) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         if job.status.state == "failed":
             st.error(job.status.error)
@@ -61,13 +64,11 @@ def _draw_ended(number: int, job: Job) -> None:
             name = job.folder.name
             st.success(f"Saved {job.settings.num_samples} images as trace {name}.")
             opened = st.button("Open as trace A", key=f"open {number}", on_click=select, kwargs={"trace": name})
-            asked = st.button("Evaluate", key=f"evaluate {number}", on_click=_evaluate, args=(job,))
+            asked = st.button("Evaluate", key=f"evaluate {number}", on_click=evaluate, args=([job.folder],))
             if opened or asked:
                 st.rerun()  # the whole page: this may stand in a part of it that is polled
         elif isinstance(job, EvaluateJob):
             results = ", ".join(f"{q.metric} {q.value:.3g}" for q in job.results)
             st.success(f"{job.folder.name}: {results} (see *Compare*).")
-
-
-def _evaluate(job: SaveJob) -> None:
-    submit(EvaluateJob(sessions.current(), job.folder, st.session_state.get("keep reference") or None))
+            for problem in job.problems:
+                st.warning(problem)

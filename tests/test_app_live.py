@@ -254,7 +254,7 @@ def test_a_kept_trace_is_evaluated_in_the_queue(runs: Path, image_folder: Path) 
     app = open_app("live")
     app.number_input(key="live steps").set_value(2).run()
     app = press(app)
-    app.text_input(key="keep reference").set_value(str(image_folder)).run()
+    app.text_input(key="reference").set_value(str(image_folder)).run()
     app = keep(app, "save and evaluate", 40, "mine")
     assert not app.error
     found = read_quality(runs / "toy" / "traces" / "mine")

@@ -7,12 +7,12 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+import torch
 from streamlit.testing.v1 import AppTest
 
 import deediff
@@ -182,14 +182,20 @@ def test_a_trace_can_be_shown_as_a_or_b(runs: Path) -> None:
     assert app.selectbox(key="trace").value == EXITS
 
 
-def test_an_evaluation_goes_through_the_queue(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_evaluation_says_which_weights_are_missing(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     app = tick(open_app("runs"), "picked traces", [f"toy/{EXITS}", f"toy/{FULL}"])
-    import queue_panel
-
-    asked: list[Any] = []
-    monkeypatch.setattr(queue_panel, "submit", asked.append)
+    app.session_state["metrics"] = ["fd-mnist", "fid", "kid", "prc"]
     app.button(key="evaluate traces").click().run()
-    assert {job.folder.name for job in asked} == {EXITS, FULL}
+    assert app.button(key="start evaluation").label == "Evaluate"
+    said = [caption.value for caption in app.caption if "the weights of" in caption.value]
+    assert ["fid, kid: the weights of inception-v3 are not" in said[0], "prc: the weights of vgg16" in said[1]] == [
+        True
+    ] * 2
+    assert len(said) == 2
+    assert f"`{tmp_path}/checkpoints`" in said[0]
 
 
 def test_no_runs_is_the_command_that_makes_one(runs: Path) -> None:

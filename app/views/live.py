@@ -7,6 +7,7 @@ import re
 import streamlit as st
 
 import data
+import evaluation
 import frame
 import link
 import linked
@@ -17,7 +18,7 @@ from deediff.diffusion.schedule import Schedule
 from deediff.models import EarlyExitModel
 from deediff.quality.jackknife import LEAST
 from jobs import QUEUE
-from kept_jobs import EvaluateJob, SaveJob
+from kept_jobs import SaveJob
 from live_controls import MOST_IMAGES, MOST_STEPS, controls, is_quick
 from live_job import LiveJob, Settings
 from panels import guarded
@@ -108,7 +109,7 @@ def draw_job() -> None:
         shown = job if job.early is not None else st.session_state.get("job before")
         if shown is not None and job.status.state != "failed":
             live_results.draw(shown)
-    queue_panel.draw()
+    queue_panel.draw(evaluation.submit)
 
 
 def draw_keep(selected: Selection, sampled: LiveJob) -> None:
@@ -127,11 +128,7 @@ def draw_keep(selected: Selection, sampled: LiveJob) -> None:
         full = right.checkbox(
             "u at every layer", help="record = full: asks every UEM, so that any threshold can be asked of it later."
         )
-        reference = st.text_input(
-            "Real images to evaluate against", key="keep reference", persist_state="session",
-            placeholder="those that the run was trained on",
-            help="cifar10-train, mnist-train, …, or a folder on the server. Only for *Save and evaluate*.",
-        )  # fmt: skip
+        evaluation.choose()
         wanted = Settings(s.weights, s.policy, s.solver, s.steps, int(count), s.seed)
         with st.container(horizontal=True):
             save = st.button("Save as a trace", key="save")
@@ -142,7 +139,7 @@ def draw_keep(selected: Selection, sampled: LiveJob) -> None:
                 job = SaveJob(here, selected.run.path, selected.checkpoint, name, wanted, "full" if full else "exit")
                 queue_panel.submit(job)
                 if evaluate:
-                    queue_panel.submit(EvaluateJob(here, job.folder, reference or None))
+                    evaluation.submit([job.folder])
                 st.rerun()
 
 

@@ -11,15 +11,14 @@ import streamlit as st
 
 import charts
 import data
+import evaluation
 import frame
 import inventory
 import queue_panel
 import run_actions
-import sessions
 from deediff.runs import Run, is_training, list_runs
 from deediff.traces.reader import Trace
 from figures.curves import training_curves
-from kept_jobs import EvaluateJob
 from panels import guarded, heading
 from picking import pickable
 from selection import Selection, become, select
@@ -163,10 +162,8 @@ def draw_trace_buttons(chosen: Sequence[Trace]) -> None:
         if st.button("Delete", key="delete trace", icon=":material/delete:", disabled=not chosen):
             run_actions.ask_delete(folders)
         if st.button("Evaluate", key="evaluate traces", icon=":material/straighten:", disabled=not chosen,
-                     help="Measures their images against the real ones, in the background."):  # fmt: skip
-            for folder in folders:
-                queue_panel.submit(EvaluateJob(sessions.current(), folder))
-            st.rerun()
+                     help="Measures their images against real ones, in the background."):  # fmt: skip
+            evaluation.ask(folders)
         for letter in "AB":
             st.button(
                 f"Show as {letter}", key=f"show as {letter}", disabled=not one,
@@ -179,7 +176,7 @@ def watch_queue(was_busy: bool) -> None:
     with guarded():
         if was_busy and not queue_panel.watching():
             st.rerun()  # the whole page: the table has new values, and polling ends
-        queue_panel.draw()
+        queue_panel.draw(evaluation.submit)
 
 
 def draw() -> None:

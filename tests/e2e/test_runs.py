@@ -11,6 +11,7 @@ from playwright.sync_api import Page, expect
 
 from deediff.bench.browser import settle
 from deediff.checkpoints import read_json, write_json
+from deediff.quality.results import read_quality
 from tests.e2e.conftest import SHOTS, TRACES, exported
 
 pytestmark = pytest.mark.e2e
@@ -70,6 +71,27 @@ def test_rename_and_delete_in_dialogs(tab: Page, served: str, copied: Path) -> N
     dialog.get_by_role("button", name="Delete").click()
     expect(dialog).to_have_count(0)
     assert sorted(path.name for path in traces.iterdir()) == sorted(TRACES)
+
+
+def test_an_evaluation_measures_what_was_chosen(tab: Page, served: str, copied: Path, image_folder: Path) -> None:
+    open_page(tab, served)
+    row = sorted(TRACES).index("ddim50-threshold-0.11")
+    tick(tab, "trace-table", row)
+    tab.locator(".st-key-evaluate-traces button >> visible=true").click()
+    dialog = tab.get_by_role("dialog")
+    for label, text in (("Metrics", "prc-mnist"), ("Real images", str(image_folder))):
+        box = dialog.locator(f"input[aria-label='{label}']")
+        box.fill(text)
+        box.press("Enter")
+        settle(tab)
+    dialog.get_by_role("button", name="Evaluate").click()
+    expect(dialog).to_have_count(0)
+    expect(tab.get_by_text("ddim50-threshold-0.11: precision-mnist")).to_be_visible(timeout=120_000)
+    found = read_quality(copied / "mnist_tiny" / "traces" / "ddim50-threshold-0.11")
+    mine = {q.metric: q.value for q in found if q.reference == image_folder.name}
+    assert sorted(mine) == ["precision-mnist", "recall-mnist"]
+    settle(tab)
+    tick(tab, "trace-table", row)
 
 
 def test_a_training_moves_by_itself(tab: Page, served: str, copied: Path) -> None:
