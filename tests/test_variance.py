@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deediff.analysis.cost import Cost
-from deediff.analysis.static import cheapest, exit_distance, fit_static, static_schedule
+from deediff.analysis.oracle import oracle_exits, oracle_table, weighted_deviation
+from deediff.analysis.static import cheapest, exit_distance, fit_static
 from deediff.analysis.trends import timestep_share
 from deediff.analysis.variance import Moments, VarianceSplit, decompose, uncertainty_variance
 from deediff.checkpoints import write_json
@@ -156,14 +157,15 @@ exit_layers = st.integers(1, 40).flatmap(
 @given(exit_layers, st.floats(0.7, 13.7))
 def test_a_static_schedule_spends_its_budget_up_to_one_step(exits: list[list[int]], budget: float) -> None:
     counts = counts_of(np.asarray(exits))
-    spent = STATIC_COST[static_schedule(counts, COST, budget)].mean()
+    spent = STATIC_COST[cheapest(exit_distance(counts), STATIC_COST, budget, spend=True)].mean()
     assert spent <= budget + 1e-6
     assert spent > budget - 1.0001 / len(counts)  # one block of one step
 
 
 def test_without_a_budget_it_is_the_median() -> None:
     exits = np.random.default_rng(0).integers(0, 14, (101, 30))
-    assert (static_schedule(counts_of(exits), COST) == np.median(exits, axis=0)).all()
+    found = cheapest(exit_distance(counts_of(exits)), STATIC_COST, np.inf, spend=False)
+    assert (found == np.median(exits, axis=0)).all()
 
 
 def test_it_is_the_lagrangian_solution() -> None:
@@ -231,6 +233,29 @@ def test_full_traces_are_fitted_on_half_and_tested_on_the_other(tmp_path: Path, 
     assert static.gflops <= budget + 1e-9
     assert static.agreement == pytest.approx((exits[1::2] == fit.layers).mean())
     assert static.layer_distance == pytest.approx(np.abs(exits[1::2] - fit.layers).mean())
+
+
+@pytest.mark.parametrize("kind", ["deviation", "uncertainty", "layers"])
+def test_nothing_leaves_where_there_is_no_exit(tmp_path: Path, kind: str) -> None:
+    """With UEMs at layers 2 and 9 only; the untrained head of layer 5 happens to be nearest to the full network."""
+    rng = np.random.default_rng(0)
+    u = np.full((20, 6, 13), np.nan)
+    u[:, :, [2, 9]] = rng.random((20, 6, 2))
+    deviation = 1 + rng.random((20, 6, 13))
+    deviation[:, :, 5] = 0
+    exits = rng.choice([2, 9, 13], (20, 6))
+    trace = make_trace(tmp_path / "t", exits, u, deviation if kind == "deviation" else None)
+    budget = float(STATIC_COST[7])
+    fits = [fit_static(trace, imitate=True), fit_static(trace, budget, imitate=True)]
+    if kind != "layers":
+        fits = [fit_static(trace), fit_static(trace, budget)]
+    for fit in fits:
+        assert fit.price == kind
+        assert set(fit.layers.tolist()) <= {2, 9, 13}
+        assert np.isfinite(fit.held_out[1].gflops)
+    if kind == "deviation":
+        assert oracle_table(trace, [0.0, 10.0])["layer_ratio"].tolist() == [1, pytest.approx(2 / 13)]
+        assert (oracle_exits(weighted_deviation(trace, 0, np.ones(6)), 10.0) == 2).all()
 
 
 def test_a_planted_schedule_is_found_and_its_file_runs_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,17 @@ def oracle_exits(deviation: NDArray[np.floating], tolerance: float) -> NDArray[n
     return np.where(near.any(axis=-1), near.argmax(axis=-1), deviation.shape[-1])
 
 
+def can_leave(trace: Trace) -> NDArray[np.bool_]:
+    """(N+1,) the layers with a trained exit: those whose UEM was asked, and N; all, where no UEM was."""
+    asked = trace.summary.u_count.any(axis=0)
+    return np.append(asked | (not asked.any()), True)
+
+
+def weighted_deviation(trace: Trace, part: int, weights: NDArray[np.floating]) -> NDArray[np.floating]:
+    """(B, S, N) deviations of a part times weights (S,); NaN where nobody can leave."""
+    return np.where(can_leave(trace)[:-1], trace.deviation(part) * weights[:, None], np.nan)
+
+
 def oracle_table(
     trace: Trace,  # recorded with --record full --deviations
     tolerances: Sequence[float],
@@ -36,7 +47,7 @@ def oracle_table(
     exits = np.zeros((len(tolerances), steps, blocks + 1), np.int64)
     squares = np.zeros(len(tolerances))
     for part in trace.parts:
-        deviation = trace.deviation(part) * weight[:, None]  # (B, S, N)
+        deviation = weighted_deviation(trace, part, weight)
         whole = np.concatenate([deviation, np.zeros_like(deviation[..., :1])], axis=-1)
         for k, tolerance in enumerate(tolerances):
             chosen = oracle_exits(deviation, tolerance)
@@ -69,7 +80,7 @@ def affordable_tolerance(
     def cost(tolerance: float) -> float:
         total = count = 0.0
         for part in trace.parts:
-            paid = prices[oracle_exits(trace.deviation(part) * weights[:, None], tolerance)]
+            paid = prices[oracle_exits(weighted_deviation(trace, part, weights), tolerance)]
             total, count = total + float(paid.sum()), count + paid.size
         return total / count
 

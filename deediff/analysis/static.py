@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deediff.analysis.cost import Cost
+from deediff.analysis.oracle import can_leave
 from deediff.analysis.variance import Estimate, Floats
 from deediff.checkpoints import write_json
 from deediff.errors import UserError
@@ -36,9 +36,10 @@ def cheapest(price: Floats, cost: Floats, budget: float, spend: bool) -> Layers:
     Moves along each step's lower convex hull of (cost, price), the best move of all steps first:
     the Lagrangian solution of the multiple-choice knapsack (Sinha & Zoltners 1979), but for one step.
     `spend`: go on where a move only costs, so that the budget is spent up to one block of one step.
-    Raises UserError when even the cheapest layer costs more.
+    A price that is not finite rules its layer out. Raises UserError when even the cheapest layer costs more.
     """
     order = np.argsort(cost, kind="stable")
+    order = order[np.isfinite(price[:, order]).all(axis=0)]
     cost, price = cost[order], price[:, order]
     left = (budget - cost[0]) * len(price)
     if left < -1e-9 * abs(budget):
@@ -65,20 +66,12 @@ def cheapest(price: Floats, cost: Floats, budget: float, spend: bool) -> Layers:
 
 
 def exit_distance(exits: Ints) -> Floats:
-    """Mean distance from the adaptive exit layer, per step and static layer: counts (S, N+1) → (S, N+1)."""
+    """Mean distance from the adaptive exit layer, per step and static layer: counts (S, N+1) → (S, N+1).
+
+    The layer nearest to all is their median.
+    """
     layers = np.arange(exits.shape[1])
     return exits @ np.abs(layers[:, None] - layers) / exits.sum(axis=1, keepdims=True)
-
-
-def static_schedule(exits: Ints, cost: Cost, budget: float | None = None) -> Layers:
-    """The static schedule nearest to adaptive exits, from their counts (S, N+1): the median per step.
-
-    With a budget in mean GFLOPs per step: the nearest of those that spend it. Raises UserError for a
-    budget below the cheapest layer.
-    """
-    prices = cost.at_exit(with_uem=False)
-    wanted = np.inf if budget is None else budget
-    return cheapest(exit_distance(exits), prices, wanted, spend=budget is not None)
 
 
 @dataclass
@@ -145,11 +138,12 @@ def fit_static(trace: Trace, budget: float | None = None, imitate: bool = False)
     if not fitted:
         raise UserError(f"{trace.path} came without its rows, or with one sample: nothing to fit a schedule to")
     mean_price = exit_distance(exits) if kind == "layers" else prices / fitted
+    mean_price[:, ~can_leave(trace)] = np.inf
     cost = trace.cost.at_exit(with_uem=False)
     adaptive_cost = trace.cost.mean_gflops(exits, with_uem=asks)
     schedules = {"static, same cost": cheapest(mean_price, cost, adaptive_cost, spend=kind == "layers")}
     if kind == "layers":
-        schedules["static, nearest"] = static_schedule(exits, trace.cost)
+        schedules["static, nearest"] = cheapest(mean_price, cost, np.inf, spend=False)
     saved = schedules["static, same cost"]
     if budget is not None:
         saved = schedules[f"static, {budget:g} GFLOPs"] = cheapest(mean_price, cost, budget, spend=kind == "layers")
@@ -175,7 +169,8 @@ def _half(trace: Trace, kind: str, tau: float | None, odd: int) -> Iterator[_Blo
             price = trace.deviation(part)[mine]
             price = np.concatenate([price, np.zeros_like(price[:, :, :1])], axis=-1)
         elif u is not None:
-            price = np.concatenate([u, u[:, :, -1:]], axis=-1)
+            deepest = np.flatnonzero(can_leave(trace)[:-1])[-1:]
+            price = np.concatenate([u, u[:, :, deepest]], axis=-1)
         yield _Block(chosen, price)
 
 

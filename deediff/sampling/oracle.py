@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deediff.analysis.oracle import affordable_tolerance, oracle_exits
+from deediff.analysis.oracle import affordable_tolerance, oracle_exits, weighted_deviation
 from deediff.diffusion.prediction import epsilon_scale
 from deediff.diffusion.solvers import Solver
 from deediff.errors import UserError
@@ -48,7 +48,7 @@ class Oracle(ExitPolicy):
         weights = x0_weights(solver) * scale
         tolerance = affordable_tolerance(self.trace, self.gflops, weights)
         ready = copy.copy(self)
-        parts = [self.trace.deviation(part) * weights[:, None] for part in self.trace.parts]
+        parts = [weighted_deviation(self.trace, part, weights) for part in self.trace.parts]
         ready.exits = np.concatenate([oracle_exits(part, tolerance) for part in parts])
         return ready
 
