@@ -61,6 +61,21 @@ def official_forward(net: UViT, x: torch.Tensor, t: torch.Tensor, y: torch.Tenso
     return F.conv2d(h, w["final_layer.weight"], w["final_layer.bias"], padding=1)
 
 
+@pytest.mark.parametrize(
+    ("preset", "millions", "tokens"),
+    [
+        ("uvit_small", 44, 1 + 16**2), ("uvit_small_64", 44, 1 + 16**2), ("uvit_mid_64", 131, 2 + 16**2),
+        ("uvit_large_64", 287, 2 + 16**2), ("uvit_large", 287, 2 + 16**2), ("uvit_huge", 501, 2 + 16**2),
+    ],
+)  # fmt: skip
+def test_each_size_has_the_published_parameters_and_tokens(preset: str, millions: int, tokens: int) -> None:
+    """Table 1 of the U-ViT paper; those trained on ImageNet have a class token beside that of the time."""
+    with torch.device("meta"):
+        net = UViT(PRESETS[preset])
+    assert round(sum(p.numel() for p in net.parameters()) / 1e6) == millions
+    assert net.state_size == tokens * net.dim
+
+
 def test_uvit_small_has_the_published_number_of_parameters() -> None:
     net = UViT(PRESETS["uvit_small"])
     assert sum(p.numel() for p in net.parameters()) == 44_255_328

@@ -333,6 +333,7 @@ def test_each_method_trains_and_samples(
         (["--method.uem", "attention", "--method.timestep-embedding"], "an attention UEM has no timestep_embedding"),
         (["--method.uem", "attention", "--model.embed-dim", "60"], "width 60 is not a multiple of the 8 attention"),
         (["--method.layers", "1", "5"], "expected some of 0 … 4"),
+        (["--method.map", "--method.tokens", "all"], "it reads image tokens: leave tokens out"),
     ],
 )
 def test_exits_that_cannot_be_built_are_refused_before_the_backbone_is_trained(

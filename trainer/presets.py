@@ -84,6 +84,8 @@ class Method:
         config |= {} if self.tokens == "auto" else {"tokens": self.tokens}
         config |= {"layers": list(self.layers)} if self.layers else {}
         own = ("timestep_embedding", "map", "aggregation", "first_timestep")
+        if self.map and self.tokens == "all":
+            raise ValueError("a map has a value per value of the image, so it reads image tokens: leave tokens out")
         if self.uem == "mlp":
             return config | {name: getattr(self, name) for name in own}
         if set_ := [name for name in own if getattr(self, name) not in (False, "mean")]:
