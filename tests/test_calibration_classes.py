@@ -17,8 +17,11 @@ from deediff.calibrations import Calibration
 from deediff.cli import main
 from deediff.datasets import load_images, load_labels
 from deediff.diffusion.schedule import Schedule
+from deediff.diffusion.solvers import make_solver
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
+from deediff.sampling import make_policy
+from deediff.traces.writer import sample_to_trace
 from tests.conftest import TINY, make_model, make_run
 
 CLASSES = 3
@@ -86,6 +89,19 @@ def test_other_classes_than_the_models_are_refused(tmp_path: Path) -> None:
     folder, run = fill(tmp_path / "images", "a", "b"), make_run(tmp_path / "run", conditional(null_label=True))
     with pytest.raises(UserError, match="has 2 classes and the model 3: name its own data with --dataset"):
         calibrate_checkpoint(run, images=4, bins=3, dataset=str(folder), device="cpu")
+
+
+def test_under_guidance_the_budget_of_stopping_pays_for_both_evaluations(tmp_path: Path) -> None:
+    folder, run = fill(tmp_path / "images", "a", "b", "c"), make_run(tmp_path / "run", conditional(null_label=True))
+    calibrate_checkpoint(run, images=12, bins=3, dataset=str(folder), device="cpu")
+    model, solver = deediff.load(run), make_solver("ddim", Schedule(), 4)
+    once = make_policy("stopping:0.003").prepared(model, solver)
+    twice = make_policy("stopping:0.006,min:1").prepared(model, solver, guidance=2.0)
+    np.testing.assert_array_equal(twice.inner.table, once.table)  # type: ignore[attr-defined]
+    assert 0 < np.isfinite(once.table).mean() < 1  # type: ignore[attr-defined]
+    written = sample_to_trace(run, tmp_path / "trace", 4, "stopping:0.006", steps=4, guidance=2.0)
+    same = [step.exit_layer for step in deediff.sample(model, 4, once, solver, guidance=2.0)]
+    assert np.array_equal(deediff.read_trace(written).exit_layers().T, torch.stack(same))
 
 
 @pytest.mark.parametrize("guidance", [[], ["--guidance", "2"]])

@@ -33,17 +33,19 @@ class Calibrated(ExitPolicy):
         self.spec, self.file = spec if file is None else f"{spec}@{file}", file
         self._solver: Solver | None = None
 
-    def prepared(self, model: EarlyExitModel, solver: Solver) -> ExitPolicy:
+    def prepared(self, model: EarlyExitModel, solver: Solver, guidance: float | None = None) -> ExitPolicy:
         if self._solver is solver:
             return self
         calibration = calibration_of(model, self.file)
         ready = copy.copy(self)
-        ready.table, ready._solver = self._thresholds(calibration, model, solver), solver
+        ready.table, ready._solver = self._thresholds(calibration, model, solver, guidance), solver
         ready.content = {"calibration_sha256": calibration.sha256}
         return ready
 
     @abstractmethod
-    def _thresholds(self, calibration: Calibration, model: EarlyExitModel, solver: Solver) -> NDArray[np.float32]:
+    def _thresholds(
+        self, calibration: Calibration, model: EarlyExitModel, solver: Solver, guidance: float | None
+    ) -> NDArray[np.float32]:
         """(S, 1) or (S, N)."""
 
     def leaves(self, visit: Visit) -> Tensor:
@@ -66,7 +68,9 @@ class Excess(Calibrated):
         self.delta = delta
         super().__init__(f"excess:{delta!r}", file)
 
-    def _thresholds(self, calibration: Calibration, model: EarlyExitModel, solver: Solver) -> NDArray[np.float32]:
+    def _thresholds(
+        self, calibration: Calibration, model: EarlyExitModel, solver: Solver, guidance: float | None
+    ) -> NDArray[np.float32]:
         deepest = calibration.u[..., calibration.layers[-1:]].mean(axis=1)  # (T', 1)
         return ((1 + self.delta) * calibration.at(deepest, solver.timesteps)).astype(np.float32)
 
@@ -74,7 +78,8 @@ class Excess(Calibrated):
 class OptimalStopping(Calibrated):
     """Exit where the calibration expects going on to gain less than it costs, at the price that meets a budget.
 
-    GFLOPs are per image and step, UEMs included. See `deediff.sampling.stopping` for the derivation.
+    GFLOPs are per image and step, UEMs included, both evaluations under guidance: a pair leaves once both are
+    certain, later than the calibration knows, and so spends somewhat more. `stopping.py` has the derivation.
     """
 
     def __init__(self, gflops: float, file: Path | None = None):
@@ -83,13 +88,14 @@ class OptimalStopping(Calibrated):
         self.gflops = gflops
         super().__init__(f"stopping:{gflops!r}", file)
 
-    def _thresholds(self, calibration: Calibration, model: EarlyExitModel, solver: Solver) -> NDArray[np.float32]:
+    def _thresholds(
+        self, calibration: Calibration, model: EarlyExitModel, solver: Solver, guidance: float | None
+    ) -> NDArray[np.float32]:
         scale = [epsilon_scale(model.prediction, solver.alpha_bar(s)) for s in range(len(solver.timesteps))]
         weights = np.square(x0_weights(solver) * scale)
         error = calibration.at(calibration.squared_error, solver.timesteps) * weights[:, None, None]
-        stopping = Stopping(
-            calibration.at(calibration.u, solver.timesteps), error, model_cost(model).at_exit(with_uem=True)
-        )
+        cost = model_cost(model).times(1 if guidance is None else 2).at_exit(with_uem=True)
+        stopping = Stopping(calibration.at(calibration.u, solver.timesteps), error, cost)
         return stopping.within(self.gflops)[0]
 
 

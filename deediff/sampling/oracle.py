@@ -39,7 +39,7 @@ class Oracle(ExitPolicy):
         self.gflops, self.trace = gflops, trace
         self.spec, self.seed = f"oracle:{gflops!r}@{trace.path}", int(trace.meta["seed"])
 
-    def prepared(self, model: EarlyExitModel, solver: Solver) -> ExitPolicy:
+    def prepared(self, model: EarlyExitModel, solver: Solver, guidance: float | None = None) -> ExitPolicy:
         if list(solver.timesteps) != self.trace.timesteps:
             raise UserError(
                 f"policy {self.spec}: that trace has other timesteps; record one with this solver and steps"

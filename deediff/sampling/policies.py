@@ -62,10 +62,10 @@ class ExitPolicy(ABC):
         if not model.has_exit(layer):
             raise UserError(f"policy {self.spec} leaves at layer {layer}, where this model has no trained exit")
 
-    def prepared(self, model: EarlyExitModel, solver: Solver) -> ExitPolicy:
+    def prepared(self, model: EarlyExitModel, solver: Solver, guidance: float | None = None) -> ExitPolicy:
         """This policy with what it works out for a model and a solver's timesteps; asked once, before sampling.
 
-        Raises UserError when the model lacks what that needs.
+        Under guidance the network is evaluated twice per step. Raises UserError when the model lacks what that needs.
         """
         return self
 
@@ -187,8 +187,8 @@ class Bounded(ExitPolicy):
         if self.highest is not None:
             self.check_layer(model, self.highest)
 
-    def prepared(self, model: EarlyExitModel, solver: Solver) -> ExitPolicy:
-        return Bounded(self.inner.prepared(model, solver), self.lowest, self.highest)
+    def prepared(self, model: EarlyExitModel, solver: Solver, guidance: float | None = None) -> ExitPolicy:
+        return Bounded(self.inner.prepared(model, solver, guidance), self.lowest, self.highest)
 
 
 class Replay(ExitPolicy):

@@ -52,7 +52,7 @@ def recompute(
     solver = make_solver(
         meta["solver"], schedule, meta["steps"], meta.get("spacing", "trailing"), meta.get("eta") or 0.0
     )
-    chosen = make_policy(policy or meta["policy"]).prepared(model, solver)
+    chosen = make_policy(policy or meta["policy"]).prepared(model, solver, meta.get("guidance"))
     if policy is None and chosen.content != meta.get("policy_content"):
         raise UserError(f"what policy {chosen.spec} refers to has changed since {trace.path} was sampled: put it back")
     batch, first = range(number, number + 1), number

@@ -110,7 +110,7 @@ def sample_to_trace(
     schedule = Schedule(**info["schedule"])
     calibration = recalibrate(model) if recalibrated else None
     stepper = make_solver(solver, schedule, steps, spacing, eta)
-    chosen = make_policy(policy).prepared(model, stepper)
+    chosen = make_policy(policy).prepared(model, stepper, guidance)
     parts = batches(num_samples, max(1, batch_size))
     stream_settings: dict[str, Any] = dict(
         policy=chosen, seed=seed, batch_size=batch_size, record=record, deviations=deviations,
