@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+import link
 from deediff.analysis.compare import COLUMNS
 
 DIGITS = {
@@ -40,6 +41,15 @@ def pickable(key: str, table: pd.DataFrame, names: Sequence[str], picked: str) -
         table, hide_index=True, key=key, selection_mode="multi-row", on_select=take, placeholder="–",
         column_config={name: configured(name, table) for name in table},
     )  # fmt: skip
+
+
+def follow(picked: str, names: Sequence[str], first: Sequence[str] = ()) -> list[str]:
+    """The ticked ones of these names, by the link, or as they were, or `first`; the URL follows."""
+    asked = link.asked_for(picked)
+    wanted = st.session_state.get(picked, first) if asked is None else asked
+    st.session_state[picked] = [name for name in wanted if name in names]
+    link.write({picked: link.joined(st.session_state[picked])})
+    return st.session_state[picked]
 
 
 def configured(name: str, table: pd.DataFrame) -> Any:

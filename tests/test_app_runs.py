@@ -17,7 +17,7 @@ from streamlit.testing.v1 import AppTest
 
 import deediff
 from deediff.checkpoints import read_json, write_json
-from tests.test_app import EXITS, FULL, SAMPLES, open_app, runs, sentences, shipped
+from tests.test_app import EXITS, FULL, SAMPLES, in_the_link, open_app, runs, sentences, shipped
 from tests.test_app_compare import shown_figure
 
 __all__ = ["runs", "shipped"]  # fixtures
@@ -91,6 +91,15 @@ def test_only_what_differs_is_listed(runs: Path) -> None:
     assert not set(same) & set(shown.index)
     tick(app, "picked runs", ["a"])
     assert "seed" in settings(app, ["a"])["setting"].tolist()
+
+
+def test_a_link_reopens_what_was_ticked(runs: Path) -> None:
+    shutil.copytree(runs / "toy", runs / "b")
+    app = tick(open_app("runs"), "picked runs", ["b", "toy"])
+    tick(app, "picked traces", [f"b/{FULL}", f"toy/{EXITS}"])
+    theirs = open_app("runs", **in_the_link(app))
+    assert theirs.session_state["picked runs"] == ["b", "toy"]
+    assert list(settings(theirs, [f"b/{FULL}", f"toy/{EXITS}"]))
 
 
 def test_curves_are_those_of_the_file_one_picture_per_term(runs: Path) -> None:

@@ -20,7 +20,7 @@ from deediff.runs import Run, is_training, list_runs
 from deediff.traces.reader import Trace
 from figures.curves import training_curves
 from panels import guarded, heading
-from picking import pickable
+from picking import follow, pickable
 from selection import Selection, become, select
 from tables import key_of, open_traces, read_qualities
 
@@ -44,8 +44,7 @@ TRACE_HELP = (
 def draw_runs(runs: Sequence[Run], curves: dict[str, pd.DataFrame], selected: Selection) -> list[Run]:
     """The table of runs and its buttons; returns the ticked ones."""
     names = [run.name for run in runs]
-    kept = [name for name in st.session_state.get(RUNS, [selected.run.name]) if name in names]
-    st.session_state[RUNS] = kept
+    kept = follow(RUNS, names, [selected.run.name])
     chosen = [run for run in runs if run.name in kept]
     traces = sum(len(run.traces) for run in runs)
     table = inventory.run_table(runs, curves)
@@ -141,8 +140,8 @@ def draw_traces(runs: Sequence[Run]) -> list[Trace]:
             frame.no_trace(runs[0].path)
         return []
     names = [key_of(trace) for trace in traces]
-    st.session_state[TRACES] = [name for name in st.session_state.get(TRACES, []) if name in names]
-    chosen = [trace for trace in traces if key_of(trace) in st.session_state[TRACES]]
+    kept = follow(TRACES, names)
+    chosen = [trace for trace in traces if key_of(trace) in kept]
     table = inventory.trace_table(traces, quality)
     evaluated = sum(bool(found) for found in quality.values())
     heading(f"{len(traces)} traces, {evaluated} of them evaluated", ", ".join(run.name for run in runs), TRACE_HELP,
