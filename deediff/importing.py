@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import re
 import zipfile
 import zlib
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import Any
 
 import numpy as np
@@ -29,9 +30,13 @@ PART_SIZE = 4096  # samples per part of an imported trace
 
 
 def load_pickled(path: Path) -> Any:
-    """`torch.load` that executes nothing. Raises UserError when the file is missing, corrupt or holds code."""
+    """`torch.load` that executes nothing. Raises UserError when the file is missing, corrupt or holds code.
+
+    Command lines and paths, which many trainings keep beside their weights, are plain data too.
+    """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace, PosixPath]):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (OSError, EOFError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
@@ -51,6 +56,8 @@ def import_checkpoint(
 ) -> Path:
     """Write a run of status `imported` with one checkpoint. Raises UserError when the tensors do not fit."""
     state = load_pickled(path)
+    if isinstance(state, dict):
+        state = state.get("model_state_dict", state)  # what a training of the DuoDiff repository saves
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise UserError(f"{path} holds no state dict (names → tensors)")
     if images_seen < 0:

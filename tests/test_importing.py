@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -246,6 +247,33 @@ def attention_probes() -> dict[str, dict[str, torch.Tensor]]:
         }
         for i in range(13)
     }
+
+
+def test_what_a_training_of_that_repository_saved_is_read(tmp_path: Path) -> None:
+    """Weights among the optimiser's state, the command line and counters."""
+    state = duodiff_state(UViT(TINY), attention_probes())
+    arguments = Namespace(log_path=Path("logs"), exp_name="6266130", lr=2e-4)
+    saved = {"step": 5, "model_state_dict": state, "optimizer_state_dict": {"state": {}}, "args": arguments}
+    torch.save(saved, tmp_path / "training.pth")
+    model = deediff.load(import_checkpoint(tmp_path / "training.pth", tmp_path / "a", "duodiff", num_heads=2))
+    torch.save(state, tmp_path / "plain.pth")
+    plain = deediff.load(import_checkpoint(tmp_path / "plain.pth", tmp_path / "b", "duodiff", num_heads=2))
+    assert all(torch.equal(v, plain.state_dict()[k]) for k, v in model.state_dict().items())
+
+
+def test_older_names_of_that_repository_are_read_as_its_older_code_did(tmp_path: Path) -> None:
+    """Before the middle block that code asked the UEM of the block before once more."""
+    probes = attention_probes()
+    old = {f"in_blocks_classifiers.{i}": probes[str(i)] for i in range(6)}
+    old |= {"mid_block_classifier": probes["6"]} | {f"out_blocks_classifiers.{i}": probes[str(7 + i)] for i in range(6)}
+    state = duodiff_state(UViT(TINY), {})
+    state |= {f"{name}.{key}": value for name, probe in old.items() for key, value in probe.items()}
+    model = import_duodiff(tmp_path, state)
+    for layer in range(13):
+        asked = probes[str(5 if layer == 6 else layer)]
+        assert torch.equal(model.uem.q[layer], asked["q"][0])
+        assert torch.equal(model.uem.weight_kv[layer].weight, asked["weight_kv.weight"])
+        assert torch.equal(model.uem.classification[layer][2].bias, asked["classification.2.bias"])
 
 
 def test_what_is_clamped_is_said_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

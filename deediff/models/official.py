@@ -63,8 +63,24 @@ def _adadiff_exits(state: State, num_blocks: int) -> tuple[dict[str, Any], str, 
     return config, "decoder", {f"uem.{part}": tensor for part, tensor in tensors.items()}
 
 
+def _renamed(state: State, half: int) -> State:
+    """Checkpoints of that repository's older code, with its UEMs `…_classifiers` named as the later code does.
+
+    Before the middle block it asked the UEM of the block before once more, and `mid_block_classifier` never.
+    """
+    layers = {f"in_blocks_classifiers.{i}.": [i] for i in range(half)}
+    layers[f"in_blocks_classifiers.{half - 1}."] = [half - 1, half]
+    layers |= {f"out_blocks_classifiers.{i}.": [half + 1 + i] for i in range(half)}
+    found = dict(state)
+    for prefix, numbers in layers.items():
+        for key in [key for key in state if key.startswith(prefix)]:
+            found |= {f"matrix.{i}.{key.removeprefix(prefix)}": state[key] for i in numbers}
+    return found
+
+
 def _duodiff_exits(state: State, num_blocks: int) -> tuple[dict[str, Any], str, dict[str, Tensor]]:
     """The same from the DuoDiff repository's `matrix.{layer, timestep, or both}` and `…_heads`."""
+    state = _renamed(state, num_blocks // 2)
     keys = {key.split(".")[1] for key in state if key.startswith("matrix.")}
     ordered = sorted(keys, key=lambda key: [int(n) for n in re.findall(r"\d+", key)])
     half = num_blocks // 2
@@ -76,7 +92,7 @@ def _duodiff_exits(state: State, num_blocks: int) -> tuple[dict[str, Any], str, 
         for key, value in state.items()
         if key.startswith(source + ".")
     }
-    if any(key.endswith(".q") for key in state):
+    if any(re.fullmatch(r"matrix\..*\.q", key) for key in state):
         heads = state[f"matrix.{ordered[0]}.q"].shape[1]
         tensors["uem.q"] = torch.cat([state[f"matrix.{key}.q"] for key in ordered])
         for position, key in enumerate(ordered):
