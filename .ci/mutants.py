@@ -33,11 +33,11 @@ MUTANTS = [
     Mutant(
         "simulated exit: what has left is computed all the same",
         WALK,
-        "                chunk.state = backbone.block(i - 1, chunk.state, skip)\n",
-        "                absent = torch.zeros(batch - len(chunk.state), *chunk.state.shape[1:])\n"
-        "                backbone.block(i - 1, torch.cat([chunk.state, absent]), "
+        "            chunk.state = backbone.block(i - 1, chunk.state, skip)\n",
+        "            absent = torch.zeros(len(self.x) - len(chunk.state), *chunk.state.shape[1:])\n"
+        "            backbone.block(i - 1, torch.cat([chunk.state, absent]), "
         "None if skip is None else torch.cat([skip, absent]))\n"
-        "                chunk.state = backbone.block(i - 1, chunk.state, skip)\n",
+        "            chunk.state = backbone.block(i - 1, chunk.state, skip)\n",
         "tests/test_sampling.py",
     ),
     Mutant(
@@ -71,8 +71,8 @@ MUTANTS = [
     Mutant(
         "exit off by one: the next layer is recorded",
         WALK,
-        "return Prediction(output, torch.from_numpy(exit_layer),",
-        "return Prediction(output, torch.from_numpy(np.minimum(exit_layer + 1, model.num_blocks)),",
+        "exit_layer = torch.from_numpy(self.exit_layer)",
+        "exit_layer = torch.from_numpy(np.minimum(self.exit_layer + 1, self.model.num_blocks))",
         "tests/test_sampling.py",
     ),
     Mutant(

@@ -19,7 +19,7 @@ from deediff.analysis.cost import model_cost
 from deediff.analysis.origin import origin_of
 from deediff.models import BACKBONES, Backbone, EarlyExitModel
 from deediff.sampling import make_policy, sample_noise
-from deediff.sampling.walk import predict
+from deediff.sampling.predict import predict
 from deediff.traces.writer import sample_to_trace
 from trainer.loop import Training
 from trainer.presets import Method, Stage, TrainConfig

@@ -35,8 +35,8 @@ from deediff.diffusion.solvers import Solver, make_solver
 from deediff.errors import UserError
 from deediff.models import UEM, EarlyExitModel, UViT
 from deediff.sampling import ExitPolicy, make_policy, sample, sample_noise
+from deediff.sampling.predict import predict
 from deediff.sampling.stopping import Stopping, x0_weights
-from deediff.sampling.walk import predict
 from deediff.traces.writer import sample_to_trace
 from tests.conftest import TINY, make_model, make_run
 

@@ -18,7 +18,7 @@ from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel, UViT
 from deediff.sampling import POLICIES, Step, make_policy, sample, sample_noise
-from deediff.sampling.walk import predict
+from deediff.sampling.predict import predict
 from tests.conftest import TINY, make_model
 
 MODEL = make_model()

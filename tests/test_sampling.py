@@ -19,7 +19,8 @@ from deediff.errors import UserError
 from deediff.models import EarlyExitModel, UViT
 from deediff.sampling import Fixed, Never, Replay, Step, Threshold, make_policy, sample, sample_noise
 from deediff.sampling.policies import Visit
-from deediff.sampling.walk import Condition, predict
+from deediff.sampling.predict import predict
+from deediff.sampling.walk import Condition
 from tests.conftest import TINY, make_model
 
 MODEL = make_model()
@@ -73,7 +74,8 @@ def test_a_real_exit_equals_the_simulated_one(threshold: float, timestep: int, s
     torch.testing.assert_close(real.uncertainty[known], u.T[known], atol=1e-5, rtol=1e-4)
 
 
-def test_each_block_processes_exactly_the_samples_that_are_still_in() -> None:
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_each_block_processes_exactly_the_samples_that_are_still_in(threads: int) -> None:
     """A simulated exit would count 16 in every block."""
     rows = [0] * 13
     net = MODEL.backbone
@@ -83,11 +85,49 @@ def test_each_block_processes_exactly_the_samples_that_are_still_in() -> None:
         return lambda _, args: rows.__setitem__(i, rows[i] + len(args[0]))
 
     hooks = [block.register_forward_pre_hook(count(i)) for i, block in enumerate(blocks)]
-    p = predict(MODEL, X, Threshold(TAU), 0, 700, NUMBERS)
+    p = predict(MODEL, X, Threshold(TAU), 0, 700, NUMBERS, threads=threads)
     for hook in hooks:
         hook.remove()
     assert rows == [int((p.exit_layer > i).sum()) for i in range(13)]
     assert sum(rows) == int(p.exit_layer.sum())
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 70), st.integers(2, 20), st.sampled_from(["exit", "full"]), st.integers(0, 1000))
+def test_the_number_of_threads_changes_nothing(batch: int, threads: int, record: Any, seed: int) -> None:
+    """However many lanes share the samples out, and whichever of them is the fastest."""
+    rng = np.random.default_rng(seed)
+    x, layers = (
+        sample_noise(seed, range(batch), 0, MODEL.image_shape),
+        torch.from_numpy(rng.integers(0, 14, (batch, 1))),
+    )
+    alone, shared = (
+        predict(MODEL, x, Replay(layers), 0, 700, np.arange(batch), record, record == "full", threads=n)
+        for n in (1, threads)
+    )
+    assert torch.equal(shared.exit_layer, layers[:, 0])
+    torch.testing.assert_close(shared.output, alone.output, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(shared.uncertainty, alone.uncertainty, atol=1e-5, rtol=1e-4, equal_nan=True)
+    torch.testing.assert_close(shared.deviation, alone.deviation, atol=1e-4, rtol=1e-4)
+
+
+def test_sampling_leaves_the_number_of_threads_as_it_was() -> None:
+    torch.set_num_threads(3)
+    try:
+        for _ in sample(MODEL, num_samples=5, steps=2):
+            assert torch.get_num_threads() == 3
+        with pytest.raises(RuntimeError, match="in a lane"):
+            predict(MODEL, X, _Failing(), 0, 700, NUMBERS)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
+
+
+class _Failing(Never):
+    def leaves(self, visit: Visit) -> bool:
+        if visit.layer == 5 and 0 in visit.samples:
+            raise RuntimeError("in a lane")
+        return False
 
 
 def test_recording_everything_changes_nothing() -> None:

@@ -17,7 +17,7 @@ from deediff.models import EarlyExitModel, UViT
 from deediff.models.embedding import timestep_embedding
 from deediff.models.uncertainty import MLPUncertainty, Watched, build_uem
 from deediff.sampling import make_policy, sample, sample_noise
-from deediff.sampling.walk import predict
+from deediff.sampling.predict import predict
 from tests.conftest import TINY
 
 WATCHED = Watched(num_layers=13, dim=32, extras=1, patch_dim=48)

@@ -20,10 +20,12 @@ from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import Solver, make_solver
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
+from deediff.sampling.lanes import one_thread
 from deediff.sampling.noise import sample_noise
 from deediff.sampling.policies import ExitPolicy, Never
+from deediff.sampling.predict import predict
 from deediff.sampling.registry import make_policy
-from deediff.sampling.walk import Condition, Record, predict
+from deediff.sampling.walk import Condition, Record
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,15 @@ def denoise(
         for s, timestep in enumerate(solver.timesteps):
             if solver.needs_noise(s):
                 upcoming = prefetching.submit(sample_noise, seed, samples, s + 1, model.image_shape)
-            with torch.inference_mode():
+            with torch.inference_mode(), one_thread() as threads:
                 other = policy.network(timestep)
                 with bf16:
                     if other is None:
-                        p = predict(model, x, policy, s, timestep, numbers, record, deviations, condition)
+                        p = predict(
+                            model, x, policy, s, timestep, numbers, record, deviations, condition, threads=threads
+                        )
                     else:
-                        p = predict(other, x, Never(), s, timestep, numbers, condition=condition)
+                        p = predict(other, x, Never(), s, timestep, numbers, condition=condition, threads=threads)
                         p = p.padded(model.num_blocks)
                 kind = (other or model).prediction
                 eps = to_epsilon(kind, p.output.to(x.dtype), x, solver.alpha_bar(s))
@@ -147,7 +151,7 @@ def sample(
     if isinstance(solver, str):
         solver = make_solver(solver, schedule or Schedule(), steps, spacing, eta)
     chosen.check(model, solver.schedule)
-    chosen = chosen.prepared(model, solver)
+    chosen = chosen.prepared(model, solver, guidance)
     if deviations and chosen.network(solver.timesteps[0]) is not None:
         raise UserError(f"deviations compare exits of one network, but policy {chosen.spec} uses two: leave them out")
     if parts is None:

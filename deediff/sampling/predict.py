@@ -1,0 +1,74 @@
+"""One evaluation of the network, cut as suits the device."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deediff.models import EarlyExitModel
+from deediff.sampling.lanes import MAX_LANES, Pool, in_lanes
+from deediff.sampling.policies import ExitPolicy
+from deediff.sampling.walk import Condition, Leavers, Prediction, Record, Walk
+
+CPU_CACHE = 2**19  # values of state per call of a block on one core, the fastest per image on the CPUs measured …
+CPU_CHUNK = 16  # … and at most this many rows
+CPU_GROUP = 64  # samples that walk through the network together: bounds the memory of the long skips
+GPU_CHUNKS = 2  # their blocks are queued in turn, so that the device never waits for a decision
+
+
+def predict(
+    model: EarlyExitModel,
+    x: Tensor,  # (B,C,H,W)
+    policy: ExitPolicy,
+    step: int,
+    timestep: int,
+    samples: NDArray[np.int64],  # (B,) sample numbers
+    record: Record = "exit",
+    deviations: bool = False,
+    condition: Condition | None = None,
+    threads: int | None = None,  # of a CPU; None: as many as torch uses here
+) -> Prediction:
+    """Run each block on the samples that are still in the network, and on no others."""
+    on_cpu = x.device.type == "cpu"
+    size = CPU_GROUP if on_cpu and not policy.decides_for_batch else len(x)
+    numbers = np.split(samples, range(size, len(x), size))
+    conditions = condition.split(size) if condition is not None else [None] * len(numbers)
+    parts = []
+    for k, part in enumerate(x.split(size)):
+        walk = Walk(model, part, policy, step, timestep, numbers[k], record, deviations, conditions[k])
+        if on_cpu:
+            _on_cpu(walk, threads or torch.get_num_threads())
+        else:
+            _on_gpu(walk)
+        parts.append(walk.collect())
+    return parts[0] if len(parts) == 1 else Prediction.concatenate(parts)
+
+
+def _on_cpu(walk: Walk, threads: int) -> None:
+    """Each core for itself, with as many samples at a time as its cache holds."""
+    size = max(1, min(CPU_CHUNK, CPU_CACHE // walk.model.backbone.state_size) // walk.copies)
+    lanes = min(threads, MAX_LANES, len(walk.x))
+    if walk.policy.decides_for_batch:
+        size, lanes = len(walk.x), 1
+    in_lanes(Pool(walk, size, lanes).work, lanes, threads // lanes)
+
+
+def _on_gpu(walk: Walk) -> None:
+    """All at once; while one half waits for its decision, the device computes the other."""
+    count = 1 if walk.policy.decides_for_batch else min(GPU_CHUNKS, len(walk.x))
+    turns, leavers = deque(walk.chunks(count)), defaultdict[int, list[Leavers]](list)
+    for chunk in turns:
+        walk.advance(chunk)
+    while turns:
+        chunk = turns.popleft()
+        if (left := walk.settle(chunk)) is not None:
+            leavers[chunk.layer].append(left)
+        if len(chunk):
+            walk.advance(chunk)
+            turns.append(chunk)
+    for layer, those in leavers.items():
+        walk.read_out(layer, those)
