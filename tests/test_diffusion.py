@@ -81,6 +81,20 @@ def test_eq9_weights_the_terms() -> None:
     assert terms.layer.item() == pytest.approx(layer_loss(error).item())
 
 
+def test_adadiffs_weights_are_shares_of_the_certainty_and_learn() -> None:
+    torch.manual_seed(0)
+    predictions, noise = torch.randn(4, 5, 1, 2, 2), torch.randn(5, 1, 2, 2)
+    u = torch.rand(3, 5, requires_grad=True)
+    terms = early_exit_loss(predictions, u, noise, share_weights=True)
+    error = (predictions[:-1] - noise).square().mean((2, 3, 4))
+    certainty = [float((1 - u[i]).mean().detach()) for i in range(3)]
+    expected = sum(certainty[i] / sum(certainty) * float(error[i].mean()) for i in range(3))
+    assert float(terms.ual.detach()) == pytest.approx(expected, rel=1e-5)
+    (gradient,) = torch.autograd.grad(terms.ual, u)
+    worst = int(error.mean(dim=1).argmax())
+    assert (gradient[worst] < 0).all()  # less certainty at the worst exit would lower the loss
+
+
 def test_no_gradient_flows_through_the_target_or_the_weight() -> None:
     noise = torch.randn(2, 1, 3, 3)
     predictions = torch.randn(4, 2, 1, 3, 3, requires_grad=True)

@@ -41,11 +41,27 @@ def test_each_preset_trains_20_steps_and_samples(image_folder: Path, tmp_path: P
     assert all((step.exit_layer == first).all() for step in steps)
 
 
-def test_the_blogs_preset_has_every_error_of_its_code_and_no_other_preset_has_any() -> None:
-    errors = ("first_timestep", "sum_over_batch", "weight_by_target")
+def test_a_sources_preset_has_every_error_of_its_code_and_no_other_preset_has_any() -> None:
+    sources = {
+        "first_timestep": "blog",
+        "sum_over_batch": "blog",
+        "weight_by_target": "blog",
+        "share_weights": "adadiff",
+    }
     for name, (_, config) in PRESETS.items():
-        wrong = [getattr(config.method, error) for error in errors] + [not config.method.detach_target]
-        assert all(wrong) if name == "blog" else not any(wrong), name
+        for error, source in sources.items():
+            assert getattr(config.method, error) == (name == source), (name, error)
+        assert config.method.detach_target == (name != "blog"), name
+
+
+def test_a_run_from_before_an_option_was_added_is_the_same_run(image_folder: Path, tmp_path: Path) -> None:
+    command = ["uvit_tiny", *SMALL, "--backbone.steps", "2", "--exits.steps", "2", "--dataset", str(image_folder)]
+    assert main([*command, "--out", str(tmp_path / "run")]) == 0
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    del info["config"]["method"]["share_weights"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(info))
+    assert main([*command, "--out", str(tmp_path / "run")]) == 0
+    assert main([*command, "--method.share-weights", "--out", str(tmp_path / "run")]) == 2
 
 
 def test_each_source_made_its_own_choices() -> None:
@@ -57,4 +73,5 @@ def test_each_source_made_its_own_choices() -> None:
     assert adadiff.map
     assert adadiff.detach
     assert adadiff.heads == "decoder"
+    assert adadiff.lambda_u == pytest.approx(1 / 13)
     assert min(adadiff.layers) == 1  # it reads the outputs of blocks: there is no exit before the first

@@ -22,7 +22,7 @@ from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.importing import load_pickled
 from deediff.models import EarlyExitModel
-from trainer.presets import TrainConfig
+from trainer.presets import Method, TrainConfig
 
 FORMAT_VERSION = 1
 MACHINE_FIELDS = {"device", "data_root", "out"}
@@ -55,6 +55,8 @@ class RunFiles:
         if not (self.folder / "run.json").exists():
             return
         theirs = NEW_FIELDS | (read_json(self.folder / "run.json").get("config") or {})
+        if "method" in theirs:
+            theirs["method"] = dataclasses.asdict(Method()) | theirs["method"]  # with fields that it had not yet
         ours = settings_of(self.config)
         differs = [k for k in ours if k not in FREE_FIELDS and theirs.get(k) != ours[k]]
         if differs:

@@ -38,7 +38,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Method:
-    """UEMs, heads and losses. The last five fields are errors of public code, off unless a source is reproduced."""
+    """UEMs, heads and losses. The last six fields are errors of public code, off unless a source is reproduced."""
 
     uem: Literal["mlp", "attention"] = "mlp"
     """Uncertainty estimation module: a linear probe per token, or a learned query that attends over the tokens."""
@@ -72,10 +72,13 @@ class Method:
     """Off is an error: L_u's gradient then flows through its target into heads and backbone (blog)."""
     weight_by_target: bool = False
     """Error: L_UAL is weighted with its target û, gradient included, instead of u (blog)."""
+    share_weights: bool = False
+    """Error: L_UAL is weighted with the exits' shares of the batch's certainty, gradient included (AdaDiff)."""
 
     def losses(self) -> dict[str, Any]:
         """For `early_exit_loss`."""
-        names = ("lambda_u", "beta_ual", "layer_weight", "sum_over_batch", "detach_target", "weight_by_target")
+        names = ["lambda_u", "beta_ual", "layer_weight"]
+        names += ["sum_over_batch", "detach_target", "weight_by_target", "share_weights"]
         return {name: getattr(self, name) for name in names}
 
     def uem_config(self) -> dict[str, Any]:
@@ -98,7 +101,15 @@ METHODS: dict[str, Method] = {
     "ours": Method(),
     "blog": Method(first_timestep=True, sum_over_batch=True, detach_target=False, weight_by_target=True),
     "paper": Method(scope="timestep", timestep_embedding=True),
-    "adadiff": Method(tokens="image", map=True, detach=True, heads="decoder", layers=tuple(range(1, 13))),
+    "adadiff": Method(  # its L_u is a mean over 13 exits; the last is no exit here
+        tokens="image",
+        map=True,
+        detach=True,
+        heads="decoder",
+        layers=tuple(range(1, 13)),
+        lambda_u=1 / 13,
+        share_weights=True,
+    ),
 }
 
 

@@ -59,6 +59,15 @@ def uncertainty_aware_layer_loss(u: Tensor, error: Tensor) -> Tensor:
     return ((1 - u) * error).mean(dim=-1).sum()
 
 
+def certainty_shares(u: Tensor) -> Tensor:
+    """What AdaDiff's code weights the errors with, gradient included: (K,B) → (K,1), 1 in all.
+
+    Each exit's share of the certainty 1 − u, averaged over the batch.
+    """
+    certainty = (1 - u).mean(dim=1, keepdim=True)
+    return certainty / certainty.sum()
+
+
 def layer_loss(error: Tensor) -> Tensor:
     """Eq. 10: L_L = Σ_i ‖g_i − ε‖². (K,B) → scalar."""
     return error.mean(dim=-1).sum()
@@ -77,6 +86,7 @@ def early_exit_loss(
     sum_over_batch: bool = False,  # L_u of the blog's code
     detach_target: bool = True,  # False: the blog's code
     weight_by_target: bool = False,  # L_UAL of the blog's code: weighted with û and its gradient instead of u
+    share_weights: bool = False,  # L_UAL of AdaDiff's code: see `certainty_shares`
 ) -> LossTerms:
     """Eq. 9 plus Eq. 10: L = L_simple + λ L_u + β L_UAL + c L_L."""
     error = squared_error(predictions[:-1], noise)  # (K, B)
@@ -91,6 +101,8 @@ def early_exit_loss(
     weight = u.detach()
     if weight_by_target:
         weight = mean_target
+    if share_weights:
+        weight = 1 - certainty_shares(u)
     ual = uncertainty_aware_layer_loss(weight, error)
     layer = layer_loss(error)
     total = simple + lambda_u * uncertainty + beta_ual * ual + layer_weight * layer
