@@ -137,6 +137,7 @@ def test_each_process_computes_its_own_share(tmp_path: Path, monkeypatch: pytest
 
 def test_under_guidance_a_map_is_the_larger_of_both_halves(tmp_path: Path) -> None:
     model = watched(replace(TINY, num_classes=4))
+    model.null_label = True
     run = make_run(tmp_path / "run", model)
     trace = make_trace(run, "t", "never", record="full", classes=[2, 0], guidance=2.0, maps=[1])
     x = deediff.sampling.noise.sample_noise(3, [1], 0, model.image_shape)

@@ -280,6 +280,7 @@ def test_a_stream_can_be_cancelled_and_tells_its_progress() -> None:
 
 
 CONDITIONAL = make_model(config=replace(TINY, num_classes=4))
+CONDITIONAL.null_label = True
 CLASSES = {"classes": [2, 0], "num_samples": 6, "policy": "threshold:0.5", "steps": 4, "seed": 2}
 
 
@@ -332,6 +333,7 @@ def test_a_guidance_of_one_is_no_guidance_and_costs_twice() -> None:
         (CONDITIONAL, {"guidance": -1.0}, "the guidance scale is -1.0"),
         (MODEL, {"classes": [0]}, "this model is unconditional"),
         (MODEL, {"guidance": 2.0}, "this model is unconditional"),
+        (make_model(config=replace(TINY, num_classes=4)), {"guidance": 2.0}, "a label that means no class"),
     ],
 )
 def test_classes_that_do_not_fit_the_model_are_refused(

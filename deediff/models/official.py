@@ -129,5 +129,5 @@ def read_state(
         uem, heads, tensors = read_exits(state, model.num_blocks)
         model.add_exits(uem, heads)
     model.load_state_dict({f"backbone.{k}": v for k, v in backbone.items()} | tensors)
-    model.null_label = model.backbone.num_classes not in (0, UNGUIDED)
+    model.null_label = model.backbone.num_classes not in (0, 1, UNGUIDED)
     return model

@@ -168,10 +168,12 @@ def _check_classes(
         if classes is not None or guidance is not None:
             raise UserError("this model is unconditional: it takes neither classes nor a guidance scale")
         return None
-    if guidance is not None and not (guidance >= 0 and labels > 1):
-        raise UserError(f"the guidance scale is {guidance} for {labels} labels, expected 0 or more, and 2 labels")
+    if guidance is not None and not model.null_label:
+        raise UserError("guidance needs a label that means no class, which this model has not learnt: --label-dropout")
+    if guidance is not None and not guidance >= 0:
+        raise UserError(f"the guidance scale is {guidance}, expected 0 or more")
     if classes is None:
-        return range(labels - 1 if guidance is not None or model.null_label else labels)
+        return range(labels - model.null_label)
     if not classes or not all(0 <= label < labels for label in classes):
         raise UserError(f"the classes are {list(classes)}, expected some of 0 … {labels - 1}")
     return classes
