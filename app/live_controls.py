@@ -19,6 +19,7 @@ from deediff.sampling.registry import POLICIES
 from live_job import Settings
 from selection import HIGHEST, STEP, Selection
 
+SMALL = 106  # pixels of a narrow control
 MOST_STEPS, MOST_IMAGES = 50, 16  # that live mode follows …
 MOST_GFLOPS = {"cpu": 200.0, "cuda": 20_000.0}  # … and in all, for the full network: a second or two
 
@@ -26,18 +27,16 @@ MOST_GFLOPS = {"cpu": 200.0, "cuda": 20_000.0}  # … and in all, for the full n
 def controls(selection: Selection, model: EarlyExitModel, schedule: Schedule) -> Settings:
     """In the order one thinks: when to exit, how to sample, how many."""
     assert selection.checkpoint is not None
-    kind = linked.selectbox(
-        "Policy", list(POLICIES), "live policy", "threshold",
-        help="\n".join(f"- `{entry.usage}`: {entry.help}" for entry in POLICIES.values()),
-    )  # fmt: skip
-    policy = ARGUMENTS.get(kind, _other)(kind, selection, model, schedule) + _bounds(kind, model.num_blocks)
-    left, right = st.columns(2)
-    with left:
-        solver = linked.selectbox("Solver", list(SOLVERS), "live solver", format_func=str.upper)
-        count = linked.number_input("Images", 1, 64, "live images", 4)
-    with right:
-        steps = linked.number_input("Steps", 1, schedule.num_timesteps, "live steps", 20)
-        seed = linked.number_input("Seed", 0, 2**31 - 1, "live seed", 0)
+    with st.container(horizontal=True, gap="xsmall"):  # beside each other where the window is narrow
+        kind = linked.selectbox(
+            "Policy", list(POLICIES), "live policy", "threshold",
+            help="\n".join(f"- `{entry.usage}`: {entry.help}" for entry in POLICIES.values()),
+        )  # fmt: skip
+        policy = ARGUMENTS.get(kind, _other)(kind, selection, model, schedule) + _bounds(kind, model.num_blocks)
+        solver = linked.selectbox("Solver", list(SOLVERS), "live solver", format_func=str.upper, width=SMALL)
+        steps = linked.number_input("Steps", 1, schedule.num_timesteps, "live steps", 20, width=SMALL)
+        count = linked.number_input("Images", 1, 64, "live images", 4, width=SMALL)
+        seed = linked.number_input("Seed", 0, 2**31 - 1, "live seed", 0, width=SMALL)
     weights = f"{selection.run.name}, checkpoint {selection.checkpoint.stem}"
     st.caption(f"{weights} (chosen in the sidebar)")
     return Settings(weights, policy, solver, steps, count, seed)

@@ -198,6 +198,17 @@ def test_labels_cover_nothing(points: list[tuple[float, float, str]]) -> None:
         assert len(boxes) == 1
 
 
+@given(st.tuples(*[st.integers(-20, 20)] * 4))
+def test_a_box_meets_a_line_that_has_a_point_in_it(line: tuple[int, int, int, int]) -> None:
+    from figures.labels import Box
+
+    box, along = Box(-5, -3, 6, 4), np.linspace(0, 1, 4001)
+    x, y = line[0] + along * (line[2] - line[0]), line[1] + along * (line[3] - line[1])
+    inside = (x > -5) & (x < 6) & (y > -3) & (y < 4)
+    touches = (x >= -5.01) & (x <= 6.01) & (y >= -3.01) & (y <= 4.01)
+    assert inside.any() <= box.meets(line) <= touches.any()
+
+
 def test_published_marks_are_hollow_and_all_there() -> None:
     from figures.compare import published_gflops, published_seconds
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 from comparison import Axis, Point, cost_of
@@ -59,7 +59,7 @@ def _range(values: Sequence[float | None], room: float) -> Range:
 
 
 def _texts(points: Sequence[Point], cost: str, x: Range, y: Range, first: Collection[str]) -> dict[str, str]:
-    """Where the labels go that cover nothing, by run/trace; A, B and what is picked come before the others."""
+    """Where the labels of points in drawing order go, by run/trace; A, B and what is picked come before the others."""
     across, up = PLOT[0] / (x[1] - x[0]), PLOT[1] / (y[1] - y[0])
 
     def at(point: Point, value: float) -> Range:
@@ -70,8 +70,10 @@ def _texts(points: Sequence[Point], cost: str, x: Range, y: Range, first: Collec
         (left, middle), r = at(p, p.reading.value), p.reading
         bottom, top = (at(p, r.value if end is None else end)[1] for end in (r.low, r.high))
         obstacles += [Box(left - 7, middle - 7, left + 7, middle + 7), Box(left - 4, bottom, left + 4, top)]
+    lines = [(*at(p, p.reading.value), *at(q, q.reading.value)) for p, q in pairwise(points)
+             if (p.run, p.family) == (q.run, q.family)]  # fmt: skip
     order = sorted(points, key=lambda p: (p.key not in first, p.is_full))
-    positions = place([(*at(p, p.reading.value), p.label) for p in order], obstacles, Box(0, 0, *PLOT))
+    positions = place([(*at(p, p.reading.value), p.label) for p in order], obstacles, Box(0, 0, *PLOT), lines)
     return {p.key: position for p, position in zip(order, positions, strict=True) if position is not None}
 
 

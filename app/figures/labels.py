@@ -8,6 +8,8 @@ from dataclasses import dataclass
 CHARACTER, LINE = 6.6, 14.0  # pixels that a character and a line of text take
 BESIDE, ABOVE = 14.0, 9.0  # between a point and its text
 
+Line = tuple[float, float, float, float]  # x, y of one end and of the other
+
 
 @dataclass(frozen=True)
 class Box:
@@ -23,6 +25,19 @@ class Box:
         return (
             self.left < other.right and other.left < self.right and self.bottom < other.top and other.bottom < self.top
         )
+
+    def meets(self, line: Line) -> bool:
+        """Whether a straight line runs through it."""
+        x0, y0, x1, y1 = line
+        first, last = 0.0, 1.0  # the part of the line that is within the sides looked at so far
+        for start, way, low, high in ((x0, x1 - x0, self.left, self.right), (y0, y1 - y0, self.bottom, self.top)):
+            if way == 0:
+                if not low <= start <= high:
+                    return False
+                continue
+            enters, leaves = sorted(((low - start) / way, (high - start) / way))
+            first, last = max(first, enters), min(last, leaves)
+        return first < last
 
 
 def placed(x: float, y: float, text: str, position: str) -> Box:
@@ -41,6 +56,7 @@ def place(
     points: Sequence[tuple[float, float, str]],  # (x, y, text) in pixels, the most important first
     obstacles: Sequence[Box],  # marks and bars, of the same points or of others
     around: Box,  # what may be written on
+    lines: Sequence[Line] = (),  # to be kept clear of where there is a choice
 ) -> list[str | None]:
     """A position for every text, greedily; None where it would cover something, or say again what stands there."""
     taken = list(obstacles)
@@ -48,14 +64,16 @@ def place(
     said: set[tuple[str, int, int]] = set()
     for x, y, text in points:
         found.append(None)
-        here = (text, round(x), round(y))
-        for position in POSITIONS if here not in said else ():
-            box = placed(x, y, text, position)
-            if _inside(box, around) and not any(box.covers(other) for other in taken):
-                taken.append(box)
-                said.add(here)
-                found[-1] = position
-                break
+        if (text, round(x), round(y)) in said:
+            continue
+        boxes = {position: placed(x, y, text, position) for position in POSITIONS}
+        free = [position for position, box in boxes.items()
+                if _inside(box, around) and not any(box.covers(other) for other in taken)]  # fmt: skip
+        clear = [position for position in free if not any(boxes[position].meets(line) for line in lines)]
+        if free:
+            chosen = found[-1] = (clear or free)[0]
+            taken.append(boxes[chosen])
+            said.add((text, round(x), round(y)))
     return found
 
 

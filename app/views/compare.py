@@ -125,8 +125,9 @@ def draw_images(traces: list[Trace], selected: Selection) -> None:
     fewest = min(int(trace.meta["num_samples"]) for trace in picked)
     start = min((selected.sample or 0) // COLUMNS, (fewest - 1) // COLUMNS) * COLUMNS
     numbers = range(start, min(start + COLUMNS, fewest))
-    for trace in picked:
-        draw_row(trace, numbers, selected)
+    with st.container(gap="xxsmall"):
+        for trace in picked:
+            draw_row(trace, numbers, selected)
 
 
 def draw_row(trace: Trace, numbers: range, selected: Selection) -> None:

@@ -63,8 +63,9 @@ def draw_controls(selected: Selection) -> None:
     with st.spinner("Counting GFLOPs …"):  # once per model
         live = follow and is_quick(settings, model)
     busy = job is not None and job.status.active and not live
-    pressed = st.button("Sample", type="primary", width="stretch", disabled=busy, key="sample", shortcut="S")
-    st.button("Another seed", width="stretch", disabled=busy, key="reseed", shortcut="N", on_click=_next_seed)
+    with st.container(horizontal=True, gap="xsmall"):
+        pressed = st.button("Sample", type="primary", width="stretch", disabled=busy, key="sample", shortcut="S")
+        st.button("Another seed", width="stretch", disabled=busy, key="reseed", shortcut="N", on_click=_next_seed)
     again = st.session_state.pop("live again", False) and not busy
     changed = live and sampled and st.session_state.get("live asked") != settings
     if pressed or again or changed:
