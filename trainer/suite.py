@@ -127,7 +127,7 @@ class Suite:
             return self.work.backbone()
         method = row.method
         if row.uems is not None:
-            method = replace(method, layers=spread(row.uems, self.work.scale.config.model.depth + 1))
+            method = replace(method, layers=spread(row.uems, self.work.scale.config.model.num_blocks))
         return self.work.with_exits(method, row.strategy)
 
 
