@@ -94,7 +94,8 @@ class OnDemand:
         """The run of this label."""
         if label not in self._runs:
             where: dict[str, Any] = {"data_root": self.data_root, "device": self.device}
-            training = Training("suite", replace(config, out=self.out / f"{self.scale_name}-{label}", **where))
+            family = self.scale.init.name if self.scale.init is not None else self.scale_name
+            training = Training("suite", replace(config, out=self.out / f"{family}-{label}", **where))
             self._runs[label] = training.folder if training.files.is_done else training.run()
         return self._runs[label]
 
