@@ -1,30 +1,87 @@
 """What the browser needs before anything else: plotly.js, and the styles around every page.
 
-Imports nothing that takes long, so that the browser fetches it while the rest of the app is imported.
+The page asks for plotly.js in its head, so that it is there before the first figure: a component would ask for it
+only once the page is drawn.
 """
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 import streamlit as st
-from streamlit.components.v1 import declare_component
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _FOLDER = Path(__file__).parent / "components"
-_PLOTLY = find_spec("plotly")
-assert _PLOTLY is not None
-assert _PLOTLY.submodule_search_locations is not None
-# Serves plotly.js from the installed package; as a component it is never mounted.
-_SERVED = declare_component("plotly", path=str(Path(_PLOTLY.submodule_search_locations[0]) / "package_data"))
-_mount = st.components.v2.component(
-    "library", html="<span></span>", css=(_FOLDER / "page.css").read_text(encoding="utf-8"),
-    js=(_FOLDER / "library.js").read_text(encoding="utf-8"), isolate_styles=False,
-)  # fmt: skip
+_style = st.components.v2.component(
+    "library", html="<span></span>", css=(_FOLDER / "page.css").read_text(encoding="utf-8"), isolate_styles=False
+)
 
 
 def load() -> None:
-    """Have the browser fetch plotly.js, unless it has."""
+    """Give the page its styles."""
+    _style()
+
+
+def address() -> str:
+    """Where the server answers with plotly.js: another one for another version, so that browsers may keep it."""
     base = st.get_option("server.baseUrlPath").strip("/")
-    address = f"{'/' + base if base else ''}/component/{_SERVED.name}/plotly.min.js"
-    _mount(data={"address": address})
+    return f"{'/' + base if base else ''}/plotly-{version('plotly')}.js"
+
+
+def serve(_: Request) -> Response:
+    """plotly.js, not compressed: that would take the server longer than the way to a browser nearby."""
+    headers = {"Cache-Control": "public, max-age=31536000, immutable", "Content-Encoding": "identity"}
+    return Response(_plotly(), media_type="text/javascript", headers=headers)
+
+
+@cache
+def _plotly() -> bytes:
+    """The copy that the Python package brings along, once for all figures, without what wraps it for Node.js.
+
+    Inside the wrapper a browser would read the whole of it twice, and the second time while the page stands still.
+    """
+    package = find_spec("plotly")
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    text = (Path(package.submodule_search_locations[0]) / "package_data" / "plotly.min.js").read_bytes()
+    begin, end = text.find(b"var Plotly="), text.rfind(b"return Plotly;")
+    return text if min(begin, end) < 0 else b'"use strict";' + text[begin:end]
+
+
+class InHead:
+    """Every page's head asks for plotly.js."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass everything on; into an HTML page a script is written."""
+        script = f'<script async src="{address()}"></script>'.encode()
+        start: Message | None = None  # of a page, until its head is known
+
+        async def insert(message: Message) -> None:
+            nonlocal start
+            if message["type"] == "http.response.start" and _is_page(message):
+                start = message
+                return
+            if start is not None and message["type"] == "http.response.body":
+                if b"</head>" in message.get("body", b""):
+                    message["body"] = message["body"].replace(b"</head>", script + b"</head>", 1)
+                    headers = MutableHeaders(scope=start)
+                    if "content-length" in headers:
+                        headers["content-length"] = str(int(headers["content-length"]) + len(script))
+                await send(start)
+                start = None
+            await send(message)
+
+        await self._app(scope, receive, insert if scope["type"] == "http" else send)
+
+
+def _is_page(start: Message) -> bool:
+    return start["status"] == 200 and Headers(raw=start["headers"]).get("content-type", "").startswith("text/html")

@@ -1,38 +1,41 @@
-"""The explorer: `streamlit run app/main.py`. Navigation only; what a page shows stands in app/views/.
+"""The server of the explorer: `streamlit run app/main.py`. What it shows begins in explorer.py.
 
-(Not in a folder called `pages`: Streamlit would take that for its older convention, and the first link
-that a fresh server gets would open the page without the frame around it.)
+What the first page would wait for is got ready here: its imports before the server answers, and plotly.js in
+the browser while Streamlit's own scripts arrive.
 """
 
-import os
-import time
-from pathlib import Path
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import import_module
 
 import streamlit as st
+from starlette.middleware import Middleware
+from starlette.routing import Route
+from streamlit.cli_util import open_browser
+from streamlit.web.server.server_util import get_url
 
 import library
 
-begin = time.thread_time()
-st.set_page_config(
-    page_title="DeeDiff explorer", page_icon=str(Path(__file__).parent / "assets" / "icon.png"), layout="wide"
-)
-library.load()
+FIRST_PAGE = ("frame", "budget", "exit_panels", "trend_lines", "variance_panel")  # what it imports
+SOON = 1.0  # seconds until the server certainly answers
 
-import frame  # noqa: E402 — takes long the first time, while the browser has something to do already
 
-page = st.navigation(
-    [
-        st.Page("views/runs.py", title="Runs", icon=":material/folder_open:"),
-        st.Page("views/trends.py", title="Exit trends", icon=":material/stairs:", default=True),
-        st.Page("views/live.py", title="Sample live", icon=":material/play_circle:"),
-        st.Page("views/uncertainty.py", title="Uncertainty", icon=":material/blur_on:"),
-        st.Page("views/images.py", title="Images", icon=":material/grid_view:"),
-        st.Page("views/sample.py", title="Sample", icon=":material/movie:"),
-        st.Page("views/compare.py", title="Compare", icon=":material/scatter_plot:"),
-        st.Page("views/method.py", title="Method", icon=":material/school:"),
-    ]
+@asynccontextmanager
+async def ready(_: st.App) -> AsyncIterator[None]:
+    """Import what the first page is drawn with, and open it where there is a screen, as Streamlit's own servers do."""
+    for module in FIRST_PAGE:
+        import_module(module)
+    if not st.get_option("server.headless"):
+        asyncio.get_running_loop().call_later(SOON, open_browser, get_url("localhost"))
+    yield
+
+
+app = st.App(
+    "explorer.py",
+    lifespan=ready,
+    routes=[Route(library.address(), library.serve)],
+    middleware=[Middleware(library.InHead)],
 )
-frame.around(page)
-if "DEEDIFF_BENCH" in os.environ:  # for `deediff bench app`, which looks from outside
-    spent = 1000 * (time.thread_time() - begin)
-    st.html(f'<span class="server-ms" data-ms="{spent:.3f}" data-run="{time.time_ns() // 1000}"></span>')

@@ -66,7 +66,7 @@ def runs(shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 def open_app(page: str | None = None, **link: str) -> AppTest:
     """The app after its first run, on a page, opened by a link."""
-    app = AppTest.from_file(str(APP / "main.py"), default_timeout=60)
+    app = AppTest.from_file(str(APP / "explorer.py"), default_timeout=60)
     for key, value in link.items():
         app.query_params[key] = value
     app.run()
@@ -245,7 +245,7 @@ def test_an_unknown_name_in_the_link_is_a_sentence(runs: Path) -> None:
 @pytest.mark.parametrize("page", [None, "live", "uncertainty", "images"])
 def test_no_runs_shows_the_command_that_makes_one(page: str | None, runs: Path) -> None:
     shutil.rmtree(runs / "toy")
-    app = AppTest.from_file(str(APP / "main.py"), default_timeout=60).run()
+    app = AppTest.from_file(str(APP / "explorer.py"), default_timeout=60).run()
     if page is not None:
         app.switch_page(f"views/{page}.py").run()
     assert not app.exception
@@ -281,7 +281,7 @@ def test_a_truncated_part_is_ignored_with_a_warning(page: str | None, runs: Path
 def test_a_corrupt_file_of_a_trace_never_ends_in_a_traceback(file: str, runs: Path) -> None:
     (runs / "toy" / "traces" / FULL / file).write_text("nonsense")
     for page in (None, "live", "uncertainty", "images"):
-        app = AppTest.from_file(str(APP / "main.py"), default_timeout=60)
+        app = AppTest.from_file(str(APP / "explorer.py"), default_timeout=60)
         app.query_params["trace"] = FULL
         app.run()
         if page is not None:

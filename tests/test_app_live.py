@@ -235,7 +235,7 @@ def test_a_name_that_is_taken_is_refused(runs: Path) -> None:
 
 def test_a_threshold_on_a_model_without_uems_is_refused_in_a_sentence(runs: Path) -> None:
     write_run(runs / "plain", exits=False)
-    app = AppTest.from_file(str(APP / "main.py"), default_timeout=60)
+    app = AppTest.from_file(str(APP / "explorer.py"), default_timeout=60)
     app.query_params["run"] = "plain"
     app.run()
     app.switch_page("views/live.py").run()

@@ -62,10 +62,9 @@ function drawNext() {
   if (first.isConnected) draw();
 }
 
-// plotly.js is fetched by library.js, which the page mounts first.
+// The page's head asks for plotly.js.
 const loaded = async () => {
-  while (!window.plotlyLoading) await new Promise((later) => setTimeout(later, 10));
-  return window.plotlyLoading;
+  while (!window.Plotly) await new Promise((later) => setTimeout(later, 10));
 };
 
 function drawFigure(root, { figure, name }) {
