@@ -45,7 +45,7 @@ def _stamp(folder: Path) -> tuple[int, int]:
         raise UserError(f"{folder} cannot be opened ({error.strerror}): reload the page") from None
 
 
-@lru_cache(12)  # not Streamlit's: it would spend as long on the key as a slider has for everything
+@lru_cache(32)  # more than any page opens; not Streamlit's: that would spend on the key what a slider has for all
 def _trace(folder: Path, stamp: tuple[int, int]) -> Trace:
     return read_trace(folder)
 

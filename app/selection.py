@@ -18,7 +18,6 @@ import link
 from deediff.errors import UserError
 from deediff.runs import Run, list_runs
 from deediff.traces.reader import Trace, WhatIf
-from deediff.traces.schema import THRESHOLDS
 
 HIGHEST = 0.5  # a threshold above it never makes sense: u is tanh|error| averaged over pixels
 STEP = 0.005  # between two stops of the slider, as in THRESHOLDS
@@ -157,8 +156,8 @@ def stops(trace: Trace) -> tuple[float, float]:
     """Lowest and highest useful stop of the slider: what the trace answers, up to where nothing changes any more."""
     assert trace.what_if_limit is not None
     lowest = max(0.0, float(np.ceil(trace.what_if_limit[0] / STEP - 1e-4) * STEP))
-    filled = np.flatnonzero(trace.summary.running_min.sum(axis=(0, 1))[: len(THRESHOLDS)])
-    highest = min(HIGHEST, float(THRESHOLDS[filled[-1]])) if len(filled) else HIGHEST
+    last = trace.highest_threshold
+    highest = HIGHEST if last is None else min(HIGHEST, last)
     return round(lowest, 3), round(max(highest, lowest + STEP), 3)
 
 

@@ -86,6 +86,17 @@ class Trace:
             total += Summary.load(summary_file(self.path, part))
         return total
 
+    @cached_property
+    def _left_by(self) -> NDArray[np.int32]:
+        """(K, S, N) of the summary: made once, so that a slider's every stop is one look."""
+        return self.summary.left_by()
+
+    @cached_property
+    def highest_threshold(self) -> float | None:
+        """The slider stop above which no exit changes any more; None where none ever does."""
+        filled = np.flatnonzero(self.summary.running_min.sum(axis=(0, 1))[: len(THRESHOLDS)])
+        return float(THRESHOLDS[filled[-1]]) if len(filled) else None
+
     @property
     def what_if_limit(self) -> tuple[float, str] | None:
         """The lowest threshold that `what_if` answers, with the reason; None when it answers none."""
@@ -120,7 +131,7 @@ class Trace:
         index = int(np.abs(THRESHOLDS - np.float32(threshold)).argmin())
         if THRESHOLDS[index] < np.float32(lowest):
             raise UserError(f"{self.path} answers thresholds from {lowest:g} only ({reason})")
-        exits = self.summary.exits_at(index)
+        exits = self.summary.exits_of(self._left_by[index])
         return WhatIf(
             round(float(THRESHOLDS[index]), 3),
             exits,

@@ -11,6 +11,7 @@ import io
 import zipfile
 import zlib
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ class Summary:
 
     samples: Ints  # () number of samples
     exits: Ints  # (S, N+1) samples that left at each layer
-    running_min: Ints  # (S, N, K+1) samples whose running minimum lies in (τ_{k−1}, τ_k]
+    running_min: Ints | NDArray[np.int32]  # (S, N, K+1) samples whose running minimum lies in (τ_{k−1}, τ_k]
     u_count: Ints  # (S, N) values of u
     u_sum: Floats  # (S, N)
     u_square_sum: Floats  # (S, N)
@@ -86,8 +87,15 @@ class Summary:
 
     def exits_at(self, threshold_index: int) -> Ints:
         """(S, N+1): samples that would have left at each layer under τ = THRESHOLDS[index]."""
-        left_by = self.running_min[:, :, : threshold_index + 1].sum(axis=-1)  # (S, N): have left by layer i
+        return self.exits_of(self.running_min[:, :, : threshold_index + 1].sum(axis=-1))
+
+    def exits_of(self, left_by: NDArray[Any]) -> Ints:
+        """(S, N) samples that have left by layer i → (S, N+1) samples that left at each layer."""
         return np.diff(left_by, axis=1, prepend=0, append=self.samples)
+
+    def left_by(self) -> NDArray[np.int32]:
+        """(K, S, N): samples that have left by layer i under each threshold. For whoever asks for many thresholds."""
+        return np.cumsum(np.moveaxis(self.running_min[:, :, :-1], -1, 0), axis=0, dtype=np.int32)
 
     def mean_uncertainty(self) -> Floats:
         """(S, N) mean u over the samples that reached the layer; NaN where none did."""
@@ -119,5 +127,4 @@ class Summary:
             raise UserError(
                 f"{path} is not a readable summary ({error}): delete it and run the sampling command again"
             ) from None
-        arrays["running_min"] = arrays["running_min"].astype(np.int64)
         return cls(**arrays)
