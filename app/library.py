@@ -80,7 +80,15 @@ class InHead:
                 start = None
             await send(message)
 
-        await self._app(scope, receive, insert if scope["type"] == "http" else send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if b"text/html" in dict(scope["headers"]).get(
+            b"accept", b""
+        ):  # a page: nothing is written into compressed ones
+            plain = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
+            scope = {**scope, "headers": plain}
+        await self._app(scope, receive, insert)
 
 
 def _is_page(start: Message) -> bool:
