@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 import deediff
 from deediff.analysis.compare import comparison_table
-from deediff.bench.browser import settle
+from deediff.bench.browser import PATIENCE, settle
 from tests.e2e.conftest import SHOTS, TRACES, click_point, exported, hover_point
 
 pytestmark = pytest.mark.e2e
@@ -39,14 +39,14 @@ def rows_of_images(page: Page) -> list[str]:
 
 
 def test_a_click_picks_a_trace_and_another_takes_it_away(tab: Page, served: str, counted: pd.DataFrame) -> None:
-    open_page(tab, served, trace="ddim50-threshold-0.1")
+    open_page(tab, served, trace="ddim50-threshold-0.1", picked=f"mnist_tiny/{TRACES[0]},mnist_tiny/{BOLD}")
     before = rows_of_images(tab)
     row = counted.loc[BOLD]
     x, y = row["gflops_per_step"] * 50, row["fd-mnist"]
     said = hover_point(tab, PLOT, x, y)
     assert f"{x:.5g} GFLOPs per image, {row['seconds_per_image']:.4g} s per image" in said
     assert f"fd-mnist {y:.5g}" in said
-    assert BOLD in before
+    assert before == [TRACES[0], BOLD]
     click_point(tab, PLOT, x, y)
     expect(tab.get_by_text(f"mnist_tiny/{BOLD}")).to_have_count(0)
     settle(tab)
@@ -56,6 +56,13 @@ def test_a_click_picks_a_trace_and_another_takes_it_away(tab: Page, served: str,
     settle(tab)
     assert sorted(rows_of_images(tab)) == sorted(before)
     tab.screenshot(path=SHOTS / "compare.png")
+    after, link = rows_of_images(tab), tab.url
+    tab.goto("about:blank")
+    tab.goto(link)  # what a colleague does
+    expect(tab.get_by_text(f"mnist_tiny/{BOLD}")).to_have_count(1, timeout=PATIENCE)
+    settle(tab)
+    assert rows_of_images(tab) == after
+    assert tab.url == link
 
 
 def test_the_export_is_the_table_and_the_filter_narrows_both(tab: Page, served: str, counted: pd.DataFrame) -> None:

@@ -36,7 +36,7 @@ def test_from_the_most_changed_image_to_its_film_and_on_by_keys(tab: Page, serve
     tab.goto(f"{served}/images?run=mnist_tiny&trace={TRACE}")
     expect(tab.locator(".clickable figure")).to_have_count(50, timeout=PATIENCE)
     settle(tab)
-    tab.locator(".st-key-image-order").click()
+    tab.locator(".st-key-order").click()
     tab.get_by_role("option", name="Change").click()
     caption = f"{first} · {table['change'].iloc[0]:.1f}"
     expect(tab.locator("figcaption").first).to_have_text(caption, timeout=PATIENCE)
