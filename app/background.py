@@ -15,7 +15,7 @@ T = TypeVar("T")
 Stopped = Callable[[], bool]
 KEPT = 64  # results
 PATIENCE = 0.05  # seconds between two looks, after which Streamlit may turn to something newer
-QUIET = 0.6  # seconds without a touch of the page before such work begins; 0: at once
+QUIET = 1.5  # seconds without a touch of the page before such work begins, long enough to draw it; 0: at once
 
 
 @dataclass

@@ -221,6 +221,7 @@ def test_every_measure_of_the_explorer_is_taken(tmp_path: Path) -> None:
         ):
             assert (measure, of) in rows
     assert ("first page", "tiny") in rows
+    assert ("live mode: slider released to images", "tiny") in rows
     assert all(row["median"] > 0 for row in result["rows"])
     assert result["server_mb"] > result["model_mb"] > 0
     limited = [row for row in result["rows"] if row["limit"] is not None]

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,8 @@ from deediff.bench.browser import (
     links,
     open_browser,
     open_link,
+    open_live,
+    release_live_slider,
     release_slider,
     server_milliseconds,
     settle,
@@ -42,7 +44,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]  # of the checkout: the explorer is no part of the package
 MAIN = ROOT / "app" / "main.py"
 SYNTHETIC = "synthetic"  # name of the run and of its trace
-LIMITS = {"redraw": 300.0, "server": 30.0, "switch": 1000.0, "first page": 3000.0, "memory": 600.0}  # ms, MB
+LIMITS = {  # ms; MB
+    "redraw": 300.0, "server": 30.0, "switch": 1000.0, "first page": 3000.0, "live": 2000.0, "memory": 600.0,
+}  # fmt: skip
+PARTS = ("first", "slider", "switch", "live")  # what may be asked for alone
 START = 60.0  # seconds that the server may take
 
 
@@ -52,14 +57,16 @@ def bench_app(
     repeats: int = 5,
     samples: int = 50_000,
     steps: int = 1000,
+    only: Sequence[str] = PARTS,
 ) -> dict[str, Any]:
     """Medians of `repeats`, beside their limits.
 
     redraw: from the release of the what-if slider until the heatmap is painted, in the browser's clock; server:
     CPU time of the run of the script behind it, which computes and describes the whole page, Streamlit included;
     switch: from the click on a page's link until everything on it is painted; first page: from the request to a
-    server that has just come up; memory: of the server after all that, above a process that has only loaded the
-    model. Raises UserError when something that it needs is missing.
+    server that has just come up; live: from the release of the slider of *Sample live* until the last step's images
+    are painted, for 4 images × DDIM-20; memory: of the server after all that, above a process that has only loaded
+    the model. `only` takes some of the measures. Raises UserError when something that it needs is missing.
     """
     if not MAIN.exists():
         raise UserError(f"{MAIN} does not exist: the explorer is measured from a checkout of the repository")
@@ -75,19 +82,20 @@ def bench_app(
     traces = [(run.name, shipped), (SYNTHETIC, SYNTHETIC)]
     rows: list[dict[str, Any]] = []
     with open_browser() as page:
-        starts, firsts = [], []
-        for _ in range(repeats):
-            page.goto("about:blank")
-            with explorer(root, folder / "log.txt") as (process, address, seconds):
-                starts.append(1000 * seconds)
-                firsts.append(first_page(page, f"{address}/?run={run.name}&trace={shipped}"))
-        rows.append(_row("start of the server", "", starts, "ms", None))
-        rows.append(_row("first page", run.name, firsts, "ms", LIMITS["first page"]))
+        if "first" in only:
+            rows += _first_pages(page, root, folder / "log.txt", f"?run={run.name}&trace={shipped}", run.name, repeats)
         with explorer(root, folder / "log.txt") as (process, address, _):
             for name, trace in traces:
                 page.goto(f"{address}/?run={name}&trace={trace}", wait_until="commit")
-                rows += _slider(page, f"{name}/{trace}", repeats)
-                rows += _switches(page, f"{name}/{trace}", repeats)
+                if "slider" in only:
+                    rows += _slider(page, f"{name}/{trace}", repeats)
+                if "switch" in only:
+                    rows += _switches(page, f"{name}/{trace}", repeats)
+                settle(page)
+            if "live" in only:
+                open_live(page, f"{address}/live?run={run.name}")
+                rows.append(_row("live mode: slider released to images", run.name, _live(page, repeats), "ms",
+                                 LIMITS["live"]))  # fmt: skip
             used, alone = _megabytes(process.pid), _megabytes_with_model(checkpoint)
         rows.append(_row("memory above the loaded model", "both traces open", [used - alone], "MB", LIMITS["memory"]))
     return {
@@ -113,6 +121,31 @@ def _row(measure: str, of: str, values: list[float], unit: str, limit: float | N
     within = None if limit is None else ("yes" if median <= limit else "NO")
     return {"measure": measure, "of": of, "median": median, "worst": max(values), "unit": unit, "limit": limit,
             "within": within, "repeats": len(values)}  # fmt: skip
+
+
+def _first_pages(page: Page, root: Path, log: Path, query: str, of: str, repeats: int) -> list[dict[str, Any]]:
+    """New servers, and how soon their first page stands."""
+    starts, firsts = [], []
+    for _ in range(repeats):
+        page.goto("about:blank")
+        with explorer(root, log) as (_, address, seconds):
+            starts.append(1000 * seconds)
+            firsts.append(first_page(page, f"{address}/{query}"))
+    return [
+        _row("start of the server", "", starts, "ms", None),
+        _row("first page", of, firsts, "ms", LIMITS["first page"]),
+    ]
+
+
+def _live(page: Page, repeats: int) -> list[float]:
+    """Releases of the slider of *Sample live*; every one is another threshold."""
+    times = []
+    for repeat in range(repeats + 1):
+        settle(page)
+        milliseconds = release_live_slider(page, 0.15 + 0.1 * (repeat % 2) + 0.02 * repeat)
+        if repeat > 0:
+            times.append(milliseconds)
+    return times
 
 
 def _slider(page: Page, of: str, repeats: int) -> list[dict[str, Any]]:

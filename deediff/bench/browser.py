@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 PATIENCE = 60_000  # milliseconds that one answer may take
 HEATMAP = ".st-key-plot-exit-heatmap .js-plotly-plot"  # of the page that opens first
 SLIDER = ".st-key-tau"  # the what-if threshold
+LIVE_SLIDER = ".st-key-live-tau"  # that of *Sample live*
 
 # Runs in the page before anything else. `settled` is looked at once per frame, and answers in the frame after.
 SCRIPT = """
@@ -54,6 +55,19 @@ window.bench = {
   open(path) {  // the script ends with a mark; whether it is running, a frame may miss
     const before = this.run();
     this.time('click', () => location.pathname === path && this.run() > before && this.settled());
+  },
+  policy() {  // whose images are on screen
+    const titles = [...document.querySelectorAll('.st-key-live strong')].map(title => title.textContent);
+    return titles.find(title => title.startsWith('Early exit')) ?? '';
+  },
+  finished() {  // the images are the last ones, not those of a step on the way
+    const labels = [...document.querySelectorAll('.st-key-live_figures [data-testid=stMetricLabel]')];
+    return labels.some(label => label.textContent.trim() === 'Layer ratio')
+      && [...document.querySelectorAll('.st-key-live img')].every(image => image.complete);
+  },
+  resample() {
+    const before = this.policy();
+    this.time('pointerup', () => this.policy() !== before && this.finished());
   },
   first() { this.time(null, () => this.content() !== null && this.settled()); },
 };
@@ -112,15 +126,31 @@ def first_page(page: Page, address: str) -> float:
 
 def release_slider(page: Page, share: float) -> float:
     """Drag the what-if threshold to a share of its range and let go: milliseconds until the heatmap shows it."""
-    thumb = page.locator(f"{SLIDER} [data-testid=stSliderThumbValue]").locator("xpath=..").bounding_box()
-    track = page.locator(f"{SLIDER} [role=group] > div").first.bounding_box()
+    return _release(page, SLIDER, share, "redraw")
+
+
+def open_live(page: Page, address: str) -> None:
+    """*Sample live* at its defaults, 4 images × DDIM-20, after a first *Sample*: from then on it follows the slider."""
+    page.goto(address, wait_until="commit")
+    page.locator(".st-key-sample button:enabled").click()
+    page.wait_for_function("bench.finished()")
+
+
+def release_live_slider(page: Page, share: float) -> float:
+    """The same with the threshold of *Sample live*: milliseconds until the images sampled with it are on screen."""
+    return _release(page, LIVE_SLIDER, share, "resample")
+
+
+def _release(page: Page, slider: str, share: float, until: str) -> float:
+    thumb = page.locator(f"{slider} [data-testid=stSliderThumbValue]").locator("xpath=..").bounding_box()
+    track = page.locator(f"{slider} [role=group] > div").first.bounding_box()
     assert thumb is not None
     assert track is not None
     page.mouse.move(thumb["x"] + thumb["width"] / 2, thumb["y"] + thumb["height"] / 2)
     page.mouse.down()
     page.mouse.move(track["x"] + share * track["width"], track["y"] + track["height"] / 2, steps=4)
     page.wait_for_timeout(100)
-    page.evaluate("bench.redraw()")
+    page.evaluate(f"bench.{until}()")
     page.mouse.up()
     return answer(page)
 

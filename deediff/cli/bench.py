@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from deediff.bench.app import ROOT, bench_app
+from deediff.bench.app import PARTS, ROOT, bench_app
 from deediff.bench.sampler import bench_sampler
 from deediff.bench.trace import bench_trace
 from deediff.bench.train import bench_train
@@ -79,8 +79,9 @@ def train(args: argparse.Namespace) -> Result:
     "the explorer's speed and memory, in a real browser; needs Playwright and Chromium",
     argument("run", nargs="?", type=Path, default=ROOT / "runs" / "mnist_tiny", help="a run with a full recording"),
     argument("--repeats", type=positive, default=5, help="of every measure; medians are printed"),
+    argument("--only", nargs="+", choices=PARTS, default=PARTS, help="these measures alone; memory always"),
 )
 def app(args: argparse.Namespace) -> Result:
     """The explorer from outside."""
     with tempfile.TemporaryDirectory() as folder:
-        return bench_app(args.run, Path(folder), args.repeats)
+        return bench_app(args.run, Path(folder), args.repeats, only=args.only)
