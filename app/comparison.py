@@ -20,6 +20,8 @@ from tables import key_of
 KINDS = {"threshold": "τ = {}", "patience": "τ = {}", "batch-mean": "τ = {}", "excess": "δ = {}", "fixed": "layer {}",
          "budget": "{} GFLOPs", "stopping": "{} GFLOPs", "oracle": "{} GFLOPs", "dual": "down to t = {}"}  # fmt: skip
 
+NAMES = dict(zip(PROTOCOL, ("solver", "steps", "η", "seed", "weights"), strict=True))
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -147,6 +149,17 @@ def points(traces: Sequence[Trace], axis: Axis) -> list[Point]:
             )
         )
     return made
+
+
+def what_else_differs(traces: Sequence[Trace]) -> str:
+    """Beside the exits, where images of equal numbers are shown: a sentence, or nothing."""
+    different = [name for key, name in NAMES.items() if len({repr(trace.meta.get(key)) for trace in traces}) > 1]
+    if "seed" in different:
+        return "These traces differ in their seed: images of one column did not start from the same noise."
+    if different:
+        also = " and ".join(filter(None, [", ".join(different[:-1]), different[-1]]))
+        return f"Equal seeds, but these traces differ in {also}, too: not only the exits make the difference."
+    return ""
 
 
 def cost_of(point: Point, cost: str) -> float | None:

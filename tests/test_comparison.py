@@ -129,6 +129,15 @@ def test_a_change_is_measured_from_the_full_network_of_the_same_noise() -> None:
     ]  # fmt: skip
 
 
+def test_what_differs_beside_the_exits_is_named() -> None:
+    from comparison import what_else_differs
+
+    a, exits, fewer = make_trace("a", "never"), make_trace("b"), make_trace("c", steps=2, checkpoint_sha256="y")
+    assert what_else_differs([a, exits]) == ""
+    assert "differ in steps and weights, too" in what_else_differs([a, fewer])
+    assert "not start from the same noise" in what_else_differs([a, fewer, make_trace("d", seed=1)])
+
+
 def test_cost_counts_every_step() -> None:
     from comparison import Axis, Reading, points
 

@@ -29,8 +29,8 @@ def training_curves(curves: Mapping[str, pd.DataFrame], terms: Mapping[str, str]
         plot = top - height * (0.12 if rows > 1 else 0)
         axes[f"xaxis{suffix}"] = axis("step", domain=[left, left + width], anchor=f"y{suffix}", nticks=4, tickangle=0)
         axes[f"yaxis{suffix}"] = axis(
-            "", domain=[top - 0.72 * height, plot], type="log", anchor=f"x{suffix}", showgrid=True, nticks=5,
-            exponentformat="none",
+            "", domain=[top - 0.72 * height, plot], type="log", anchor=f"x{suffix}", showgrid=True,
+            **_ticks([curve[term] for curve in curves.values() if _has(curve, term)]),
         )  # fmt: skip
         titles.append({
             "text": f"<b>{term.removeprefix('loss_')}</b> ({terms[term]})", "showarrow": False, "font": {"size": 12},
@@ -45,6 +45,20 @@ def training_curves(curves: Mapping[str, pd.DataFrame], terms: Mapping[str, str]
         data, x, y, height=80 + ROW * rows, margin={"l": 8, "r": 8, "t": 26, "b": 8}, legend=legend,
         showlegend=len(curves) > 1, annotations=titles, shapes=changes, **axes,
     )  # fmt: skip
+
+
+def _ticks(values: Sequence[pd.Series]) -> dict[str, Any]:
+    """Of a logarithmic axis, written in full (Plotly writes 0.02 as 2): powers of ten, or as many as make three."""
+    low, high = min(v.min() for v in values), max(v.max() for v in values)
+    if not 0 < low <= high:
+        return {}
+    tens = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 6, 8), np.arange(1, 10, 0.2)):
+        ticks = [round(digit * 10.0**ten, 12) for ten in tens for digit in digits]
+        inside = [tick for tick in ticks if low <= tick <= high]
+        if len(inside) >= 3:
+            break
+    return {"tickvals": inside, "ticktext": [f"{tick:g}" for tick in inside]}
 
 
 def _has(curve: pd.DataFrame, term: str) -> bool:

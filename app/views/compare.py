@@ -120,8 +120,8 @@ def draw_images(traces: list[Trace], selected: Selection) -> None:
     if not picked:
         st.info("Click marks above, or tick rows of the table: their images appear here side by side.")
         return
-    if len({repr([t.meta.get(key) for key in comparison.PROTOCOL]) for t in picked}) > 1:
-        st.caption("These traces differ in solver, steps, seed or checkpoint: equal columns did not start alike.")
+    if sentence := comparison.what_else_differs(picked):
+        st.caption(sentence)
     fewest = min(int(trace.meta["num_samples"]) for trace in picked)
     start = min((selected.sample or 0) // COLUMNS, (fewest - 1) // COLUMNS) * COLUMNS
     numbers = range(start, min(start + COLUMNS, fewest))
