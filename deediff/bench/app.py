@@ -87,11 +87,11 @@ def bench_app(
         with explorer(root, folder / "log.txt") as (process, address, _):
             for name, trace in traces:
                 page.goto(f"{address}/?run={name}&trace={trace}", wait_until="commit")
+                settle(page)
                 if "slider" in only:
                     rows += _slider(page, f"{name}/{trace}", repeats)
                 if "switch" in only:
                     rows += _switches(page, f"{name}/{trace}", repeats)
-                settle(page)
             if "live" in only:
                 open_live(page, f"{address}/live?run={run.name}")
                 rows.append(_row("live mode: slider released to images", run.name, _live(page, repeats), "ms",
@@ -150,7 +150,6 @@ def _live(page: Page, repeats: int) -> list[float]:
 
 def _slider(page: Page, of: str, repeats: int) -> list[dict[str, Any]]:
     """Redraws of the heatmap, and what the server spends on each."""
-    settle(page)
     redraws, spent = [], []
     for repeat in range(repeats + 1):
         settle(page)
