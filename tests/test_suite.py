@@ -13,7 +13,7 @@ from deediff.traces.reader import read_trace
 from trainer import on_demand
 from trainer.rivals import smallest_excess
 from trainer.run import main
-from trainer.suite import spread
+from trainer.suite import rows_named, spread
 from trainer.tables import ABOUT, ERRORS, QUIRKS, SUITES
 
 
@@ -75,6 +75,12 @@ def test_rows_are_measured_one_by_one_into_the_same_file(tmp_path: Path, shared:
     second = run("baselines", tmp_path, shared, "--rows", "fewer steps")
     assert [row["name"] for row in second] == [*(row["name"] for row in first[:2]), "one exit for all", "fewer steps"]
     assert second[:3] == first
+
+
+def test_a_whole_name_means_that_row_alone() -> None:
+    assert [row.name for row in rows_named(QUIRKS, ["MLP per layer, frozen"])] == ["MLP per layer, frozen"]
+    assert len(rows_named(QUIRKS, ["per layer, frozen"])) == 2 + len(ERRORS)
+    assert rows_named(QUIRKS, []) == QUIRKS
 
 
 def test_a_row_that_is_not_there_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,7 +72,7 @@ def _suite(name: str, args: list[str]) -> None:
             out: Where the runs and the results file go.
             data_root: Folder with the data set in torchvision's layout; default: a cache folder, filled by download.
             device: auto takes CUDA (in bf16), else MPS, else the CPU.
-            rows: Only those whose names contain one of these texts; the others stay as the results file has them.
+            rows: Only those of these names, or whose names contain one of these; the others stay in the results file.
         """
         results = Suite(name, scale, out, data_root, device).run(rows)
         print(as_text({"results": str(results), "rows": overview(results)}))

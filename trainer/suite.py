@@ -42,8 +42,8 @@ class Suite:
     def run(self, only: Sequence[str] = ()) -> Path:
         """Train, sample, evaluate and write what is not there yet.
 
-        only: of rows whose names contain one of these texts; the others stay as the results file has them. Raises
-        UserError when no name does.
+        only: rows of these names, or whose names contain one of these; the others stay as the results file has
+        them. Raises UserError when there is none.
         """
         scale, path = self.work.scale, self.work.out / f"suite-{self.name}.json"
         if self.name == "table2":
@@ -132,14 +132,16 @@ class Suite:
 
 
 def rows_named(rows: Sequence[Row], texts: Sequence[str]) -> list[Row]:
-    """Those whose names contain one of the texts (none: all), and the row that rivals among them rival.
+    """Those of these names, or whose names contain one of the texts, and the row that rivals among them rival.
 
-    Raises UserError when there is none.
+    No texts: all. Raises UserError when there is none.
     """
-    chosen = [row for row in rows if not texts or any(text in row.name for text in texts)]
+    names = {row.name for row in rows}
+    parts = [text for text in texts if text not in names]
+    chosen = [row for row in rows if not texts or row.name in texts or any(part in row.name for part in parts)]
     if not chosen:
-        names = "; ".join(row.name for row in rows)
-        raise UserError(f"no row of this suite is called {' or '.join(map(repr, texts))}, only: {names}")
+        known = "; ".join(row.name for row in rows)
+        raise UserError(f"no row of this suite is called {' or '.join(map(repr, texts))}, only: {known}")
     rivals = any(row.policy in RIVALS for row in chosen)
     return [row for row in rows if row in chosen or (rivals and row.threshold is not None)]
 
