@@ -66,13 +66,18 @@ def place(
         found.append(None)
         if (text, round(x), round(y)) in said:
             continue
-        boxes = {position: placed(x, y, text, position) for position in POSITIONS}
-        free = [position for position, box in boxes.items()
-                if _inside(box, around) and not any(box.covers(other) for other in taken)]  # fmt: skip
-        clear = [position for position in free if not any(boxes[position].meets(line) for line in lines)]
-        if free:
-            chosen = found[-1] = (clear or free)[0]
-            taken.append(boxes[chosen])
+        best: Box | None = None
+        for position in POSITIONS:
+            box = placed(x, y, text, position)
+            if not _inside(box, around) or any(box.covers(other) for other in taken):
+                continue
+            clear = not any(box.meets(line) for line in lines)
+            if best is None or clear:
+                best, found[-1] = box, position
+            if clear:
+                break
+        if best is not None:
+            taken.append(best)
             said.add((text, round(x), round(y)))
     return found
 

@@ -114,7 +114,7 @@ def draw_images(traces: list[Trace], selected: Selection) -> None:
     by_key = {key_of(trace): trace for trace in traces}
     picked = [by_key[key] for key in st.session_state[PICKED] if key in by_key]
     heading(
-        f"The same seeds under {len(picked)} {'policy' if len(picked) == 1 else 'policies'}" if picked else "Images",
+        f"The same seeds in {len(picked)} {'trace' if len(picked) == 1 else 'traces'}" if picked else "Images",
         "one row per picked trace · under each image its mean exit layer", IMAGES_HELP,
     )  # fmt: skip
     if not picked:
