@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import shutil
@@ -12,6 +13,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.responses import Response
 from streamlit.testing.v1 import AppTest
 
 import deediff
@@ -303,3 +306,28 @@ def test_an_imported_trace_disables_the_slider_with_the_reason(runs: Path) -> No
     app.switch_page("views/uncertainty.py").run()
     assert not app.exception
     assert "holds no uncertainties" in sentences(app)
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_every_page_asks_for_plotly_in_its_head_whatever_the_browser_takes(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(APP))
+    import library
+
+    page = b"<html><head></head><body>" + b"x" * size + b"</body></html>"
+
+    async def respond(scope: Any, receive: Any, send: Any) -> None:
+        await GZipMiddleware(Response(page, media_type="text/html"), minimum_size=500)(scope, receive, send)
+
+    headers = [(b"accept", b"text/html,*/*"), (b"accept-encoding", b"gzip, br")]
+    scope = {"type": "http", "method": "GET", "path": "/compare", "headers": headers}
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(library.InHead(respond)(scope, None, send))
+    body = b"".join(message.get("body", b"") for message in sent)
+    assert body == page.replace(b"</head>", f'<script async src="{library.address()}"></script></head>'.encode())
+    assert dict(sent[0]["headers"])[b"content-length"] == str(len(body)).encode()
