@@ -37,6 +37,8 @@ class Chunk:
 
     def join(self, others: list[Chunk]) -> None:
         """Take in the rows of other chunks at the same layer."""
+        if not others:
+            return
         all_of = [self, *others]
         self.rows = np.concatenate([chunk.rows for chunk in all_of])
         self.state = torch.cat([chunk.state for chunk in all_of])

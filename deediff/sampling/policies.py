@@ -6,8 +6,7 @@ A policy sees one layer at a time. To add one: subclass `ExitPolicy` and registe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -20,8 +19,7 @@ from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 
 
-@dataclass(frozen=True)
-class Visit:
+class Visit(NamedTuple):
     """The samples that reach the input of a block, at one denoising step."""
 
     layer: int  # 0 … N−1: this many blocks have been run
@@ -199,7 +197,7 @@ class Replay(ExitPolicy):
     spec = "replay"
 
     def __init__(self, exit_layers: Tensor):  # (samples, steps)
-        self.exit_layers = exit_layers.cpu().numpy()
+        self.by_step = list(np.ascontiguousarray(exit_layers.cpu().numpy().T))
 
     def leaves(self, visit: Visit) -> Tensor:
-        return torch.from_numpy(self.exit_layers[visit.samples, visit.step] == visit.layer)
+        return torch.from_numpy(self.by_step[visit.step][visit.samples] == visit.layer)

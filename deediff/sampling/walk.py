@@ -156,20 +156,34 @@ class Walk:
 
     def settle(self, chunk: Chunk) -> Leavers | None:
         """Those who leave here, if any; unless everything is recorded, they are dropped from the chunk."""
-        i, alive = chunk.layer, self.alive[chunk.rows]
-        last = chunk.decision is None
-        leaves = alive if chunk.decision is None else alive & chunk.decision()
-        leavers = None
-        if leaves.any():
-            rows = chunk.rows[leaves]
-            self.exit_layer[rows], self.alive[rows] = i, False
-            leavers = rows, select(chunk.state, leaves)
-        if last and chunk.heads:
+        if chunk.decision is None:
+            return self._end(chunk)
+        leaves = chunk.decision()
+        if leaves is False:
+            return None
+        leaves = self.alive[chunk.rows] & leaves
+        if not leaves.any():
+            return None
+        leavers = self._leave(chunk, leaves)
+        if self.record == "exit":
+            chunk.keep(~leaves)
+        return leavers
+
+    def _end(self, chunk: Chunk) -> Leavers | None:
+        """The network's own output, for those who have not left before."""
+        if chunk.heads:
             errors = [(g - chunk.heads[-1]).square().mean(dim=(1, 2, 3)).sqrt() for g in chunk.heads[:-1]]
             self.deviation.append((chunk.rows, torch.stack(errors, dim=1)))
-        if last or (leavers is not None and self.record == "exit"):
-            chunk.keep(~leaves & (not last))
+        leaves = self.alive[chunk.rows]
+        leavers = self._leave(chunk, leaves) if leaves.any() else None
+        chunk.rows = chunk.rows[:0]
         return leavers
+
+    def _leave(self, chunk: Chunk, leaves: NDArray[np.bool_]) -> Leavers:
+        """Give those who leave (n,) their exit layer."""
+        rows = chunk.rows[leaves]
+        self.exit_layer[rows], self.alive[rows] = chunk.layer, False
+        return rows, select(chunk.state, leaves)
 
     def read_out(self, layer: int, leavers: list[Leavers]) -> None:
         """Run the output head of a layer on some who left there."""
