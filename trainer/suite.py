@@ -71,7 +71,8 @@ class Suite:
     def _measure(self, row: Row) -> dict[str, Any]:
         """One row of the results."""
         run, policy, steps = self._run(row), *self._policy(row)
-        label = f"{self.work.scale.solver}{steps}-{row.policy if row.policy in RIVALS else policy}"
+        fitted = row.policy in RIVALS and policy != "never"  # its policy says what it was fitted to, at length
+        label = f"{self.work.scale.solver}{steps}-{row.policy if fitted else policy}"
         label += "-full" if row.record == "full" else ""  # not of this suite: others may ask for the same trace
         trace = self.work.sample(run, label, policy, steps, record=row.record)
         if row.threshold is not None:
