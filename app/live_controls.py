@@ -27,9 +27,10 @@ MOST_GFLOPS = {"cpu": 200.0, "cuda": 20_000.0}  # … and in all, for the full n
 def controls(selection: Selection, model: EarlyExitModel, schedule: Schedule) -> Settings:
     """In the order one thinks: when to exit, how to sample, how many."""
     assert selection.checkpoint is not None
+    best = "excess" if calibration_file(selection.checkpoint).exists() else "threshold"  # README, What we found
     with st.container(horizontal=True, gap="xsmall"):  # beside each other where the window is narrow
         kind = linked.selectbox(
-            "Policy", list(POLICIES), "live policy", "threshold",
+            "Policy", list(POLICIES), "live policy", best,
             help="\n".join(f"- `{entry.usage}`: {entry.help}" for entry in POLICIES.values()),
         )  # fmt: skip
         policy = ARGUMENTS.get(kind, _other)(kind, selection, model, schedule) + _bounds(kind, model.num_blocks)

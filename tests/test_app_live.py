@@ -15,6 +15,7 @@ from deediff.quality.results import read_quality
 from deediff.sampling.registry import POLICIES
 from deediff.traces.writer import sample_to_trace
 from tests.test_app import APP, BLOCKS, FULL, STEPS, in_the_link, metric, open_app, runs, sentences, shipped, write_run
+from tests.test_app_uncertainty import calibrate_run
 
 __all__ = ["runs", "shipped"]  # fixtures
 
@@ -113,6 +114,16 @@ def test_a_policy_that_lacks_what_it_needs_shows_the_command(
     app.button(key="sample").click().run()
     assert not app.exception
     assert complaint in sentences(app)
+
+
+def test_a_calibrated_checkpoint_leaves_by_what_is_still_to_gain(runs: Path) -> None:
+    """What was found: `excess` beats plain thresholds, so it comes first where it can be asked for."""
+    assert open_app("live").selectbox(key="live policy").value == "threshold"
+    calibrate_run(runs)
+    app = open_app("live")
+    assert app.selectbox(key="live policy").value == "excess"
+    app.number_input(key="live steps").set_value(2)
+    assert press(app).session_state["job"].settings.policy == "excess:0.25"
 
 
 def test_the_oracle_finds_its_recording(runs: Path) -> None:

@@ -50,6 +50,10 @@ def mean_over_samples(u: np.ndarray) -> np.ndarray:
 
 
 def calibrated(runs: Path) -> Calibration:
+    return calibrate_run(runs)
+
+
+def calibrate_run(runs: Path) -> Calibration:
     """Write a calibration beside the run's checkpoint."""
     checkpoint = find_checkpoint(runs / "toy")
     model, info = load_checkpoint(checkpoint)

@@ -28,7 +28,7 @@ def open_tab(tab: Page, served: str) -> Iterator[Page]:
     page.set_default_timeout(PATIENCE)
     page.add_init_script(SCRIPT)
     try:
-        page.goto(f"{served}/live?run=mnist_tiny")
+        page.goto(f"{served}/live?run=mnist_tiny&live+policy=threshold")
         expect(page.locator(".st-key-sample button")).to_be_enabled(timeout=3 * PATIENCE)  # the first one loads torch
         settle(page)
         yield page
