@@ -93,7 +93,7 @@ def bench_app(
                 if "switch" in only:
                     rows += _switches(page, f"{name}/{trace}", repeats)
             if "live" in only:
-                open_live(page, f"{address}/live?run={run.name}")
+                open_live(page, f"{address}/live?run={run.name}&live+policy=threshold")
                 rows.append(_row("live mode: slider released to images", run.name, _live(page, repeats), "ms",
                                  LIMITS["live"]))  # fmt: skip
             used, alone = _megabytes(process.pid), _megabytes_with_model(checkpoint)
