@@ -49,9 +49,9 @@ def predict(
 
 
 def _on_cpu(walk: Walk, threads: int) -> None:
-    """Each core for itself, with as many samples at a time as its cache holds."""
+    """Each core for itself, with as many samples at a time as its cache holds; all of them together on fewer."""
     size = max(1, min(CPU_CHUNK, CPU_CACHE // walk.model.backbone.state_size) // walk.copies)
-    lanes = min(threads, MAX_LANES, len(walk.x))
+    lanes = max(1, min(threads, MAX_LANES, len(walk.x) // size))
     if walk.policy.decides_for_batch:
         size, lanes = len(walk.x), 1
     in_lanes(Pool(walk, size, lanes).work, lanes, threads // lanes)
