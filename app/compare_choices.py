@@ -24,14 +24,14 @@ LED = "runs led by"  # session state: the selected run that the list of runs las
 
 
 def choose_runs(runs: Sequence[Run], selected: Selection, problems: list[str]) -> list[Run]:
-    """Whose traces are compared. While it is one run alone, that is the selected one."""
+    """Whose traces are compared: until others are chosen, the selected one's and those trained from it."""
     names, mine = [run.name for run in runs], selected.run.name
-    wanted = st.session_state.get(RUNS, [mine])
+    wanted = st.session_state.get(RUNS, _family(runs, mine))
     if (asked := link.asked_for(RUNS)) is not None:
         wanted = asked
         problems += _missing("the run", asked, names)
-    elif wanted == [st.session_state.get(LED)]:
-        wanted = [mine]
+    elif wanted == _family(runs, st.session_state.get(LED, mine)):
+        wanted = _family(runs, mine)
     st.session_state[LED] = mine
     shown = link.default(RUNS, [name for name in wanted if name in names])
     st.multiselect(
@@ -41,6 +41,16 @@ def choose_runs(runs: Sequence[Run], selected: Selection, problems: list[str]) -
     chosen = st.session_state[RUNS]
     link.write({RUNS: link.joined(chosen)})
     return [run for run in runs if run.name in chosen]
+
+
+def _family(runs: Sequence[Run], name: str) -> list[str]:
+    """A run, and those with traces that were trained from its weights."""
+
+    def from_it(run: Run) -> bool:
+        config = run.info.get("config")
+        return isinstance(config, dict) and str(config.get("init")).startswith(f"{name}/")
+
+    return [name, *(run.name for run in runs if run.name != name and run.traces and from_it(run))]
 
 
 def choose_axis(known: Sequence[Axis], problems: list[str]) -> Axis | None:

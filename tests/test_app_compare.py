@@ -142,6 +142,22 @@ def test_one_run_alone_follows_the_selected_one_and_several_stay(runs: Path) -> 
     assert app.multiselect(key="runs").value == ["toy", "toy2"]
 
 
+def test_a_run_is_compared_with_those_that_were_trained_from_it(runs: Path) -> None:
+    shutil.copytree(runs / "toy", runs / "child")
+    shutil.copytree(runs / "toy", runs / "stranger")
+    info = json.loads((runs / "toy" / "run.json").read_text())
+    for name, init in (("child", "toy/100"), ("stranger", "toyota/100")):
+        config = {**(info.get("config") or {}), "init": init}
+        (runs / name / "run.json").write_text(json.dumps({**info, "config": config}))
+    app = open_app("compare", run="toy")
+    assert app.multiselect(key="runs").value == ["toy", "child"]
+    app.selectbox(key="run").set_value("child").run()
+    assert app.multiselect(key="runs").value == ["child"]
+    app.selectbox(key="run").set_value("toy").run()
+    app.multiselect(key="runs").set_value(["toy"]).run()
+    assert app.run().multiselect(key="runs").value == ["toy"]
+
+
 def test_a_trace_becomes_a_everywhere(runs: Path) -> None:
     app = open_compare(trace=FULL)
     app.button(key=f"A toy/{EXITS}").click().run()
