@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import REPO
 from tests.test_suite import run
-from trainer.claims import CLAIMS, verdicts
+from trainer.claims import CLAIMS, as_markdown, verdicts
 from trainer.run import main
 from trainer.tables import SUITES
 
@@ -116,6 +117,11 @@ def test_what_was_not_measured_is_said(tmp_path: Path, shared: Path, capsys: pyt
     scratch = next(line for line in table if "from scratch" in line)
     assert "| not measured | no row “MLP per layer, scratch” | python -m trainer.run suite:table1 |" in scratch
     assert "of the decisions at 0.05" in next(line for line in table if line.startswith("| layer 0"))
+
+
+def test_the_table_that_ships_is_that_of_the_results_that_ship() -> None:
+    runs = REPO / "runs"
+    assert (runs / "CLAIMS.md").read_text(encoding="utf-8") == as_markdown(verdicts(runs)) + "\n"
 
 
 def test_a_folder_without_results_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
