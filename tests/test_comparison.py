@@ -198,7 +198,10 @@ def test_labels_cover_nothing(points: list[tuple[float, float, str]]) -> None:
 
     marks, around = [Box(x - 7, y - 7, x + 7, y + 7) for x, y, _ in points], Box(0, 0, 500, 290)
     positions = place(points, marks, around)
-    boxes = [placed(*p, position) for p, position in zip(points, positions, strict=True) if position is not None]
+    written = [(p, placed(*p, position)) for p, position in zip(points, positions, strict=True) if position is not None]
+    boxes = [box for _, box in written]
+    for (x, y, _), box in written:  # it is read as the nearest point's
+        assert all(box.distance(x, y) < box.distance(u, v) for u, v, _ in points if (u, v) != (x, y))
     for k, box in enumerate(boxes):
         assert not any(box.covers(other) for other in (*boxes[k + 1 :], *marks))
         assert 0 <= box.left < box.right <= 500

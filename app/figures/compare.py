@@ -15,6 +15,7 @@ COSTS = {"gflops": "GFLOPs per image", "seconds": "seconds per image"}
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexagon", "triangle-down")
 DASHES = ("solid", "dot", "dash")  # for more runs than there are colours
 NEUTRAL = "#7f7f7f"
+RUNS = (*OTHERS, "#8C510A", "#5E3C99")
 HEIGHT, PLOT = 430, (520.0, 290.0)  # pixels: of the figure, and at least of what lies within its axes
 
 Range = tuple[float, float]
@@ -97,7 +98,7 @@ class _Looks:
 
     def _line(self, run: str) -> dict[str, Any]:
         place = self.runs.index(run)
-        return {"color": OTHERS[place % len(OTHERS)], "width": 2, "dash": DASHES[place // len(OTHERS) % len(DASHES)]}
+        return {"color": RUNS[place % len(RUNS)], "width": 2, "dash": DASHES[place // len(RUNS) % len(DASHES)]}
 
     def _place(self, family: str) -> int:
         return self.families.index(family) if family in self.families else 0

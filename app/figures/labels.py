@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import hypot
 
 CHARACTER, LINE = 6.6, 14.0  # pixels that a character and a line of text take
 BESIDE, ABOVE = 14.0, 9.0  # between a point and its text
@@ -25,6 +26,10 @@ class Box:
         return (
             self.left < other.right and other.left < self.right and self.bottom < other.top and other.bottom < self.top
         )
+
+    def distance(self, x: float, y: float) -> float:
+        """Pixels from a point to the nearest edge; 0 within."""
+        return hypot(max(self.left - x, 0, x - self.right), max(self.bottom - y, 0, y - self.top))
 
     def meets(self, line: Line) -> bool:
         """Whether a straight line runs through it."""
@@ -58,7 +63,10 @@ def place(
     around: Box,  # what may be written on
     lines: Sequence[Line] = (),  # to be kept clear of where there is a choice
 ) -> list[str | None]:
-    """A position for every text, greedily; None where it would cover something, or say again what stands there."""
+    """A position for every text, greedily.
+
+    None where it would cover something, be nearer to another point, or say again what stands there.
+    """
     taken = list(obstacles)
     found: list[str | None] = []
     said: set[tuple[str, int, int]] = set()
@@ -71,6 +79,8 @@ def place(
             box = placed(x, y, text, position)
             if not _inside(box, around) or any(box.covers(other) for other in taken):
                 continue
+            if any(box.distance(u, v) <= box.distance(x, y) for u, v, _ in points if (u, v) != (x, y)):
+                continue  # it would be read as the other's
             clear = not any(box.meets(line) for line in lines)
             if best is None or clear:
                 best, found[-1] = box, position
