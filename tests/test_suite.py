@@ -75,6 +75,9 @@ def test_rows_are_measured_one_by_one_into_the_same_file(tmp_path: Path, shared:
     second = run("baselines", tmp_path, shared, "--rows", "fewer steps")
     assert [row["name"] for row in second] == [*(row["name"] for row in first[:2]), "one exit for all", "fewer steps"]
     assert second[:3] == first
+    of_another_scale = tmp_path / "suite-baselines.json"
+    of_another_scale.write_text(of_another_scale.read_text().replace('"scale": "toy"', '"scale": "cpu"'))
+    assert [row["name"] for row in run("baselines", tmp_path, shared, "--rows", "U-ViT")] == ["U-ViT"]
 
 
 def test_a_whole_name_means_that_row_alone() -> None:

@@ -43,13 +43,15 @@ class Suite:
         """Train, sample, evaluate and write what is not there yet.
 
         only: rows of these names, or whose names contain one of these; the others stay as the results file has
-        them. Raises UserError when there is none.
+        them, where they are of this scale. Raises UserError when there is none.
         """
         scale, path = self.work.scale, self.work.out / f"suite-{self.name}.json"
         if self.name == "table2":
             rows = self._components()
         else:
-            measured = {row["name"]: row for row in read_json(path)["rows"]} if path.exists() else {}
+            before = read_json(path) if path.exists() else {}
+            here = before.get("scale") == self.work.scale_name  # another scale's numbers are no neighbours of these
+            measured = {row["name"]: row for row in before["rows"]} if here else {}
             measured |= {row.name: self._measure(row) for row in rows_named(SUITES[self.name], only)}
             rows = [measured[row.name] for row in SUITES[self.name] if row.name in measured]
         protocol = {"solver": scale.solver, "steps": scale.steps, "images": scale.num_samples}
