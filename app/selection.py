@@ -72,7 +72,7 @@ def select(
 
     For callbacks of clicks: every panel and the URL follow in the run of the script that comes next. Inside a
     fragment, or outside a callback, call `st.rerun()` afterwards.
-    """  # fmt: skip
+    """
     chosen = {
         "t": timestep, "layer": layer, "sample": sample, "tau": threshold, "run": run, "trace": trace, "b": other
     }  # fmt: skip
