@@ -40,7 +40,7 @@ def number_input(label: str, low: Number, high: Number, key: str, first: Number,
 
 def optional_number(label: str, key: str, **more: Any) -> float | None:
     """`st.number_input` of a number ≥ 0, or none."""
-    asked = _between(0.0, float("inf"))(link.asked(key) or "")
+    asked = _between(0.0, 1e300)(link.asked(key) or "")  # a browser knows no infinity
     shown = link.default(key, st.session_state.get(key) if asked is None else asked)
     return _written(key, st.number_input(label, 0.0, None, shown, key=key, persist_state="session", **more))
 

@@ -193,6 +193,9 @@ def test_a_budget_finds_the_smallest_threshold_that_keeps_it(runs: Path) -> None
     app.number_input(key="budget").set_value(1e-9).run()
     assert any("no threshold costs" in caption.value for caption in app.caption)
     assert not app.exception
+    endless = open_app(budget="inf")
+    assert endless.number_input(key="budget").value is None
+    assert not endless.error
 
 
 def test_every_figure_is_one_that_plotly_takes(runs: Path) -> None:
