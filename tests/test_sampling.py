@@ -111,6 +111,20 @@ def test_the_number_of_threads_changes_nothing(batch: int, threads: int, record:
     torch.testing.assert_close(shared.deviation, alone.deviation, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("guidance", [None, 2.5])
+def test_chunks_that_join_before_the_first_block_keep_their_labels(
+    guidance: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of seven samples in chunks of at most three, the last one joins the first two."""
+    copies = 1 if guidance is None else 2
+    monkeypatch.setattr("deediff.sampling.predict.CPU_CACHE", 3 * copies * CONDITIONAL.backbone.state_size)
+    x, condition = X[:7], Condition(torch.arange(7) % 3, guidance, null_label=3)
+    alone, shared = (
+        predict(CONDITIONAL, x, Never(), 0, 700, NUMBERS[:7], condition=condition, threads=n) for n in (1, 2)
+    )
+    torch.testing.assert_close(shared.output, alone.output, atol=1e-4, rtol=1e-4)
+
+
 def test_sampling_leaves_the_number_of_threads_as_it_was() -> None:
     torch.set_num_threads(3)
     try:

@@ -132,9 +132,11 @@ class Walk:
 
     def _embed(self, chunk: Chunk) -> Tensor:
         """The images of a chunk → the input of block 0, each twice with guidance."""
-        rows = slice(self.copies * int(chunk.rows[0]), self.copies * (int(chunk.rows[-1]) + 1))
         images = chunk.state if self.copies == 1 else chunk.state.repeat_interleave(self.copies, dim=0)
-        return self.model.backbone.embed(images, self.t[rows], None if self.labels is None else self.labels[rows])
+        labels = self.labels
+        if labels is not None:  # chunks that joined before are in any order
+            labels = labels.view(-1, self.copies)[torch.from_numpy(chunk.rows)].flatten()
+        return self.model.backbone.embed(images, self.t[: len(images)], labels)
 
     def _decide(self, i: int, chunk: Chunk) -> Tensor | bool:
         """Which of a chunk leave at layer i, by the policy."""
