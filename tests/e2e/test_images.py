@@ -75,4 +75,6 @@ def test_from_the_most_changed_image_to_its_film_and_on_by_keys(tab: Page, serve
     tab.keyboard.press("ArrowLeft")
     film_of(tab, first)
     tab.get_by_role("link", name="All images").click()
+    tab.wait_for_url("**/images?*", timeout=PATIENCE)
+    settle(tab)
     expect(tab.locator("figure.chosen figcaption")).to_have_text(caption, timeout=PATIENCE)
