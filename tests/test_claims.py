@@ -124,6 +124,13 @@ def test_the_table_that_ships_is_that_of_the_results_that_ship() -> None:
     assert (runs / "CLAIMS.md").read_text(encoding="utf-8") == as_markdown(verdicts(runs)) + "\n"
 
 
+def test_results_of_two_scales_are_not_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, WORLD, TRENDS)
+    (tmp_path / "suite-table4.json").write_text(json.dumps({"scale": "paper", "rows": []}))
+    assert main(["claims", "--out", str(tmp_path)]) == 2
+    assert "holds results of several scales" in capsys.readouterr().err
+
+
 def test_a_folder_without_results_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["claims", "--out", str(tmp_path)]) == 2
     assert "holds no results of suites" in capsys.readouterr().err

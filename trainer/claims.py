@@ -24,7 +24,7 @@ class NotMeasured(Exception):
 
 
 class Results:
-    """The results files of one folder. Raises UserError where there is none."""
+    """The results files of one folder. Raises UserError where there is none, or they are of several scales."""
 
     def __init__(self, folder: Path):
         self._rows: dict[str, dict[str, Any]] = {}
@@ -32,9 +32,17 @@ class Results:
         found = [(name, file) for name in SUITES if (file := folder / f"suite-{name}.json").exists()]
         if not found:
             raise UserError(f"{folder} holds no results of suites: python -m trainer.run suite:table1 --out {folder}")
-        for name, file in found:
-            rows = {row["name"]: row["measured"] for row in read_json(file)["rows"]}
+        contents = {name: read_json(file) for name, file in found}
+        if len(scales := {content.get("scale") for content in contents.values()}) > 1:
+            raise UserError(
+                f"{folder} holds results of several scales ({', '.join(map(str, scales))}): give one --out each"
+            )
+        for name, content in contents.items():
+            rows = {row["name"]: row["measured"] for row in content["rows"]}
             (self._trends if name == "trends" else self._rows).update(rows)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._rows
 
     def __getitem__(self, name: str) -> dict[str, Any]:
         """What was measured for a row."""
@@ -132,7 +140,9 @@ def _scratch(r: Results) -> tuple[bool, str]:
 
 
 def _per_timestep(r: Results) -> tuple[bool, str]:
-    numbers = f"{r.saved(PER_TIMESTEP)}; {r.saved(WRONG_TIMESTEP)} if trained with the first sample's timestep for all"
+    numbers = r.saved(PER_TIMESTEP)
+    if WRONG_TIMESTEP in r:
+        numbers += f"; {r.saved(WRONG_TIMESTEP)} if trained with the first sample's timestep for all"
     return r[PER_TIMESTEP]["layer_reduction_pct"] < 1, numbers
 
 
@@ -170,7 +180,7 @@ CLAIMS = [
     Claim("τ ≤ 0.05 hardly changes the images, a higher one does", "blog", "table4", _thresholds),
     Claim("fine-tuned backbones exit earlier than frozen ones, and their images are worse", "blog", "table1", _tuned),
     Claim("training from scratch gives the worst images", "blog", "table1", _scratch),
-    Claim("with UEMs per timestep a frozen backbone never exits", "blog", "quirks", _per_timestep),
+    Claim("with UEMs per timestep a frozen backbone never exits", "blog", "table1", _per_timestep),
     Claim("attention UEMs save as many layers as MLPs, for more GFLOPs", "blog", "table1", _attention),
     Claim("the fourth loss gives better images at the same exits", "blog", "table3", _four_losses),
     Claim("40 % fewer layers at nearly equal quality", "AdaDiff", "table1", _headline),
