@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import itertools
 import json
@@ -30,6 +31,7 @@ from deediff.analysis.oracle import oracle_exits, oracle_table
 from deediff.calibrations import Calibration, calibration_file, calibration_of, recalibrate
 from deediff.cli import main
 from deediff.datasets import to_model_range
+from deediff.diffusion.prediction import to_epsilon
 from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import Solver, make_solver
 from deediff.errors import UserError
@@ -414,6 +416,20 @@ def test_the_oracle_refuses_what_it_knows_nothing_about(
 def result(capsys: pytest.CaptureFixture[str], *args: object) -> dict:
     assert main([*map(str, args), "--json"]) == 0, capsys.readouterr().err
     return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "x0", "v"])
+def test_the_mse_is_that_of_the_noise_whatever_is_predicted(kind: str) -> None:
+    schedule, model = Schedule(), copy.deepcopy(MODEL)
+    model.prediction = kind
+    table = summarise(calibrate(model, schedule, IMAGES, TIMESTEPS))["tables"]["mse"]
+    x0, noise = to_model_range(IMAGES), sample_noise(0, range(len(IMAGES)), 0, model.image_shape)
+    for k, timestep in enumerate(TIMESTEPS):
+        t = torch.full((len(x0),), timestep)
+        x_t = schedule.add_noise(x0, t, noise)
+        with torch.inference_mode():
+            answer = to_epsilon(kind, model.backbone(x_t, t), x_t, float(schedule.alphas_bar[timestep]))
+        assert table[k][-1] == pytest.approx(float((answer - noise).square().mean()), rel=2e-3)
 
 
 def test_calibrate_then_sample_with_it(run: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from deediff.checkpoints import find_checkpoint, load_checkpoint, read_json, wri
 from deediff.datasets import NAMED, load_images, load_labels, to_model_range
 from deediff.devices import autocast, choose_device, keep_freed_memory
 from deediff.diffusion.losses import squared_error, uncertainty_target
-from deediff.diffusion.prediction import training_target
+from deediff.diffusion.prediction import epsilon_scale, training_target
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
@@ -77,6 +77,7 @@ def calibrate(
     without = [i for i in range(model.num_blocks) if not model.has_exit(i)]
     error[..., without] = squares[..., without] = np.nan  # an output head that nobody trained
     info = {"seed": seed, "images": len(images), "prediction": model.prediction, **info}
+    info["epsilon_scale"] = [epsilon_scale(model.prediction, float(schedule.alphas_bar[t])) for t in timesteps]
     maps = _no_maps(len(timesteps), model.num_blocks)
     plain = Calibration(np.asarray(timesteps), positions(schedule, timesteps), u, error, squares, *maps, info)
     low, high, values = fit_maps(plain)
@@ -160,13 +161,16 @@ def summarise(calibration: Calibration) -> dict[str, Any]:
     """The findings as JSON: one row per layer (means over the timesteps), and tables over timestep and layer.
 
     The ECE before and after recalibration is that of the images that the maps were not fitted on.
-    `mse_early` is the head's mean squared error in the first third of a denoising (large t), and so on.
+    `mse` is of the noise ε, whatever the network predicts; `mse_early` is the head's in the first third of a
+    denoising (large t), and so on.
     """
     judged, layers = ~calibration.fitted, calibration.layers
     u, error = calibration.u[:, judged], calibration.error[:, judged]
     before = expected_calibration_error(u, error)
     after = expected_calibration_error(calibration.recalibrated().u[:, judged], error)
-    rho, mse = rank_correlation(calibration.u, calibration.error), calibration.squared_error.mean(axis=1)
+    rho = rank_correlation(calibration.u, calibration.error)
+    to_noise = np.square(calibration.info.get("epsilon_scale", np.ones(len(calibration.timesteps))))
+    mse = calibration.squared_error.mean(axis=1) * to_noise[:, None]  # (T', N+1)
     mean_u, mean_error = calibration.u.mean(axis=1), calibration.error.mean(axis=1)  # (T', N)
     late, middle, early = np.array_split(np.arange(len(calibration.timesteps)), 3)
     rows = []
