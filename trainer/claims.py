@@ -104,14 +104,14 @@ def _early(r: Results) -> tuple[bool, str]:
 
 
 def _rises(name: str, expected: bool) -> Check:
-    """Whether mean u rises again after the middle block: by more than a tenth of the largest u."""
+    """Whether mean u rises again after the middle block: by more than a tenth of its least value before."""
 
     def check(r: Results) -> tuple[bool, str]:
         rises, texts = [], []
         for third, u in zip(("first", "second", "last"), r.uncertainty(name), strict=True):
             middle = len(u) // 2  # the block between the halves
             low, high = min(u[: middle + 1]), max(u[middle + 1 :])
-            rises.append(high - low > NEAR * max(u))
+            rises.append(high > (1 + NEAR) * low)
             texts.append(f"{low:.3f} → {high:.3f} ({third} third)")
         return all(rises) if expected else not any(rises), "least u up to the middle, most after: " + ", ".join(texts)
 
