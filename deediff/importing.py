@@ -7,7 +7,7 @@ import pickle
 import re
 import zipfile
 import zlib
-from pathlib import Path, PosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -27,15 +27,25 @@ from deediff.traces.parts import finish, write_part
 
 CLAMPED = "its attention UEMs end in no sigmoid, so what leaves [0, 1] is cut to it; traces count how often"
 PART_SIZE = 4096  # samples per part of an imported trace
+PLAIN: list[Any] = [  # classes of plain data, and the name under which a file may ask for each
+    (argparse.Namespace, "argparse.Namespace"),
+    *(
+        (plain, f"{module}.{name}")
+        for plain in (PurePosixPath, PureWindowsPath)
+        for module in ("pathlib", "pathlib._local")  # the latter in Python 3.13
+        for name in (plain.__name__, plain.__name__.removeprefix("Pure"))
+    ),
+]
 
 
 def load_pickled(path: Path) -> Any:
     """`torch.load` that executes nothing. Raises UserError when the file is missing, corrupt or holds code.
 
-    Command lines and paths, which many trainings keep beside their weights, are plain data too.
+    Command lines and paths, which many trainings keep beside their weights, are plain data too: paths of any system
+    and Python come back as pure paths, which name a file and cannot touch it.
     """
     try:
-        with torch.serialization.safe_globals([argparse.Namespace, PosixPath]):
+        with torch.serialization.safe_globals(PLAIN):
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None

@@ -27,7 +27,7 @@ from deediff.analysis.calibration import (
 )
 from deediff.analysis.cost import model_cost
 from deediff.analysis.isotonic import fit_map, isotonic
-from deediff.analysis.oracle import oracle_exits, oracle_table
+from deediff.analysis.oracle import affordable_tolerance, oracle_exits, weighted_deviation
 from deediff.calibrations import Calibration, calibration_file, calibration_of, recalibrate
 from deediff.cli import main
 from deediff.datasets import to_model_range
@@ -358,16 +358,29 @@ def test_what_cannot_be_calibrated_is_refused(change: dict[str, object], sentenc
         calibrate(**{"model": MODEL, "schedule": Schedule(), "images": IMAGES, "timesteps": TIMESTEPS, **change})  # type: ignore[arg-type]
 
 
-def test_the_oracle_takes_the_first_layer_that_is_near(loaded: EarlyExitModel, tmp_path: Path) -> None:
+def test_the_oracle_takes_the_first_layer_that_is_near() -> None:
     deviation = np.array([[0.5, 0.2, 0.3], [0.9, 0.8, 0.7], [np.nan, 0.1, 0.0]])
     assert oracle_exits(deviation, 0.25).tolist() == [1, 3, 1]
+
+
+def test_the_oracle_is_as_exact_as_its_budget_allows(loaded: EarlyExitModel, tmp_path: Path) -> None:
     assert loaded.origin is not None
     folder = sample_to_trace(loaded.origin[0], tmp_path / "full", 4, steps=3, record="full", deviations=True)
-    table = oracle_table(deediff.read_trace(folder), [0.0, 0.5, 1e9])
-    assert (np.diff(table["gflops"]) <= 0).all()
-    assert table["layer_ratio"].tolist()[0] == 1
-    assert table["layer_ratio"].tolist()[2] == 0
-    assert (table["deviation"] <= table["tolerance"]).all()
+    trace, weights = deediff.read_trace(folder), np.array([1.0, 2.0, 0.5])
+    prices = trace.cost.at_exit(with_uem=False)
+
+    def cost(tolerance: float) -> float:
+        return float(prices[oracle_exits(weighted_deviation(trace, 0, weights), tolerance)].mean())
+
+    least, most = cost(np.inf), cost(0)
+    assert least < most == pytest.approx(trace.cost.full)
+    for share in (0.2, 0.5, 0.8):
+        budget = least + share * (most - least)
+        tolerance = affordable_tolerance(trace, budget, weights)
+        assert cost(tolerance) <= budget < cost(tolerance * (1 - 2e-6))
+    assert affordable_tolerance(trace, most * (1 + 1e-9), weights) == 0
+    with pytest.raises(UserError, match="the cheapest cost"):
+        affordable_tolerance(trace, least * 0.99, weights)
 
 
 def test_the_oracle_keeps_its_budget_and_moves_the_images_less_than_any_threshold(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from deediff.checkpoints import load_checkpoint, save_checkpoint
 from deediff.cli import main
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
-from deediff.importing import import_checkpoint, import_exit_layers
+from deediff.importing import import_checkpoint, import_exit_layers, load_pickled
 from deediff.models import PRESETS, EarlyExitModel, UViT, UViTConfig
 from deediff.models.official import uvit_config
 from tests.conftest import TINY, make_model
@@ -315,6 +317,26 @@ def test_a_duodiff_checkpoint_with_attention_probes_is_clamped(tmp_path: Path) -
             hidden = torch.nn.functional.silu(pooled @ p["classification.0.weight"].T + p["classification.0.bias"])
             expected = (hidden @ p["classification.2.weight"].T)[:, 0] + p["classification.2.bias"]
             torch.testing.assert_close(u[i], expected.clamp(0, 1), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["pathlib.PosixPath", "pathlib.WindowsPath", "pathlib._local.PosixPath"])
+def test_a_path_of_any_system_and_python_is_read_as_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    module, kind = name.rsplit(".", 1)
+    if module == "pathlib._local":  # where Python 3.13 has it
+        there = ModuleType(module)
+        setattr(there, kind, type(kind, (), {"__module__": module}))
+        monkeypatch.setitem(sys.modules, module, there)
+
+    class Pickled:
+        def __reduce__(self) -> tuple[type, tuple[str, ...]]:
+            return getattr(sys.modules[module], kind), ("logs", "run 1")
+
+    torch.save({"args": Namespace(log_path=Pickled())}, tmp_path / "training.pth")
+    path = load_pickled(tmp_path / "training.pth")["args"].log_path
+    assert path.parts == ("logs", "run 1")
+    assert not hasattr(path, "open")
 
 
 @pytest.mark.parametrize("layout", ["adadiff", "duodiff"])

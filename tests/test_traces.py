@@ -127,7 +127,6 @@ def test_summary_counts_first_crossings_even_when_u_rises_again(seed: int, index
     expected = np.stack([(first == layer).sum(0) for layer in range(5)], axis=1)
     halves = Summary.empty(2, 4).add(first[:3].astype(np.int8), u[:3])
     halves += Summary.empty(2, 4).add(first[3:].astype(np.int8), u[3:])
-    np.testing.assert_array_equal(halves.exits_at(index), expected)
     np.testing.assert_array_equal(halves.exits_of(halves.left_by()[index]), expected)
     np.testing.assert_array_equal(halves.exits, expected)
     np.testing.assert_allclose(halves.mean_uncertainty(), u.mean(0), rtol=1e-6)

@@ -6,10 +6,7 @@ is that of the blocks and one output head. The policy `oracle:GFLOPs@TRACE` samp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from deediff.errors import UserError
@@ -31,39 +28,6 @@ def can_leave(trace: Trace) -> NDArray[np.bool_]:
 def weighted_deviation(trace: Trace, part: int, weights: NDArray[np.floating]) -> NDArray[np.floating]:
     """(B, S, N) deviations of a part times weights (S,); NaN where nobody can leave."""
     return np.where(can_leave(trace)[:-1], trace.deviation(part) * weights[:, None], np.nan)
-
-
-def oracle_table(
-    trace: Trace,  # recorded with --record full --deviations
-    tolerances: Sequence[float],
-    weights: NDArray[np.floating] | None = None,  # (S,) what a deviation at each step is worth; None: all the same
-) -> pd.DataFrame:
-    """`tolerance`, `layer_ratio`, `gflops` and RMS `deviation` of the oracle's exits, one row per tolerance.
-
-    Open loop: on the full network's trajectories. Raises UserError when the trace holds no deviations.
-    """
-    steps, blocks = len(trace.timesteps), trace.num_blocks
-    weight = np.ones(steps) if weights is None else weights
-    exits = np.zeros((len(tolerances), steps, blocks + 1), np.int64)
-    squares = np.zeros(len(tolerances))
-    for part in trace.parts:
-        deviation = weighted_deviation(trace, part, weight)
-        whole = np.concatenate([deviation, np.zeros_like(deviation[..., :1])], axis=-1)
-        for k, tolerance in enumerate(tolerances):
-            chosen = oracle_exits(deviation, tolerance)
-            squares[k] += np.square(np.take_along_axis(whole, chosen[..., None], axis=-1)).sum()
-            for layer in range(blocks + 1):
-                exits[k, :, layer] += (chosen == layer).sum(axis=0)
-    rows = [
-        (
-            tolerance,
-            trace.cost.layer_ratio(exits[k]),
-            trace.cost.mean_gflops(exits[k], with_uem=False),
-            float(np.sqrt(squares[k] / exits[k].sum())),
-        )
-        for k, tolerance in enumerate(tolerances)
-    ]
-    return pd.DataFrame(rows, columns=["tolerance", "layer_ratio", "gflops", "deviation"])
 
 
 def affordable_tolerance(

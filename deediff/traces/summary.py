@@ -85,10 +85,6 @@ class Summary:
             setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
         return self
 
-    def exits_at(self, threshold_index: int) -> Ints:
-        """(S, N+1): samples that would have left at each layer under τ = THRESHOLDS[index]."""
-        return self.exits_of(self.running_min[:, :, : threshold_index + 1].sum(axis=-1))
-
     def exits_of(self, left_by: NDArray[Any]) -> Ints:
         """(S, N) samples that have left by layer i → (S, N+1) samples that left at each layer."""
         return np.diff(left_by, axis=1, prepend=0, append=self.samples)
