@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +135,28 @@ def test_results_of_two_scales_are_not_mixed(tmp_path: Path, capsys: pytest.Capt
 def test_a_folder_without_results_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["claims", "--out", str(tmp_path)]) == 2
     assert "holds no results of suites" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda file: file.pop("rows"), "suite-table1.json lacks 'rows'"),
+        (lambda file: file["rows"][0].pop("name"), "suite-table1.json, row 0 lacks 'name'"),
+        (lambda file: file["rows"][1].pop("measured"), "suite-table1.json, row 1 lacks 'measured'"),
+        (lambda file: file["rows"].__setitem__(2, None), "suite-table1.json, row 2 is 'None'"),
+        (lambda file: file["rows"][1]["measured"].pop("gflops"), "row 1, measured lacks 'gflops'"),
+        (lambda file: file["rows"][0]["measured"]["fd-mnist"].pop("value"), "measured, fd-mnist lacks 'value'"),
+    ],
+)
+def test_a_damaged_results_file_is_a_sentence(
+    damage: Callable[[Any], None], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path, WORLD, TRENDS) / "suite-table1.json"
+    content = json.loads(file.read_text())
+    damage(content)
+    file.write_text(json.dumps(content))
+    assert main(["claims", "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.startswith("error: ")
+    assert "delete it and run its suite again" in said

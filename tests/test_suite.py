@@ -188,7 +188,13 @@ def test_the_component_table_stands_beside_the_published_one(
     assert [line for line in lines if "attention probe" in line and "(0.26)" in line]
 
 
-@pytest.mark.parametrize(("args", "sentence"), [(["suite:table9"], "unknown suite 'table9', expected one of: table1")])
-def test_an_unknown_suite_is_a_sentence(args: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["suite:table9"], "unknown suite 'table9', expected one of: table1"),
+        (["suite:table2", "--rows", "X"], "leave --rows out"),
+    ],
+)
+def test_what_a_suite_has_not_is_a_sentence(args: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(args) == 2
     assert sentence in capsys.readouterr().err

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from deediff.checkpoints import read_json
 from deediff.errors import UserError
+from trainer.results import Fields, read_results
 from trainer.tables import SUITES
 
 NEAR = 0.1  # numbers that differ by less than this share are called nearly equal
@@ -24,27 +23,27 @@ class NotMeasured(Exception):
 
 
 class Results:
-    """The results files of one folder. Raises UserError where there is none, or they are of several scales."""
+    """The results files of one folder. Raises UserError where there is none, one is damaged, or scales are mixed."""
 
     def __init__(self, folder: Path):
-        self._rows: dict[str, dict[str, Any]] = {}
-        self._trends: dict[str, dict[str, Any]] = {}  # the same names, recorded in full and without exits
+        self._rows: dict[str, Fields] = {}
+        self._trends: dict[str, Fields] = {}  # the same names, recorded in full and without exits
         found = [(name, file) for name in SUITES if (file := folder / f"suite-{name}.json").exists()]
         if not found:
             raise UserError(f"{folder} holds no results of suites: python -m trainer.run suite:table1 --out {folder}")
-        contents = {name: read_json(file) for name, file in found}
-        if len(scales := {content.get("scale") for content in contents.values()}) > 1:
+        results = {name: read_results(file) for name, file in found}
+        if len(scales := {content.get("scale") for content, _ in results.values()}) > 1:
             raise UserError(
                 f"{folder} holds results of several scales ({', '.join(map(str, scales))}): give one --out each"
             )
-        for name, content in contents.items():
-            rows = {row["name"]: row["measured"] for row in content["rows"]}
-            (self._trends if name == "trends" else self._rows).update(rows)
+        for name, (_, rows) in results.items():
+            measured = {row: fields.fields("measured") for row, fields in rows.items()}
+            (self._trends if name == "trends" else self._rows).update(measured)
 
     def __contains__(self, name: str) -> bool:
         return name in self._rows
 
-    def __getitem__(self, name: str) -> dict[str, Any]:
+    def __getitem__(self, name: str) -> Fields:
         """What was measured for a row."""
         return _get(self._rows, name)
 
@@ -54,9 +53,9 @@ class Results:
 
     def quality(self, name: str) -> float:
         """Of a row's images, by the first metric of its scale; lower is better."""
-        for value in self[name].values():
+        for key, value in self[name].items():
             if isinstance(value, dict) and "floor" in value:
-                return float(value["value"])
+                return float(self[name].fields(key)["value"])
         raise NotMeasured(f"the quality of “{name}”")
 
     def saved(self, name: str) -> str:
@@ -68,7 +67,7 @@ class Results:
         return f"quality {self.quality(name):.4g} against {self.quality(other):.4g}"
 
 
-def _get(rows: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
+def _get(rows: dict[str, Fields], name: str) -> Fields:
     if name not in rows:
         raise NotMeasured(f"“{name}”")
     return rows[name]

@@ -21,6 +21,7 @@ from deediff.models import PRESETS as MODELS
 from deediff.models import EarlyExitModel, make_backbone
 from deediff.traces.reader import Trace
 from trainer.on_demand import SCALES, OnDemand
+from trainer.results import read_results
 from trainer.rivals import Rivals
 from trainer.tables import RIVALS, SUITES, Row
 
@@ -47,11 +48,15 @@ class Suite:
         """
         scale, path = self.work.scale, self.work.out / f"suite-{self.name}.json"
         if self.name == "table2":
+            if only:
+                raise UserError("table2 counts its rows in a second and writes all of them: leave --rows out")
             rows = self._components()
         else:
-            before = read_json(path) if path.exists() else {}
-            here = before.get("scale") == self.work.scale_name  # another scale's numbers are no neighbours of these
-            measured = {row["name"]: row for row in before["rows"]} if here else {}
+            measured: dict[str, dict[str, Any]] = {}
+            if path.exists():
+                before, its_rows = read_results(path)
+                if before.get("scale") == self.work.scale_name:  # another scale's numbers are no neighbours of these
+                    measured |= its_rows
             measured |= {row.name: self._measure(row) for row in rows_named(SUITES[self.name], only)}
             rows = [measured[row.name] for row in SUITES[self.name] if row.name in measured]
         protocol = {"solver": scale.solver, "steps": scale.steps, "images": scale.num_samples}
@@ -152,7 +157,7 @@ def rows_named(rows: Sequence[Row], texts: Sequence[str]) -> list[Row]:
 def overview(results: Path) -> list[dict[str, Any]]:
     """A results file as a table for people: each measured number, in brackets what was published."""
     rows = []
-    for row in read_json(results)["rows"]:
+    for row in read_results(results)[1].values():
         measured, published = row["measured"], row["published"]
         cells = {"row": row["name"]}
         for key in ("layer_reduction_pct", "gflops", "gflops_without_attention", "seconds_per_image"):
