@@ -75,6 +75,18 @@ def image_folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No network: downloads fail, and torch.hub's folder is this one, which is empty."""
+
+    def no_network(*_: object, **__: object) -> None:
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    return tmp_path / "hub" / "checkpoints"
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Development data beside the repository. CI must have it; elsewhere the tests that need it are skipped."""
