@@ -108,3 +108,5 @@ def test_bad_settings_are_sentences() -> None:
         make_solver("ddim", Schedule(), 0)
     with pytest.raises(UserError, match="eta is 2"):
         make_solver("ddim", Schedule(), 10, eta=2)
+    with pytest.raises(UserError, match=r"eta is 0\.5, but only ddim has one"):
+        make_solver("ddpm", Schedule(), 10, eta=0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,10 +26,10 @@ from deediff.traces.writer import sample_to_trace
 
 def sample_numbers(text: str) -> range:
     """'0:4' → samples 0 … 3, for argparse."""
-    start, stop = (int(part) for part in text.split(":"))
-    if not 0 <= start < stop:
-        raise ValueError
-    return range(start, stop)
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no range of samples, expected A:B, for example 0:4")
+    return range(int(match[1]), int(match[2]))
 
 
 POLICY_HELP = "; ".join(f"{entry.usage}: {entry.help}" for entry in POLICIES.values()) + "; " + BOUNDS

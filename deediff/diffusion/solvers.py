@@ -145,4 +145,6 @@ def make_solver(name: str, schedule: Schedule, steps: int, spacing: str = "trail
         raise UserError(f"unknown solver {name!r}, expected one of: {', '.join(SOLVERS)}")
     if name == "ddim":
         return DDIM(schedule, steps, spacing, eta)
+    if eta:
+        raise UserError(f"eta is {eta}, but only ddim has one: leave it out with {name}")
     return SOLVERS[name](schedule, steps, spacing)

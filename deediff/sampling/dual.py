@@ -55,5 +55,7 @@ class Dual(ExitPolicy):
 def read_dual(argument: str) -> Dual:
     """'t:CHECKPOINT' → policy. Raises UserError when there is no such checkpoint, ValueError when t is no number."""
     switch, _, path = argument.partition(":")
+    if not path:
+        raise UserError(f"policy dual:{argument} names no shallow network, expected dual:t:CHECKPOINT")
     model, info = load_checkpoint(find_checkpoint(Path(path)))
     return Dual(int(switch), model, info, path)

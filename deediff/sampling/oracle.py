@@ -44,6 +44,13 @@ class Oracle(ExitPolicy):
             raise UserError(
                 f"policy {self.spec}: that trace has other timesteps; record one with this solver and steps"
             )
+        if model.origin is not None and model.origin[1] != self.trace.meta.get("checkpoint_sha256"):
+            raise UserError(f"policy {self.spec}: that trace was sampled from other weights; record one of this model")
+        if guidance != self.trace.meta.get("guidance"):
+            raise UserError(
+                f"policy {self.spec}: that trace has guidance {self.trace.meta.get('guidance')}, this sampling "
+                f"{guidance}; record one with the same"
+            )
         scale = [epsilon_scale(model.prediction, solver.alpha_bar(s)) for s in range(len(solver.timesteps))]
         weights = x0_weights(solver) * scale
         tolerance = affordable_tolerance(self.trace, self.gflops, weights)
@@ -58,4 +65,7 @@ class Oracle(ExitPolicy):
             raise UserError(
                 f"policy {self.spec}: that trace holds {len(self.exits)} samples; ask for no more than those"
             )
-        return torch.from_numpy(self.exits[visit.samples, visit.step] == visit.layer)
+        return torch.from_numpy(self.exits[visit.samples, visit.step] <= visit.layer)
+
+    def given_layers(self, model: EarlyExitModel) -> set[int]:
+        return {layer for layer in range(model.num_blocks) if model.has_exit(layer)}

@@ -71,6 +71,10 @@ class ExitPolicy(ABC):
         """Another network that takes this timestep, in full; None: the model itself."""
         return None
 
+    def given_layers(self, model: EarlyExitModel) -> set[int]:
+        """Layers at which samples leave whatever their u is; none where u decides."""
+        return set()
+
 
 def check_threshold(value: float) -> np.float32:
     """τ rounded to float32, once. Raises UserError outside [0, 1]."""
@@ -148,7 +152,10 @@ class Fixed(ExitPolicy):
         self.spec = f"fixed:{layer}"
 
     def leaves(self, visit: Visit) -> bool:
-        return visit.layer == self.layer
+        return visit.layer >= self.layer  # above it, a bound kept them in
+
+    def given_layers(self, model: EarlyExitModel) -> set[int]:
+        return {self.layer}
 
     def check(self, model: EarlyExitModel, schedule: Schedule | None = None) -> None:
         if self.layer > model.num_blocks:
@@ -184,9 +191,14 @@ class Bounded(ExitPolicy):
         self.inner.check(model, schedule)
         if self.highest is not None:
             self.check_layer(model, self.highest)
+        if any(layer < self.lowest for layer in self.inner.given_layers(model)):  # they leave at the bound instead
+            self.check_layer(model, self.lowest)
 
     def prepared(self, model: EarlyExitModel, solver: Solver, guidance: float | None = None) -> ExitPolicy:
         return Bounded(self.inner.prepared(model, solver, guidance), self.lowest, self.highest)
+
+    def network(self, timestep: int) -> EarlyExitModel | None:
+        return self.inner.network(timestep)
 
 
 class Replay(ExitPolicy):

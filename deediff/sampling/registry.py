@@ -12,7 +12,7 @@ from deediff.sampling.dual import read_dual
 from deediff.sampling.oracle import Oracle
 from deediff.sampling.policies import BatchMean, Bounded, ExitPolicy, Fixed, Never, Patience, Threshold
 from deediff.sampling.schedules import budget_threshold, read_schedule
-from deediff.traces.reader import read_trace
+from deediff.traces.reader import Trace, read_trace
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,18 @@ class Entry:
     make: Callable[[str], ExitPolicy]
 
 
-def _budget(argument: str) -> ExitPolicy:
-    gflops, _, trace = argument.partition("@")
-    return budget_threshold(float(gflops), read_trace(trace))
+def _of_trace(name: str, make: Callable[[float, Trace], ExitPolicy]) -> Callable[[str], ExitPolicy]:
+    """Makes a policy from 'GFLOPs@TRACE'."""
 
+    def read(argument: str) -> ExitPolicy:
+        gflops, _, trace = argument.partition("@")
+        if not trace:
+            raise UserError(f"policy {name}:{argument} names no trace, expected {POLICIES[name].usage}")
+        if not float(gflops) > 0:
+            raise UserError(f"policy {name}:{argument} asks for {gflops} GFLOPs, expected a number above 0")
+        return make(float(gflops), read_trace(trace))
 
-def _oracle(argument: str) -> ExitPolicy:
-    gflops, _, trace = argument.partition("@")
-    return Oracle(float(gflops), read_trace(trace))
+    return read
 
 
 POLICIES: dict[str, Entry] = {
@@ -49,7 +53,11 @@ POLICIES: dict[str, Entry] = {
     "schedule": Entry(
         "schedule:FILE", "JSON: exit_layer or threshold over time, or layer_threshold; or: schedule:ase", read_schedule
     ),
-    "budget": Entry("budget:GFLOPs@TRACE", "the threshold that costs this much, by a trace's summary", _budget),
+    "budget": Entry(
+        "budget:GFLOPs@TRACE",
+        "the threshold that costs this much, by a trace's summary",
+        _of_trace("budget", budget_threshold),
+    ),
     "excess": Entry(
         "excess:δ",
         "exit when u is ≤ (1+δ) × what the deepest layer's is at that timestep, by the calibration",
@@ -63,7 +71,7 @@ POLICIES: dict[str, Entry] = {
     "oracle": Entry(
         "oracle:GFLOPs@TRACE",
         "the exits that a recording with deviations, of the same seed, knows to matter least, for comparison",
-        _oracle,
+        _of_trace("oracle", Oracle),
     ),
     "dual": Entry("dual:t:CHECKPOINT", "another, shallow network for the first steps, down to timestep t", read_dual),
 }
@@ -74,9 +82,12 @@ def make_policy(spec: str | ExitPolicy) -> ExitPolicy:
     """A policy from its text, for example 'threshold:0.075,min:2'. Raises UserError when it means nothing."""
     if isinstance(spec, ExitPolicy):
         return spec
-    match = re.fullmatch(r"(.*?)(?:,min:(\d+))?(?:,max:(\d+))?", spec, flags=re.DOTALL)
-    assert match is not None
-    plain, lowest, highest = match.groups()
+    plain, bounds = spec, dict[str, int]()
+    while match := re.fullmatch(r"(.*),(min|max):(\d+)", plain, flags=re.DOTALL):
+        plain, bound, layer = match.groups()
+        if bound in bounds:
+            raise UserError(f"policy {spec!r} gives {bound} twice; {BOUNDS}")
+        bounds[bound] = int(layer)
     name, colon, argument = plain.partition(":")
     if name not in POLICIES or (name == "never" and colon):
         known = ", ".join(entry.usage for entry in POLICIES.values())
@@ -87,8 +98,6 @@ def make_policy(spec: str | ExitPolicy) -> ExitPolicy:
         raise
     except ValueError:
         raise UserError(
-            f"policy {spec!r}: {argument!r} is not a number, expected {POLICIES[name].usage}, e.g. {name}:0.075"
+            f"policy {spec!r}: {argument!r} is not a number, expected {POLICIES[name].usage}; {BOUNDS}"
         ) from None
-    if lowest is None and highest is None:
-        return policy
-    return Bounded(policy, int(lowest or 0), None if highest is None else int(highest))
+    return Bounded(policy, bounds.get("min", 0), bounds.get("max")) if bounds else policy

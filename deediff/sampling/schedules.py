@@ -50,7 +50,10 @@ class ScheduledExit(_OverTime):
         self.layers, self.num_blocks = layers, num_blocks  # of the network that the layers were given for
 
     def leaves(self, visit: Visit) -> bool:
-        return visit.layer == self._scaled(self.layers[self.range_of(visit.timestep)], visit.num_blocks)
+        return visit.layer >= self._scaled(self.layers[self.range_of(visit.timestep)], visit.num_blocks)
+
+    def given_layers(self, model: EarlyExitModel) -> set[int]:
+        return {self._scaled(layer, model.num_blocks) for layer in self.layers}
 
     def _scaled(self, layer: int, num_blocks: int) -> int:
         return layer if self.num_blocks is None else round(layer * num_blocks / self.num_blocks)
@@ -64,8 +67,8 @@ class ScheduledExit(_OverTime):
                 f"give layers 0 … {blocks}"
             )
         super().check(model, schedule)
-        for layer in set(self.layers):
-            self.check_layer(model, self._scaled(layer, model.num_blocks))
+        for layer in self.given_layers(model):
+            self.check_layer(model, layer)
 
 
 class ScheduledThreshold(_OverTime):

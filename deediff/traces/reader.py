@@ -100,7 +100,7 @@ class Trace:
     @property
     def what_if_limit(self) -> tuple[float, str] | None:
         """The lowest threshold that `what_if` answers, with the reason; None when it answers none."""
-        if not self.meta["has_uncertainty"]:
+        if not self.meta["has_uncertainty"] or self.cost.shallow_steps:
             return None
         if self.meta["record"] == "full":
             return 0.0, "u was recorded at every layer"
@@ -115,6 +115,8 @@ class Trace:
             return None
         if not self.meta["has_uncertainty"]:
             return "this trace holds no uncertainties, only exit layers"
+        if self.cost.shallow_steps:
+            return "a shallow network, which has no exits, took its first steps"
         return f"this trace stopped recording u at the exits of policy {self.meta['policy']}"
 
     def what_if(self, threshold: float) -> WhatIf:
