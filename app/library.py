@@ -1,4 +1,4 @@
-"""What the browser needs before anything else: plotly.js, and the styles around every page.
+"""What the browser needs before anything else: plotly.js, a sign that one has to wait, and the styles of every page.
 
 The page asks for plotly.js in its head, so that it is there before the first figure: a component would ask for it
 only once the page is drawn.
@@ -54,15 +54,27 @@ def _plotly() -> bytes:
     return text if min(begin, end) < 0 else b'"use strict";' + text[begin:end]
 
 
+def head() -> str:
+    """What every page's head gets: the sign that one has to wait, and the request for plotly.js."""
+    return (
+        f'<style>{_waiting()}</style><script id="plotly" async src="{address()}" onerror="this.failed = true"></script>'
+    )
+
+
+@cache
+def _waiting() -> str:
+    return (_FOLDER / "waiting.css").read_text(encoding="utf-8")
+
+
 class InHead:
-    """Every page's head asks for plotly.js."""
+    """Writes `head` into every page."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass everything on; into an HTML page a script is written."""
-        script = f'<script async src="{address()}"></script>'.encode()
+        """Pass everything on; into the head of an HTML page some lines are written."""
+        lines = head().encode()
         start: Message | None = None  # of a page, until its head is known
 
         async def insert(message: Message) -> None:
@@ -72,10 +84,10 @@ class InHead:
                 return
             if start is not None and message["type"] == "http.response.body":
                 if b"</head>" in message.get("body", b""):
-                    message["body"] = message["body"].replace(b"</head>", script + b"</head>", 1)
+                    message["body"] = message["body"].replace(b"</head>", lines + b"</head>", 1)
                     headers = MutableHeaders(scope=start)
                     if "content-length" in headers:
-                        headers["content-length"] = str(int(headers["content-length"]) + len(script))
+                        headers["content-length"] = str(int(headers["content-length"]) + len(lines))
                 await send(start)
                 start = None
             await send(message)

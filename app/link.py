@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import unquote
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
@@ -34,12 +35,25 @@ def asked(key: str) -> str | None:
 def asked_for(key: str) -> list[str] | None:
     """The same of a key that holds a list, as `joined` writes it."""
     value = asked(key)
-    return None if value is None else [] if value == NOTHING else value.split(",")
+    return None if value is None else parted(value)
 
 
 def joined(names: Iterable[str]) -> str:
-    """A list in the URL; an empty one differs from none that was chosen."""
-    return ",".join(names) or NOTHING
+    """A list in the URL; an empty one differs from none that was chosen.
+
+    Commas separate names; what would be misread within a name is written as in a URL, so %2C is its own comma.
+    """
+    return ",".join(map(_escaped, names)) or NOTHING
+
+
+def parted(text: str) -> list[str]:
+    """The list that `joined` wrote."""
+    return [] if text == NOTHING else [unquote(name) for name in text.split(",")]
+
+
+def _escaped(name: str) -> str:
+    text = name.replace("%", "%25").replace(",", "%2C")
+    return text.replace("n", "%6E", 1) if text == NOTHING else text
 
 
 def _went_back() -> bool:

@@ -38,8 +38,8 @@ def choose_more(selection: Selection) -> list[Model]:
     options = {key: (run, name) for run in list_runs(data.runs_root())[0] for key, name in _with_u(run)}
     own = {f"{selection.run.name}/{t.path.name}" for t in (selection.trace, selection.other) if t is not None}
     rest = [key for key in options if key not in own]
-    asked = link.asked(MORE)
-    wanted = st.session_state.get(MORE, []) if asked is None else asked.split(",")
+    asked = link.asked_for(MORE)
+    wanted = st.session_state.get(MORE, []) if asked is None else asked
     shown = link.default(MORE, [key for key in wanted if key in rest])
     if rest:
         st.multiselect(
@@ -47,7 +47,7 @@ def choose_more(selection: Selection) -> list[Model]:
             persist_state="session", max_selections=4,
         )  # fmt: skip
     chosen = st.session_state.get(MORE, [])
-    link.write({MORE: ",".join(chosen) or None})
+    link.write({MORE: link.joined(chosen) if chosen else None})
     pairs = [("A", selection.trace, figures.A), ("B", selection.other, figures.B)]
     models = [Model(letter, t, color) for letter, t, color in pairs if t is not None and t.meta["has_uncertainty"]]
     for key, color in zip(chosen, figures.OTHERS, strict=False):

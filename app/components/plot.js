@@ -16,7 +16,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const draw = () => shown.get(root) === wanted && whenVisible(root, () => drawFigure(root, wanted));
   const scheme = window.matchMedia("(prefers-color-scheme: dark)");
   const recolour = () => setTimeout(draw, 300); // after Streamlit has changed its own colours
-  loaded().then(draw);
+  loaded.then(draw);
+  missing.then((sentence) => window.Plotly || say(root, sentence));
   scheme.addEventListener("change", recolour);
   return () => scheme.removeEventListener("change", recolour);
 }
@@ -62,10 +63,23 @@ function drawNext() {
   if (first.isConnected) draw();
 }
 
-// The page's head asks for plotly.js.
-const loaded = async () => {
-  while (!window.Plotly) await new Promise((later) => setTimeout(later, 10));
-};
+// The page's head asks for plotly.js. It may still come after it was missed.
+const library = document.getElementById("plotly");
+const LONG = 30_000; // milliseconds without it, after which the reader is told
+const loaded = new Promise((done) => (window.Plotly ? done() : library?.addEventListener("load", () => window.Plotly && done())));
+const missing = new Promise((miss) => {
+  const gone = () => miss(`No figure can be drawn: plotly.js did not arrive from ${library?.src ?? "this server"}. ` +
+    "Reload the page, or ask what on the way holds it back.");
+  if (!library || library.failed) return gone();
+  for (const event of ["load", "error"]) library.addEventListener(event, () => window.Plotly || gone());
+  setTimeout(gone, LONG);
+});
+
+function say(root, sentence) {
+  root.classList.add("missing");
+  root.removeAttribute("role"); // no image, but words
+  root.textContent = sentence;
+}
 
 function drawFigure(root, { figure, name }) {
   const Plotly = window.Plotly;
@@ -84,6 +98,8 @@ function drawFigure(root, { figure, name }) {
   const look = JSON.stringify([figure.data, layout]);
   if (looks.get(root) === look) return;
   looks.set(root, look);
+  if (root.classList.contains("missing")) root.textContent = ""; // it came late
+  root.classList.remove("missing");
   Plotly.react(root, figure.data, layout, config).then(() => (root.dataset.drawn = "yes"));
   if (first) {
     let width = root.offsetWidth;
