@@ -6,7 +6,7 @@ import errno
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -61,12 +61,23 @@ def write_atomically(path: AnyPath, data: bytes, sync: bool = True) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        if sync:
-            os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:  # a full disk is not left fuller
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def leftovers(folder: AnyPath, *beginnings: str) -> Iterator[Path]:
+    """What writers of files whose names begin so left under temporary names when they were killed."""
+    if isinstance(folder, Path):
+        yield from (path for path in folder.glob(".*.tmp") if path.name.removeprefix(".").startswith(beginnings))
 
 
 def _hand_over(path: UPath, data: bytes) -> None:

@@ -9,13 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
+import deediff
 from deediff.checkpoints import save_checkpoint, write_json
 from deediff.diffusion.schedule import Schedule
 from deediff.models import EarlyExitModel, UViT, UViTConfig
 from deediff.quality import references
+from deediff.traces.writer import sample_to_trace
 
 REPO = Path(__file__).resolve().parents[1]
 TINY = UViTConfig(img_size=16, patch_size=4, in_chans=3, embed_dim=32, depth=12, num_heads=2)
+
+TAU = 0.4  # under which the samples of `record` leave at many layers
 
 torch.set_num_threads(1)  # these networks are too small to share between cores
 
@@ -43,6 +47,17 @@ def make_run(folder: Path, model: EarlyExitModel | None = None) -> Path:
     return folder
 
 
+def record(run: Path, name: str, **kwargs: object) -> deediff.Trace:
+    options: dict[str, object] = {"num_samples": 10, "steps": 5, "batch_size": 4, "policy": f"threshold:{TAU}"}
+    folder = name if "://" in name else run / "traces" / name
+    return deediff.read_trace(sample_to_trace(run, folder, **{**options, **kwargs}))  # type: ignore[arg-type]
+
+
+def comparable(trace: deediff.Trace) -> dict[str, bytes]:
+    """Every file of a trace but the one that says when and how fast it was sampled."""
+    return {p.name: p.read_bytes() for p in sorted(trace.path.iterdir()) if p.name != "trace.json"}
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_reference_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Statistics of the tests' reference images stay out of the user's cache, in servers that tests start as well."""
@@ -61,6 +76,21 @@ def model() -> EarlyExitModel:
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     return make_run(tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("traces") / "run")
+
+
+@pytest.fixture(scope="module")
+def full(run_folder: Path) -> deediff.Trace:
+    return record(run_folder, "full", policy="never", record="full")
+
+
+@pytest.fixture(scope="module")
+def exits(run_folder: Path) -> deediff.Trace:
+    return record(run_folder, "exits")
 
 
 @pytest.fixture

@@ -44,6 +44,14 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if os.environ.get("DEEDIFF_DEBUG"):
+            raise
+        print(
+            f"error: {error}: what was complete is kept; make that place readable and writable, then run this again",
+            file=sys.stderr,
+        )
+        return 2
     except Exception as error:  # the last resort: a sentence, and the traceback for those who ask
         if os.environ.get("DEEDIFF_DEBUG"):
             raise

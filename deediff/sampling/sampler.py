@@ -28,6 +28,10 @@ from deediff.sampling.registry import make_policy
 from deediff.sampling.walk import Condition, Record
 
 
+class NotFinite(UserError):
+    """The network gave NaN or infinity."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One denoising step of one batch."""
@@ -95,7 +99,7 @@ def denoise(
                 x = solver.step(s, x, eps, noise, previous_x0)
             if not torch.isfinite(x).all():
                 bad = samples[int((~torch.isfinite(x)).flatten(1).any(1).nonzero()[0])]
-                raise UserError(f"the network gave a value that is not finite for sample {bad} at timestep {timestep}")
+                raise NotFinite(f"the network gave a value that is not finite for sample {bad} at timestep {timestep}")
             yield Step(s, timestep, samples, x, x0, p.exit_layer, p.uncertainty, deviation)
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from deediff.analysis.cost import Cost
 from deediff.errors import UserError
 from deediff.json_files import read_json, write_json
-from deediff.storage import AnyPath, open_folder, read_metadata, read_table, write_atomically
+from deediff.storage import AnyPath, leftovers, open_folder, read_metadata, read_table, write_atomically
 from deediff.traces.schema import (
     SAMPLE_SCHEMA,
     row_schema,
@@ -111,25 +111,33 @@ def finish(folder: AnyPath, num_parts: int) -> bool:
         else:
             total = Summary.empty(len(meta["timesteps"]), meta["num_blocks"])
             for part in range(num_parts):
-                total += Summary.load(summary_file(folder, part))
-            timings: list[AnyPath] = sorted(folder.glob("timing-*.json"), key=str)
-            seconds = [read_json(path)["seconds"] for path in timings]
-            if seconds:
-                meta["wall_seconds"] = sum(seconds)
+                total += _part_summary(folder, part, meta)
+            if (seconds := _wall_seconds(folder, num_parts)) is not None:
+                meta["wall_seconds"] = seconds
             if read_json(folder / "trace.json").get("complete"):
                 return True
             if meta.get("uem_clamps"):
                 meta["clamped"] = _count_clamped(folder, num_parts)
             total.save(summary_file(folder))
             write_json(folder / "trace.json", {**meta, **headline(total, meta), "complete": True})
-    except UserError:
+    except (UserError, OSError):
         if read_json(folder / "trace.json").get("complete"):  # another process was faster and has cleaned up
             return True
         raise
-    for path in [*folder.glob("summary-*.npz"), *folder.glob("timing-*.json")]:
+    killed = leftovers(folder, "part-", "samples-", "summary", "timing-", "trace.json")
+    for path in [*folder.glob("summary-*.npz"), *folder.glob("timing-*.json"), *killed]:
         with suppress(FileNotFoundError):  # missing_ok looks first at a URL, and another process may come between
             path.unlink()
     return True
+
+
+def _wall_seconds(folder: AnyPath, num_parts: int) -> float | None:
+    """Of all parts together; None where that of one is not known."""
+    timings: list[AnyPath] = sorted(folder.glob("timing-*.json"), key=str)
+    try:
+        return sum(read_json(path)["seconds"] for path in timings) if len(timings) == num_parts else None
+    except (UserError, KeyError):  # these files alone are not synced: a loss of power may leave an empty one
+        return None
 
 
 def _count_clamped(folder: AnyPath, num_parts: int) -> dict[str, int]:
@@ -148,19 +156,31 @@ def _restore_summary(folder: AnyPath, num_parts: int, meta: dict[str, Any]) -> N
     try:
         Summary.load(summary_file(folder))
     except UserError:
-        steps, blocks = len(meta["timesteps"]), meta["num_blocks"]
-        total = Summary.empty(steps, blocks)
+        total = Summary.empty(len(meta["timesteps"]), meta["num_blocks"])
         for part in range(num_parts):
-            rows = read_table(rows_file(folder, part))
-
-            def values(column: str, rows: pa.Table = rows) -> NDArray[np.float32] | None:
-                if column not in rows.column_names or rows[column].null_count:
-                    return None
-                return rows[column].combine_chunks().flatten().to_numpy().reshape(-1, steps, blocks)
-
-            exit_layer = rows["exit_layer"].to_numpy().reshape(-1, steps)
-            total.add(exit_layer, values("uncertainty"), values("deviation"))
+            total += _summary_of_rows(folder, part, meta)
         total.save(summary_file(folder))
+
+
+def _part_summary(folder: AnyPath, part: int, meta: dict[str, Any]) -> Summary:
+    """What was written before the rows of a part; added up from them again where it is missing or damaged."""
+    try:
+        return Summary.load(summary_file(folder, part))
+    except UserError:
+        return _summary_of_rows(folder, part, meta)
+
+
+def _summary_of_rows(folder: AnyPath, part: int, meta: dict[str, Any]) -> Summary:
+    steps, blocks = len(meta["timesteps"]), meta["num_blocks"]
+    rows = read_table(rows_file(folder, part))
+
+    def values(column: str) -> NDArray[np.float32] | None:
+        if column not in rows.column_names or rows[column].null_count:
+            return None
+        return rows[column].combine_chunks().flatten().to_numpy().reshape(-1, steps, blocks)
+
+    exit_layer = rows["exit_layer"].to_numpy().reshape(-1, steps)
+    return Summary.empty(steps, blocks).add(exit_layer, values("uncertainty"), values("deviation"))
 
 
 def headline(summary: Summary, meta: dict[str, Any]) -> dict[str, Any]:

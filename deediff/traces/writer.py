@@ -22,7 +22,7 @@ from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import make_solver
 from deediff.errors import UserError
 from deediff.sampling.registry import make_policy
-from deediff.sampling.sampler import Record, Step, batches, sample
+from deediff.sampling.sampler import NotFinite, Record, Step, batches, sample
 from deediff.storage import AnyPath, open_folder, write_atomically
 from deediff.traces.maps import check_maps, write_maps
 from deediff.traces.parts import finish, part_is_complete, write_part
@@ -65,10 +65,7 @@ class TraceWriter:
                 self.num_blocks,
             )
         except OSError as error:
-            raise UserError(
-                f"{self.folder} cannot be written any more ({error.strerror}): the parts before {part} are complete; "
-                "make room, then run the same command to go on"
-            ) from None
+            raise UserError(_cannot_write(self.folder, error, f"the parts before {part} are complete")) from None
         self._steps = []
         self._start = time.perf_counter()
         return True
@@ -124,7 +121,7 @@ def sample_to_trace(
             raise UserError(
                 f"maps are asked of samples {min(maps)} … {max(maps)}, but there are only 0 … {num_samples - 1}"
             )
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, world = _process()
     if world > len(parts):
         raise UserError(
             f"{world} processes for {len(parts)} parts: use at most {len(parts)}, or a smaller --batch-size"
@@ -166,14 +163,38 @@ def sample_to_trace(
     todo = [p for i, p in enumerate(parts) if i % world == rank and not part_is_complete(folder, i)]
     writer = TraceWriter(folder, stepper.timesteps, model.num_blocks, {p: i for i, p in enumerate(parts)})
     stream: Iterable[Step] = sample(model, num_samples, solver=stepper, parts=todo, **stream_settings)
-    for step in stream:
-        writer.add(step)
-        if on_step is not None:
-            on_step(step)
-    finish(folder, len(parts))
+    try:
+        for step in stream:
+            writer.add(step)
+            if on_step is not None:
+                on_step(step)
+    except NotFinite as error:
+        raise UserError(
+            f"{error}: the checkpoint is damaged, or its training failed; what was complete is kept in {folder}"
+        ) from None
+    try:
+        finish(folder, len(parts))
+    except OSError as error:
+        raise UserError(_cannot_write(folder, error, "all parts are complete")) from None
     if mine := [number for number in maps if number % world == rank]:
         write_maps(read_trace(folder), mine, checkpoint, device, on_step, cancelled)
     return folder
+
+
+def _process() -> tuple[int, int]:
+    """Which process this is, and of how many, as torchrun says. Raises UserError when there is no such process."""
+    rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
+        raise UserError(f"RANK is {rank!r} of WORLD_SIZE {world!r}, expected 0 ≤ RANK < WORLD_SIZE in the environment")
+    return int(rank), int(world)
+
+
+def _cannot_write(folder: AnyPath, error: OSError, complete: str) -> str:
+    """The sentence for a disk that is full, or gone."""
+    return (
+        f"{folder} cannot be written any more ({error.strerror or error}): {complete} and can be read; make room, "
+        "then run the same command to go on"
+    )
 
 
 def _claim(folder: AnyPath, settings: dict[str, Any], meta: dict[str, Any]) -> None:
@@ -191,4 +212,4 @@ def _claim(folder: AnyPath, settings: dict[str, Any], meta: dict[str, Any]) -> N
     try:
         write_json(path, meta)
     except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror}): choose another --out") from None
+        raise UserError(f"{folder} cannot be written ({error.strerror or error}): choose another --out") from None
