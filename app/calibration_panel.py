@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 import data
 import figures
 import findings
+import frame
 import link
 import linked
 from charts import Point
@@ -55,7 +56,7 @@ def draw(selection: Selection) -> None:
     """Two panels, or why there are none."""
     st.subheader("Is u what it says?", anchor=False)
     if selection.checkpoint is None:
-        st.info("This run has no checkpoint, so there are no UEMs to calibrate.")
+        frame.no_checkpoint(selection.run, "there are no UEMs to calibrate")
         return
     calibration = data.open_calibration(selection.checkpoint)
     if calibration is None:

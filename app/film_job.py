@@ -93,12 +93,15 @@ def checkpoint_of(trace: Trace, checkpoints: list[Path]) -> Path:
     """The weights that a trace was sampled from, among these. Raises UserError when they are not there."""
     wanted = trace.meta.get("checkpoint_sha256")
     if wanted is None:
-        raise UserError(f"{trace.path.name} was imported: without its model and seed no film of it can be computed")
+        raise UserError(f"No film: {trace.path.name} was imported without its model and seed.")
     for path in checkpoints:
         if read_json(path.with_suffix(".json")).get("sha256") == wanted:
             return path
     name = trace.meta.get("checkpoint")
-    raise UserError(f"The weights that {trace.path.name} was sampled from ({name}) are not among the run's checkpoints")
+    raise UserError(
+        f"No film: the weights that {trace.path.name} was sampled from ({name}) are not among the run's checkpoints. "
+        f"Copy them, with their .json, into {trace.path.parents[1] / 'checkpoints'}."
+    )
 
 
 def work_of(trace: Trace) -> float:

@@ -9,6 +9,7 @@ from streamlit.navigation.page import StreamlitPage
 
 import data
 import selection
+from deediff.runs import Run, list_runs
 from deediff.traces.reader import Trace
 from measured import figures_of, percent, signed
 from panels import guarded
@@ -52,6 +53,17 @@ def no_trace(run: Path) -> None:
         f"--num-samples 64 --out {run / 'traces' / 'ddim50-threshold-0.1'}",
         language="bash",
     )
+
+
+def no_checkpoint(run: Run, so: str) -> None:
+    """The empty state of what needs a model: `so` says what cannot be done."""
+    others = [other.name for other in list_runs(data.runs_root())[0] if other.checkpoints]
+    say = f"This run has no checkpoint, so {so}. Copy its weights into {run.path / 'checkpoints'}"
+    if others:
+        st.info(f"{say}, or choose a run that has some: {', '.join(others)}.")
+        return
+    st.info(f"{say}. This command trains a small model:")
+    st.code("python -m trainer.run mnist_tiny", language="bash")
 
 
 def _figures_line(trace: Trace, chosen: selection.Selection) -> None:

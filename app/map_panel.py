@@ -29,7 +29,11 @@ def draw(selection: Selection) -> None:
     assert trace is not None
     logged = trace.map_samples
     if not logged:
-        st.info("This trace holds no maps of u over the image. This command adds those of its first four samples:")
+        where = selection.run.path / "checkpoints"
+        first = "" if selection.checkpoint is not None else f", once its weights stand in {where}"
+        st.info(
+            f"This trace holds no maps of u over the image. This command adds those of its first four samples{first}:"
+        )
         st.code(f"deediff maps {trace.path}", language="bash")
         return
     sample = selection.sample if selection.sample in logged else logged[0]

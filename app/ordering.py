@@ -39,7 +39,7 @@ def _distance(column: str) -> Callable[[Trace], pd.Series]:
                 f"{trace.path.name} has no full-network twin: sample a trace with policy never, and its solver, steps, "
                 "seed and checkpoint, into the same run"
             )
-        table = _distances(str(trace.path), _stamp(trace), str(full.path), _stamp(full))
+        table = _distances(str(trace.path), data.stamp(trace), str(full.path), data.stamp(full))
         return table.set_index("sample")[column]
 
     return count
@@ -74,7 +74,7 @@ ORDER, REVERSE = "order", "reverse"  # keys, in the URL as in the session
 
 def measured(trace: Trace, name: str) -> pd.Series:
     """The measure of every sample, by its number. Raises UserError where the trace does not hold it."""
-    return _measured(str(trace.path), _stamp(trace), name)
+    return _measured(str(trace.path), data.stamp(trace), name)
 
 
 def in_order(trace: Trace, name: str, reverse: bool) -> NDArray[np.int64]:
@@ -110,12 +110,8 @@ def chosen_order(trace: Trace) -> NDArray[np.int64]:
 
 def full_of(trace: Trace) -> Trace | None:
     """The full network's trace of the same seeds, remembered for as long as nothing in the run's traces changes."""
-    folder = _full_of(str(trace.path), _stamp(trace), int(trace.path.parent.stat().st_mtime_ns))
+    folder = _full_of(str(trace.path), data.stamp(trace), int(trace.path.parent.stat().st_mtime_ns))
     return None if folder is None else data.open_trace(Path(folder))
-
-
-def _stamp(trace: Trace) -> int:
-    return int((trace.path / "trace.json").stat().st_mtime_ns)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
 import streamlit as st
+from numpy.typing import NDArray
 
 import frame
 import gallery
@@ -25,7 +27,7 @@ HELP = (
 )
 
 
-def draw_controls(trace: Trace, available: int) -> tuple[str, list[int]]:
+def draw_controls(trace: Trace) -> tuple[str, list[int]]:
     """What to sort by, how many and which page; returns the measure and the page's sample numbers."""
     bar = st.container(horizontal=True, vertical_alignment="bottom", key="image_controls")
     with bar, link.at_once():
@@ -36,9 +38,17 @@ def draw_controls(trace: Trace, available: int) -> tuple[str, list[int]]:
         except UserError as error:
             st.session_state["image problem"] = f"Sorted by number instead: {error}"
             name, order = "sample", ordering.in_order(trace, "sample", reverse)
-        pages = math.ceil(available / size)
+        order = here(trace, order)
+        pages = math.ceil(len(order) / size)
         page = linked.pagination(pages, "page") if pages > 1 else 1
     return name, [int(number) for number in order[(page - 1) * size : page * size]]
+
+
+def here(trace: Trace, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those of these samples whose images came with the trace; all where none did, which is said below."""
+    if not trace.image_parts:
+        return numbers
+    return numbers[np.isin(numbers, ordering.measured(trace, "exit").index)]
 
 
 def show_images(letter: str, trace: Trace, numbers: list[int], name: str, chosen: int | None) -> None:
@@ -54,9 +64,11 @@ def show_images(letter: str, trace: Trace, numbers: list[int], name: str, chosen
         columns = found[["sample", "mean_exit_layer"]]
         return columns if values is None else columns.assign(**{name: values.reindex(columns["sample"]).to_numpy()})
 
-    heading(title, f"{len(shown)} images, {sorting} · {trace.path.name}", HELP, table, f"images {letter}")
+    heading(
+        title, f"{len(shown)} images, {sorting} · {trace.path.name}{_left_out(trace)}", HELP, table, f"images {letter}"
+    )
     if shown.empty:
-        st.info("This trace holds no images: only exit layers were recorded or imported.")
+        st.info("No image of these samples is here: they were not recorded, or not copied with the trace.")
         return
     tiles = []
     for number, mean_exit, png in zip(shown["sample"], shown["mean_exit_layer"], shown["png"], strict=True):
@@ -66,6 +78,13 @@ def show_images(letter: str, trace: Trace, numbers: list[int], name: str, chosen
             hover, caption = f"{hover}, {ORDERS[name].label} {value}", f"{number} · {value}"
         tiles.append(gallery.Tile(png, caption, hover, number=int(number)))
     gallery.show(f"images {letter}", tiles, chosen=chosen, on_pick=_open)
+
+
+def _left_out(trace: Trace) -> str:
+    """How many of its images came with the trace, where some did not."""
+    total = int(trace.meta["num_samples"])
+    found = len(here(trace, np.arange(total)))
+    return f" · {found:,} of its {total:,} images are here" if found < total else ""
 
 
 def _values(trace: Trace, name: str) -> pd.Series | None:
@@ -95,7 +114,7 @@ def draw() -> None:
         st.info(missing)
         return
     traces = [(letter, t) for letter, t in (("A", selected.trace), ("B", selected.other)) if t is not None]
-    name, numbers = draw_controls(traces[0][1], int(traces[0][1].meta["num_samples"]))
+    name, numbers = draw_controls(traces[0][1])
     if problem := st.session_state.pop("image problem", None):
         st.info(problem)
     if len({trace.meta.get("seed") for _, trace in traces}) > 1:

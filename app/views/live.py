@@ -148,8 +148,7 @@ def draw() -> None:
     """The page."""
     selected = frame.current()
     if selected.checkpoint is None:
-        st.info("This run has no checkpoint, so nothing can be sampled from it. This command trains a small model:")
-        st.code("python -m trainer.run mnist_tiny", language="bash")
+        frame.no_checkpoint(selected.run, "nothing can be sampled from it")
         return
     with st.container(key="live"):
         left, right = st.columns([1, 3.4], gap="medium")

@@ -209,8 +209,7 @@ def draw() -> None:
     """The page."""
     selected = frame.current()
     if selected.checkpoint is None:
-        st.info("This run has no checkpoint, and the method is drawn from a model. This command trains a small one:")
-        st.code("python -m trainer.run mnist_tiny", language="bash")
+        frame.no_checkpoint(selected.run, "there is no model to draw the method from")
         return
     found = example(selected)
     if found is None:

@@ -72,14 +72,15 @@ def stored_image(trace: Trace | None, number: int) -> NDArray[np.uint8] | None:
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def draw_image(trace: Trace, number: int, job: FilmJob | None) -> None:
+def draw_image(trace: Trace, number: int, job: FilmJob | None, film_comes: bool) -> None:
     """The image, the full network's of the same seed, and their difference; and the sample's figures."""
     mine, theirs = stored_image(trace, number), stored_image(ordering.full_of(trace), number)
     if job is not None and job.film is not None and job.full is not None:
         mine = job.film.image if mine is None else mine
         theirs = job.full.image if theirs is None else theirs
     if mine is None:
-        st.info("This trace holds no images: only exit layers were recorded or imported.")
+        how = "the film below computes it again" if film_comes else "it was not recorded, or not copied with the trace"
+        st.info(f"The image of sample {number} is not here: {how}.")
         return
     tiles = [gallery.Tile(gallery.encode(mine), trace.meta["policy"], f"sample {number} of {trace.path.name}")]
     if trace.meta["policy"] == "never":
@@ -91,8 +92,8 @@ def draw_image(trace: Trace, number: int, job: FilmJob | None) -> None:
         tiles.append(gallery.Tile(gallery.encode(picture), f"difference × {twins.AMPLIFY}", hover))
     gallery.show("sample images", tiles, columns=3)
     if trace.meta["policy"] != "never":
-        pending = "The full network's image appears beside it once the film below is computed."
-        st.caption(pending if theirs is None else twins.LEGEND)
+        pending = "appears beside it once the film below is computed" if film_comes else "is not here to compare with"
+        st.caption(f"The full network's image {pending}." if theirs is None else twins.LEGEND)
     draw_figures(trace, number)
 
 
@@ -110,13 +111,14 @@ def draw_figures(trace: Trace, number: int) -> None:
                 st.metric(order.label, order.text.format(value), width="content", help=order.help)
 
 
-def draw_path(selected: Selection, trace: Trace, number: int, job: FilmJob | None) -> None:
+def draw_path(selected: Selection, trace: Trace, number: int, job: FilmJob | None, film_comes: bool) -> None:
     """Exit layer and u over time."""
     path, source = stored_path(trace, number), "from the trace's rows"
     if path is None and job is not None and job.film is not None:
         path, source = (job.film.exit_layers, job.film.uncertainty), "recomputed, for the trace came without its rows"
     if path is None:
-        st.info("This trace came without its rows: the film below computes them again.")
+        how = "the film below computes them again" if film_comes else "where the sample left, they alone would tell"
+        st.info(f"This trace came without its rows: {how}.")
         return
     exits, u = path
     if u is not None and np.isnan(u).all():
@@ -262,9 +264,9 @@ def draw() -> None:
     with st.container(key="panels"):
         left, right = st.columns([2, 3])
     with left, guarded():
-        draw_image(trace, number, job)
+        draw_image(trace, number, job, film_comes=not problem)
     with right, guarded():
-        draw_path(selected, trace, number, job)
+        draw_path(selected, trace, number, job, film_comes=not problem)
     if problem:
         st.info(problem)
         return
