@@ -198,6 +198,15 @@ def filtered(table: pd.DataFrame, question: str) -> pd.DataFrame:
     return table
 
 
+def ordered(table: pd.DataFrame, column: str, falling: bool) -> pd.DataFrame:
+    """Sorted by a column, numbers as numbers and all else as words; equal rows stay as they were, empty ones last."""
+
+    def comparable(values: pd.Series) -> pd.Series:
+        return values if pd.api.types.is_numeric_dtype(values) else values.map(str, na_action="ignore")
+
+    return table.sort_values(column, ascending=not falling, kind="stable", na_position="last", key=comparable)
+
+
 def _numbers(table: pd.DataFrame) -> list[str]:
     return [str(name) for name in table.select_dtypes("number").columns]
 

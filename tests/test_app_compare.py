@@ -166,6 +166,18 @@ def test_a_trace_becomes_a_everywhere(runs: Path) -> None:
     assert app.selectbox(key="b").value == FULL
 
 
+def test_a_link_reopens_the_order_of_the_table_with_its_ticks(runs: Path) -> None:
+    app = open_compare(picked=f"toy/{EXITS}")
+    app.selectbox(key="sort").set_value("layer_ratio").run()
+    orders = {False: [EXITS, FULL], True: [FULL, EXITS]}
+    for falling, expected in orders.items():
+        app.toggle(key="falling").set_value(falling).run()
+        theirs = open_compare(**in_the_link(app))
+        for one in (app, theirs):
+            assert one.dataframe[0].value["trace"].tolist() == expected
+            assert one.session_state["compare table"]["selection"]["rows"] == [expected.index(EXITS)]
+
+
 def test_the_filter_narrows_the_table_and_says_what_it_does_not_know(runs: Path) -> None:
     app = open_compare()
     app.text_input(key="filter").set_value("threshold").run()

@@ -250,3 +250,17 @@ def test_a_filter_keeps_rows_with_every_word_and_comparison() -> None:
     assert kept("nothing fid<9") == []
     with pytest.raises(ValueError, match="gflops_per_step, fid"):
         filtered(table, "seconds<1")
+
+
+@given(st.lists(st.tuples(st.sampled_from(["b", "a", None]), st.one_of(st.none(), st.integers(0, 3))), min_size=1))
+def test_the_order_is_that_of_the_column_and_leaves_equal_rows_alone(rows: list[tuple[str | None, int | None]]) -> None:
+    from comparison import ordered
+
+    table = pd.DataFrame(rows, columns=["word", "number"]).astype({"number": "float"})
+    for column in table:
+        for falling in (False, True):
+            found = ordered(table, column, falling)
+            values = found[column].dropna().tolist()
+            assert values == sorted(values, reverse=falling)
+            assert found[column].isna().tolist() == sorted(found[column].isna())  # the empty ones are last
+            assert all(group.index.is_monotonic_increasing for _, group in found.groupby(column, dropna=False))

@@ -27,6 +27,7 @@ from selection import Selection, become, select
 from tables import changes, key_of, open_traces, read_qualities
 
 COLUMNS = 12  # images side by side
+UNSORTED = "run and name"  # instead of a column to sort by
 WORDY = ("model", "uem", "strategy", "losses", "device", "quality_protocol")  # columns that stand at the end
 HELP = (
     "Each mark is one trace; lines join traces of one policy, labelled by its threshold, budget or steps; bars are "
@@ -154,16 +155,20 @@ def draw_row(trace: Trace, numbers: range, selected: Selection) -> None:
 
 
 def draw_table(table: pd.DataFrame) -> None:
-    """All columns; sorted by a click on a head, filtered by words and comparisons, exported as CSV."""
-    heading(f"{len(table)} traces in full", "a click on a column's head sorts · ticked rows are picked", TABLE_HELP)
-    left, right = st.columns([5, 1], vertical_alignment="bottom")
-    with left:
-        question = linked.text_input("Filter", "filter", placeholder="threshold ddim gflops<0.35")
+    """All columns; sorted, filtered by words and comparisons, exported as CSV."""
+    heading(f"{len(table)} traces in full", "ticked rows are picked", TABLE_HELP)
+    bar = st.container(horizontal=True, vertical_alignment="bottom")
+    with bar, link.at_once():
+        question = linked.text_input("Filter", "filter", placeholder="threshold ddim gflops<0.35", width="stretch")
+        column = linked.selectbox("Sort by", [UNSORTED, *table], "sort", width=240)
+        falling = linked.toggle("Largest first", "falling", False)
+    if column != UNSORTED:
+        table = comparison.ordered(table, column, falling)
     try:
         table = comparison.filtered(table, question)
     except ValueError as error:
         st.warning(str(error))
-    with right:
+    with bar:
         charts.download(lambda: table, "comparison")
     keys = [f"{run}/{trace}" for run, trace in zip(table["run"], table["trace"], strict=True)]
     pickable("compare table", table, keys, PICKED)
@@ -171,7 +176,8 @@ def draw_table(table: pd.DataFrame) -> None:
 
 TABLE_HELP = (
     "GFLOPs are per image and step; efficiency is the speed-up divided by what the saved GFLOPs promise; the change is "
-    "in grey levels from the full network's images. The filter takes words and comparisons such as `gflops<0.35`."
+    "in grey levels from the full network's images. The filter takes words and comparisons such as `gflops<0.35`. "
+    "Filter and order stand in the link; a click on a column's head sorts here alone."
 )
 
 
