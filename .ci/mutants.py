@@ -33,11 +33,11 @@ MUTANTS = [
     Mutant(
         "simulated exit: what has left is computed all the same",
         WALK,
-        "            chunk.state = backbone.block(i - 1, chunk.state, skip)\n",
+        "            chunk.state = network.block(i - 1, chunk.state, skip)\n",
         "            absent = torch.zeros(len(self.x) - len(chunk.state), *chunk.state.shape[1:])\n"
-        "            backbone.block(i - 1, torch.cat([chunk.state, absent]), "
+        "            network.block(i - 1, torch.cat([chunk.state, absent]), "
         "None if skip is None else torch.cat([skip, absent]))\n"
-        "            chunk.state = backbone.block(i - 1, chunk.state, skip)\n",
+        "            chunk.state = network.block(i - 1, chunk.state, skip)\n",
         "tests/test_sampling.py",
     ),
     Mutant(
@@ -72,7 +72,7 @@ MUTANTS = [
         "exit off by one: the next layer is recorded",
         WALK,
         "exit_layer = torch.from_numpy(self.exit_layer)",
-        "exit_layer = torch.from_numpy(np.minimum(self.exit_layer + 1, self.model.num_blocks))",
+        "exit_layer = torch.from_numpy(np.minimum(self.exit_layer + 1, self.network.num_blocks))",
         "tests/test_sampling.py",
     ),
     Mutant(

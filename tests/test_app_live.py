@@ -102,7 +102,7 @@ def test_every_policy_has_controls_that_name_it(policy: str, runs: Path) -> None
     [
         ("excess", "deediff calibrate ", "has no calibration yet"),
         ("stopping", "deediff calibrate ", "has no calibration yet"),
-        ("oracle", "deediff sample ", "does not exist"),
+        ("oracle", "deediff sample ", "names no trace"),
     ],
 )
 def test_a_policy_that_lacks_what_it_needs_shows_the_command(

@@ -7,8 +7,9 @@ layers up to the exit. To add one: subclass `UEM`, register it in `UEMS`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,6 +46,10 @@ class UEM(nn.Module, ABC):
     @abstractmethod
     def config(self) -> dict[str, Any]:
         """What `build_uem` needs besides `Watched`."""
+
+    def probe(self, layer: int) -> Callable[[Tensor, Tensor], Tensor]:
+        """`forward` of one layer, for many calls between which the weights do not change."""
+        return partial(self.forward, layer)
 
     def map(self, layer: int, state: Tensor, t: Tensor) -> Tensor:
         """The uncertainty before it is aggregated: (B, L, D), (B,) → (B, tokens that it reads, 1 or patch_dim)."""
@@ -106,6 +111,19 @@ class MLPUncertainty(UEM):
 
     def forward(self, layer: int, state: Tensor, t: Tensor) -> Tensor:
         return self.pool(self.map(layer, state, t))
+
+    def probe(self, layer: int) -> Callable[[Tensor, Tensor], Tensor]:
+        plain = self.scope == "layer" and self.tokens == "all" and not self.timestep_embedding
+        if not plain or self.aggregation == "max":
+            return super().probe(layer)
+        position = self.layers.index(layer)
+        weight, bias = self.weight[position : position + 1], self.bias[position : position + 1]
+
+        def ask(state: Tensor, t: Tensor) -> Tensor:
+            u = F.linear(state, weight, bias).sigmoid()[:, :, 0]
+            return torch.mv(u, u.new_full((u.shape[1],), 1 / u.shape[1]))  # the mean, in half the time of `mean`
+
+        return ask
 
     def pool(self, u: Tensor) -> Tensor:
         if self.aggregation == "max":

@@ -29,11 +29,12 @@ class Chunk:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def keep(self, wanted: NDArray[np.bool_]) -> None:
-        """Only these (n,) rows stay; the skips are compacted when they are needed."""
-        self.rows, self.state = self.rows[wanted], select(self.state, wanted)
+    def keep(self, staying: Rows) -> None:
+        """Only these of the rows stay; the skips are compacted when they are needed."""
+        count = len(self)
+        self.rows, self.state = self.rows[staying], gather(self.state, staying, count)
         if self.lowest is not None:
-            self.lowest = select(self.lowest, wanted)
+            self.lowest = gather(self.lowest, staying, count)
 
     def join(self, others: list[Chunk]) -> None:
         """Take in the rows of other chunks at the same layer."""
@@ -63,7 +64,8 @@ class Chunk:
 
     def take_skip(self, source: int, present: NDArray[np.bool_]) -> Tensor:
         """Output of block `source` for the rows that are still here; `present` (B,) says which of the batch are."""
-        return concatenate([select(state, present[held]) for held, state in self.skips.pop(source)])
+        pieces = self.skips.pop(source)
+        return concatenate([gather(state, present[held].nonzero()[0], len(held)) for held, state in pieces])
 
 
 def concatenate(parts: list[Tensor]) -> Tensor:
@@ -71,9 +73,9 @@ def concatenate(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def select(values: Tensor, wanted: NDArray[np.bool_]) -> Tensor:
-    """The wanted samples of (n, …) or, in pairs, (2·n, …): no copy when all are."""
-    if wanted.all():
+def gather(values: Tensor, wanted: Rows, count: int) -> Tensor:
+    """The wanted of `count` samples, in (count, …) or, in pairs, (2·count, …): no copy when all are."""
+    if len(wanted) == count:
         return values
-    index = torch.from_numpy(wanted.repeat(len(values) // len(wanted)).nonzero()[0])
-    return values.index_select(0, index.to(values.device, non_blocking=True))
+    index = torch.from_numpy(wanted if len(values) == count else np.stack([2 * wanted, 2 * wanted + 1], axis=1).ravel())
+    return values.index_select(0, index if values.device.type == "cpu" else index.to(values.device, non_blocking=True))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from deediff.models import EarlyExitModel
 from deediff.sampling.lanes import MAX_LANES, Pool, in_lanes
+from deediff.sampling.network import Network
 from deediff.sampling.policies import ExitPolicy
 from deediff.sampling.walk import Condition, Leavers, Prediction, Record, Walk
 
@@ -21,7 +22,7 @@ GPU_CHUNKS = 2  # their blocks are queued in turn, so that the device never wait
 
 
 def predict(
-    model: EarlyExitModel,
+    model: EarlyExitModel | Network,
     x: Tensor,  # (B,C,H,W)
     policy: ExitPolicy,
     step: int,
@@ -33,13 +34,14 @@ def predict(
     threads: int | None = None,  # of a CPU; None: as many as torch uses here
 ) -> Prediction:
     """Run each block on the samples that are still in the network, and on no others."""
+    network = model if isinstance(model, Network) else Network(model)
     on_cpu = x.device.type == "cpu"
     size = CPU_GROUP if on_cpu and not policy.decides_for_batch else len(x)
     numbers = np.split(samples, range(size, len(x), size))
     conditions = condition.split(size) if condition is not None else [None] * len(numbers)
     parts = []
     for k, part in enumerate(x.split(size)):
-        walk = Walk(model, part, policy, step, timestep, numbers[k], record, deviations, conditions[k])
+        walk = Walk(network, part, policy, step, timestep, numbers[k], record, deviations, conditions[k])
         if on_cpu:
             _on_cpu(walk, threads or torch.get_num_threads())
         else:
@@ -50,7 +52,7 @@ def predict(
 
 def _on_cpu(walk: Walk, threads: int) -> None:
     """Each core for itself, with as many samples at a time as its cache holds; all of them together on fewer."""
-    size = max(1, min(CPU_CHUNK, CPU_CACHE // walk.model.backbone.state_size) // walk.copies)
+    size = max(1, min(CPU_CHUNK, CPU_CACHE // walk.network.model.backbone.state_size) // walk.copies)
     lanes = max(1, min(threads, MAX_LANES, len(walk.x) // size))
     if walk.policy.decides_for_batch:
         size, lanes = len(walk.x), 1

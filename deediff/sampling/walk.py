@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deediff.models import EarlyExitModel
-from deediff.sampling.chunks import Chunk, Rows, concatenate, select
+from deediff.sampling.chunks import Chunk, Rows, concatenate, gather
+from deediff.sampling.network import Network
 from deediff.sampling.policies import ExitPolicy, Visit
 
 Record = Literal["exit", "full"]
@@ -81,7 +81,7 @@ class Walk:
 
     def __init__(
         self,
-        model: EarlyExitModel,
+        network: Network,
         x: Tensor,  # (B,C,H,W)
         policy: ExitPolicy,
         step: int,
@@ -91,16 +91,15 @@ class Walk:
         deviations: bool = False,
         condition: Condition | None = None,
     ):
-        batch, blocks = len(x), model.num_blocks
-        self.model, self.x, self.policy, self.step, self.timestep = model, x, policy, step, timestep
+        batch, blocks = len(x), network.num_blocks
+        self.network, self.x, self.policy, self.step, self.timestep = network, x, policy, step, timestep
         self.samples, self.record, self.deviations = samples, record, deviations
         self.guidance = None if condition is None else condition.guidance
         self.labels = None if condition is None else condition.rows()
         self.copies = 1 if self.guidance is None else 2  # rows of the network per sample
         self.t = torch.full((batch * self.copies,), timestep, device=x.device)
-        asks = model.uem is not None and (policy.needs_uncertainty or record == "full")
-        self.asked_layers = frozenset(model.uem.layers if asks and model.uem is not None else ())
-        self.sources = {model.backbone.skip_source(i) for i in range(blocks)}
+        asks = policy.needs_uncertainty or record == "full"
+        self.asked_layers = network.asked_layers if asks else frozenset[int]()
         self.exit_layer = np.full(batch, blocks)
         self.alive = np.ones(batch, dtype=np.bool_)
         self.present = self.alive if record == "exit" else np.ones(batch, dtype=np.bool_)  # who is still computed
@@ -116,19 +115,19 @@ class Walk:
 
     def advance(self, chunk: Chunk) -> None:
         """Run the next block on a chunk, ask the UEM behind it, and let the policy decide; wait for no device."""
-        backbone, blocks = self.model.backbone, self.model.num_blocks
+        network = self.network
         i = chunk.layer = chunk.layer + 1
         if i == 0:
             chunk.state = self._embed(chunk)
         else:
-            source = backbone.skip_source(i - 1)
+            source = network.skip_source[i - 1]
             skip = None if source is None else chunk.take_skip(source, self.present)
-            chunk.state = backbone.block(i - 1, chunk.state, skip)
-            if i - 1 in self.sources:
+            chunk.state = network.block(i - 1, chunk.state, skip)
+            if network.is_source[i - 1]:
                 chunk.skips[i - 1] = [(chunk.rows, chunk.state)]
         if self.deviations:
             chunk.heads.append(self._answer(i, chunk.state))
-        chunk.decision = _to_host(self._decide(i, chunk)) if i < blocks else None
+        chunk.decision = _to_host(self._decide(i, chunk)) if i < network.num_blocks else None
 
     def _embed(self, chunk: Chunk) -> Tensor:
         """The images of a chunk → the input of block 0, each twice with guidance."""
@@ -136,20 +135,20 @@ class Walk:
         labels = self.labels
         if labels is not None:  # chunks that joined before are in any order
             labels = labels.view(-1, self.copies)[torch.from_numpy(chunk.rows)].flatten()
-        return self.model.backbone.embed(images, self.t[: len(images)], labels)
+        return self.network.embed(images, self.t[: len(images)], labels)
 
     def _decide(self, i: int, chunk: Chunk) -> Tensor | bool:
         """Which of a chunk leave at layer i, by the policy."""
         u = None
         if i in self.asked_layers:
-            u = self.model.uncertainty(i, chunk.state, self.t[: len(chunk.state)])
+            u = self.network.uncertainty(i, chunk.state, self.t[: len(chunk.state)])
             if self.copies > 1:
                 u = u.view(-1, self.copies).amax(dim=1)
             self.asked.append((i, chunk.rows, u))
         elif self.policy.needs_uncertainty:
             u = torch.full((len(chunk),), torch.nan, device=self.x.device)  # no UEM here: below no threshold
         visit = Visit(
-            i, self.model.num_blocks, self.step, self.timestep, self.samples[chunk.rows], u, chunk.lowest
+            i, self.network.num_blocks, self.step, self.timestep, self.samples[chunk.rows], u, chunk.lowest
         )  # fmt: skip
         decision = self.policy.leaves(visit)
         if self.policy.needs_lowest and i in self.asked_layers and u is not None:
@@ -163,12 +162,16 @@ class Walk:
         leaves = chunk.decision()
         if leaves is False:
             return None
-        leaves = self.alive[chunk.rows] & leaves
-        if not leaves.any():
+        if leaves is True:
+            leaves = np.ones(len(chunk), dtype=np.bool_)
+        if self.record == "full":
+            leaves = leaves & self.alive[chunk.rows]
+        going = leaves.nonzero()[0]
+        if not len(going):
             return None
-        leavers = self._leave(chunk, leaves)
+        leavers = self._leave(chunk, going)
         if self.record == "exit":
-            chunk.keep(~leaves)
+            chunk.keep((~leaves).nonzero()[0])
         return leavers
 
     def _end(self, chunk: Chunk) -> Leavers | None:
@@ -176,16 +179,16 @@ class Walk:
         if chunk.heads:
             errors = [(g - chunk.heads[-1]).square().mean(dim=(1, 2, 3)).sqrt() for g in chunk.heads[:-1]]
             self.deviation.append((chunk.rows, torch.stack(errors, dim=1)))
-        leaves = self.alive[chunk.rows]
-        leavers = self._leave(chunk, leaves) if leaves.any() else None
+        going = self.alive[chunk.rows].nonzero()[0]
+        leavers = self._leave(chunk, going) if len(going) else None
         chunk.rows = chunk.rows[:0]
         return leavers
 
-    def _leave(self, chunk: Chunk, leaves: NDArray[np.bool_]) -> Leavers:
-        """Give those who leave (n,) their exit layer."""
-        rows = chunk.rows[leaves]
+    def _leave(self, chunk: Chunk, going: Rows) -> Leavers:
+        """Give those who leave, (n,) of the chunk, their exit layer."""
+        rows = chunk.rows[going]
         self.exit_layer[rows], self.alive[rows] = chunk.layer, False
-        return rows, select(chunk.state, leaves)
+        return rows, gather(chunk.state, going, len(chunk))
 
     def read_out(self, layer: int, leavers: list[Leavers]) -> None:
         """Run the output head of a layer on some who left there."""
@@ -197,7 +200,7 @@ class Walk:
 
         Source of the combination: Ho & Salimans 2022, Eq. 6, with the scale's zero moved: 1 is no guidance.
         """
-        answer = self.model.read_out(layer, state).float()
+        answer = self.network.read_out(layer, state).float()
         if self.guidance is None:
             return answer
         with_label, without = answer.unflatten(0, (-1, 2)).unbind(dim=1)
@@ -205,7 +208,7 @@ class Walk:
 
     def collect(self) -> Prediction:
         """Everything in the order of the batch."""
-        uncertainty = np.full((len(self.x), self.model.num_blocks), np.nan, dtype=np.float32)
+        uncertainty = np.full((len(self.x), self.network.num_blocks), np.nan, dtype=np.float32)
         if self.asked:
             values = torch.cat([u for _, _, u in self.asked]).cpu().numpy()
             start = 0
