@@ -49,6 +49,11 @@ def check(name: str, tmp_path: Path, shared: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")} == before  # nothing is done twice
 
 
+def test_every_strategy_sees_as_many_images(tmp_path: Path, shared: Path) -> None:
+    rows = {row["name"]: row["measured"] for row in run("table1", tmp_path, shared)}
+    assert rows["MLP per layer, scratch"]["images_seen"] == rows["MLP per layer, fine-tuned"]["images_seen"] == 2 * 16
+
+
 def test_baselines_spend_no_more_than_early_exit(tmp_path: Path, shared: Path) -> None:
     rows = {row["name"]: row["measured"] for row in run("baselines", tmp_path, shared)}
     budget = rows["MLP per layer, frozen"]["gflops_per_image"]

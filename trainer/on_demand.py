@@ -126,7 +126,7 @@ class OnDemand:
             return self.backbone()
         config = replace(self.scale.config, method=method, strategy=strategy)
         if strategy == "scratch":
-            steps = self.plain(config).backbone.steps + config.exits.steps
+            steps = self.plain(self.scale.config).backbone.steps + config.exits.steps
             config = replace(config, exits=replace(config.backbone, steps=steps))
         else:
             config = replace(config, init=self.backbone(), backbone=replace(config.backbone, steps=0))
