@@ -44,14 +44,11 @@ def check(name: str, tmp_path: Path, shared: Path) -> None:
         assert row["measured"]["layer_reduction_pct"] == pytest.approx(100 * (1 - trace.meta["layer_ratio"]))
         assert 0 < row["measured"]["gflops_without_attention"] <= row["measured"]["gflops"]
     assert len({row.get("trace", row["name"]) for row in rows}) == len(rows)
+    tuned = {row["measured"]["images_seen"] for row in rows if row["name"].endswith(("fine-tuned", "scratch"))}
+    assert tuned <= {2 * 4 * 4}  # as many for every strategy: in two stages, or in one as long
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
     assert run(name, tmp_path, shared) == rows
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")} == before  # nothing is done twice
-
-
-def test_every_strategy_sees_as_many_images(tmp_path: Path, shared: Path) -> None:
-    rows = {row["name"]: row["measured"] for row in run("table1", tmp_path, shared)}
-    assert rows["MLP per layer, scratch"]["images_seen"] == rows["MLP per layer, fine-tuned"]["images_seen"] == 2 * 16
 
 
 def test_baselines_spend_no_more_than_early_exit(tmp_path: Path, shared: Path) -> None:
