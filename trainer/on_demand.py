@@ -55,14 +55,14 @@ _TOY_SHALLOW = replace(_TOY, model=replace(_TOY.model, depth=2), exits=Stage(ste
 SCALES: dict[str, Scale] = {
     "cpu": Scale(  # the shipped backbone, 1 024 digits
         replace(_DIGITS, sample_every=0), replace(PRESETS["mnist_shallow"][1], sample_every=0),
-        "ddim", 50, 1024, 128, {0.05: 0.08, 0.075: 0.1}, ("fd-mnist",),
+        "ddim", 50, 1024, 128, {0.05: 0.08, 0.075: 0.1, 0.1: 0.12}, ("fd-mnist",),
         init=Path("runs/mnist_tiny"), init_method=Method(),
     ),
     "paper": Scale(
         PRESETS["uvit_small"][1], PRESETS["uvit_shallow"][1],
-        "ddpm", 1000, 1024, 128, {0.05: 0.05, 0.075: 0.075}, ("fid", "kid", "fd-cifar"),
+        "ddpm", 1000, 1024, 128, {0.05: 0.05, 0.075: 0.075, 0.1: 0.1}, ("fid", "kid", "fd-cifar"),
     ),
-    "toy": Scale(_TOY, _TOY_SHALLOW, "ddim", 6, 4, 4, {0.05: 0.3, 0.075: 0.5}, (), calibration=(8, 3)),
+    "toy": Scale(_TOY, _TOY_SHALLOW, "ddim", 6, 4, 4, {0.05: 0.3, 0.075: 0.5, 0.1: 0.7}, (), calibration=(8, 3)),
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ Running it again skips what is done and resumes what is not.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deediff.analysis.cost import model_cost
-from deediff.analysis.trends import mean_exit_layer, threshold_table
+from deediff.analysis.trends import mean_exit_layer, threshold_table, timestep_share
 from deediff.checkpoints import find_checkpoint, read_json, write_json
 from deediff.errors import UserError
 from deediff.models import PRESETS as MODELS
@@ -97,6 +98,7 @@ class Suite:
                 "num_blocks": trace.num_blocks,
                 "layer_reduction_pct": 100 * (1 - cost.layer_ratio(exits)),
                 "mean_exit_layer": mean_by_third(mean_exit_layer(exits)),
+                "timestep_share": None if math.isnan(share := timestep_share(exits)) else share,
                 "layer_0_pct": 100 * float(exits[:, 0].sum() / exits.sum()),
                 "gflops": meta["mean_gflops"],
                 "gflops_without_attention": plain and plain.mean_gflops(exits, with_uem=asks),
