@@ -33,11 +33,11 @@ MUTANTS = [
     Mutant(
         "simulated exit: what has left is computed all the same",
         WALK,
-        "            chunk.state = network.block(i - 1, chunk.state, skip)\n",
+        "            chunk.state = network.block[i - 1](chunk.state, skip)\n",
         "            absent = torch.zeros(len(self.x) - len(chunk.state), *chunk.state.shape[1:])\n"
-        "            network.block(i - 1, torch.cat([chunk.state, absent]), "
+        "            network.block[i - 1](torch.cat([chunk.state, absent]), "
         "None if skip is None else torch.cat([skip, absent]))\n"
-        "            chunk.state = network.block(i - 1, chunk.state, skip)\n",
+        "            chunk.state = network.block[i - 1](chunk.state, skip)\n",
         "tests/test_sampling.py",
     ),
     Mutant(

@@ -7,7 +7,8 @@ package asks for its parts by number, so any staged network (U-ViT, U-Net, DiT) 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -36,6 +37,10 @@ class Backbone(nn.Module, ABC):
     def block(self, i: int, state: Tensor, skip: Tensor | None = None) -> Tensor:
         """Run block `i`; `skip` is the output of block `skip_source(i)` for the same samples."""
 
+    def ready_block(self, i: int) -> Callable[[Tensor, Tensor | None], Tensor]:
+        """`block(i, …)` without gradients, for many calls between which neither weights nor modules change."""
+        return partial(self.block, i)
+
     @abstractmethod
     def skip_source(self, i: int) -> int | None:
         """The block whose output block `i` reads through a long skip, or None."""
@@ -43,6 +48,13 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def decode(self, state: Tensor) -> Tensor:
         """The output state of the last block → (B,C,H,W) noise prediction."""
+
+    def ready_heads(self, heads: Sequence[nn.Module]) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """Heads and, as the last, `decode` in one: (n, …) states, (n,) the number of each one's head → (n,C,H,W).
+
+        None where that is no faster than one after the other. As for `ready_block`.
+        """
+        return None
 
     @abstractmethod
     def patchify(self, image: Tensor) -> Tensor:

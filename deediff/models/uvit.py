@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -83,22 +84,6 @@ PRESETS: dict[str, UViTConfig] = {
 }
 
 
-def _linear(layer: Any, x: Tensor) -> Tensor:
-    """`layer(x)`, straight to the operator: calling modules costs a tenth of a block on one or two samples."""
-    if type(layer) is not nn.Linear or layer._forward_pre_hooks or layer._forward_hooks:
-        return layer(x)  # replaced (LoRA, quantised) or watched
-    weights: dict[str, Any] = layer._parameters
-    return F.linear(x, weights["weight"], weights["bias"])
-
-
-def _norm(layer: Any, x: Tensor) -> Tensor:
-    """The same for a LayerNorm."""
-    if type(layer) is not nn.LayerNorm or layer._forward_pre_hooks or layer._forward_hooks:
-        return layer(x)
-    weights: dict[str, Any] = layer._parameters
-    return torch.layer_norm(x, layer.normalized_shape, weights["weight"], weights["bias"], layer.eps)
-
-
 class Attention(nn.Module):
     def __init__(self, dim: int, num_heads: int, qkv_bias: bool):
         super().__init__()
@@ -107,12 +92,9 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, L, D) → (B, L, D)
-        parts: dict[str, Any] = self._modules
-        batch, tokens, dim = x.shape
-        qkv = _linear(parts["qkv"], x).view(batch, tokens, 3, self.num_heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, L, head_dim)
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, L, head_dim)
         x = F.scaled_dot_product_attention(q, k, v)
-        return _linear(parts["proj"], x.transpose(1, 2).reshape(batch, tokens, dim))
+        return self.proj(x.transpose(1, 2).flatten(2))
 
 
 class Mlp(nn.Module):
@@ -122,13 +104,13 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        parts: dict[str, Any] = self._modules
-        return _linear(parts["fc2"], F.gelu(_linear(parts["fc1"], x)))
+        return self.fc2(F.gelu(self.fc1(x)))
 
 
 class Block(nn.Module):
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float, qkv_bias: bool, skip: bool):
         super().__init__()
+        self.dim = dim
         self.norm1 = nn.LayerNorm(dim)
         self.attn = Attention(dim, num_heads, qkv_bias)
         self.norm2 = nn.LayerNorm(dim)
@@ -136,12 +118,55 @@ class Block(nn.Module):
         self.skip_linear = nn.Linear(2 * dim, dim) if skip else None
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:  # (B, L, D) → (B, L, D)
-        parts: dict[str, Any] = self._modules
-        if (skip_linear := parts.get("skip_linear")) is not None:
+        if self.skip_linear is not None:
             assert skip is not None
-            x = _linear(skip_linear, torch.cat((x, skip), dim=-1))
-        x = x + parts["attn"](_norm(parts["norm1"], x))
-        return x + parts["mlp"](_norm(parts["norm2"], x))
+            x = self.skip_linear(torch.cat([x, skip], dim=-1))
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+    def ready(self) -> Callable[[Tensor, Tensor | None], Tensor]:
+        """The same on a CPU without gradients, in one call that keeps Python's lock from nobody in between.
+
+        It is what `nn.TransformerEncoderLayer` does then. Of the weights as they are now.
+        """
+        weights = [
+            self.attn.qkv.weight,
+            self.attn.qkv.weight.new_zeros(3 * self.dim) if self.attn.qkv.bias is None else self.attn.qkv.bias,
+            *self.attn.proj.parameters(),
+        ]
+        rest = [*self.norm1.parameters(), *self.norm2.parameters(), *self.mlp.parameters()]
+        fixed: tuple[Any, ...] = (
+            self.dim,
+            self.attn.num_heads,
+            *weights,
+            True,
+            True,
+            self.norm1.eps,
+            *rest,
+        )  # GELU, norm first
+        skip_linear = self.skip_linear
+
+        def run(x: Tensor, skip: Tensor | None = None) -> Tensor:
+            if skip_linear is not None:
+                assert skip is not None
+                x = F.linear(torch.cat((x, skip), dim=-1), skip_linear.weight, skip_linear.bias)
+            return torch._transformer_encoder_layer_fwd(x, *fixed)
+
+        return run
+
+
+SHORT = 128  # tokens up to which PyTorch's own layer is the faster one, on the CPUs measured
+
+
+def _is_plain(parts: Iterable[nn.Module]) -> bool:
+    """Whether they are what they were built as (no LoRA, nothing quantised), on a CPU, and nobody listens to them."""
+    return all(
+        type(m) in (Block, Attention, Mlp, OutputHead, nn.Linear, nn.LayerNorm, nn.Conv2d, nn.Identity)
+        and not (m._forward_pre_hooks or m._forward_hooks)
+        and all(p.device.type == "cpu" for p in m.parameters(recurse=False))
+        for part in parts
+        for m in part.modules()
+    )
 
 
 class PatchEmbed(nn.Module):
@@ -158,9 +183,12 @@ class PatchEmbed(nn.Module):
 def _decode(net: nn.Module, state: Tensor, extras: int, patch_size: int) -> Tensor:
     """U-ViT's last layers: LayerNorm → Linear → unpatchify → 3×3 convolution. (B, L, D) → (B, C, H, W)."""
     patches = net.decoder_pred(net.norm(state[:, extras:]))  # type: ignore[operator]
+    return net.final_layer(_unpatchify(patches, patch_size))  # type: ignore[operator]
+
+
+def _unpatchify(patches: Tensor, p: int) -> Tensor:
     side = math.isqrt(patches.shape[1])
-    image = rearrange(patches, "b (h w) (p1 p2 c) -> b c (h p1) (w p2)", h=side, p1=patch_size, p2=patch_size)
-    return net.final_layer(image)  # type: ignore[operator]
+    return rearrange(patches, "b (h w) (p1 p2 c) -> b c (h p1) (w p2)", h=side, p1=p, p2=p)
 
 
 class OutputHead(nn.Module):
@@ -178,6 +206,31 @@ class OutputHead(nn.Module):
 
     def forward(self, state: Tensor) -> Tensor:
         return _decode(self, state, self.extras, self.patch_size)
+
+
+def _stacked(heads: Sequence[nn.Module], extras: int, patch_size: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Several heads as one, that reads out each sample by its own: (n, L, D), (n,) which → (n, C, H, W)."""
+
+    def stack(name: str) -> Tensor:
+        return torch.stack([head.get_parameter(name) for head in heads])
+
+    gain, shift = stack("norm.weight")[:, None], stack("norm.bias")[:, None]
+    weight, bias = stack("decoder_pred.weight").transpose(1, 2), stack("decoder_pred.bias")[:, None]
+    has_conv = isinstance(heads[0].final_layer, nn.Conv2d)
+    kernel, offset = (stack("final_layer.weight"), stack("final_layer.bias")) if has_conv else (bias, bias)
+
+    def read_out(state: Tensor, which: Tensor) -> Tensor:
+        tokens = F.layer_norm(state[:, extras:], (state.shape[2],))
+        tokens = torch.addcmul(shift[which], tokens, gain[which])
+        image = _unpatchify(torch.baddbmm(bias[which], tokens, weight[which]), patch_size)
+        if not has_conv:
+            return image
+        # A group of channels for each sample.
+        stacked, kernels = image.flatten(0, 1)[None], kernel[which].flatten(0, 1)
+        image_out = F.conv2d(stacked, kernels, offset[which].flatten(), padding=1, groups=len(image))
+        return image_out.view(image.shape)
+
+    return read_out
 
 
 def _init_official(module: nn.Module) -> None:
@@ -238,13 +291,25 @@ class UViT(Backbone):
             tokens.insert(0, self.label_emb(y)[:, None])
         return torch.cat(tokens, dim=1) + self.pos_embed  # (B, extras + patches, D)
 
-    def block(self, i: int, state: Tensor, skip: Tensor | None = None) -> Tensor:
+    def _block(self, i: int) -> Block:
         half = self.cfg.depth // 2
-        if i < half:
-            return self.in_blocks[i](state)
-        if i == half:
-            return self.mid_block(state)
-        return self.out_blocks[i - half - 1](state, skip)
+        block = self.mid_block if i == half else self.in_blocks[i] if i < half else self.out_blocks[i - half - 1]
+        assert isinstance(block, Block)
+        return block
+
+    def block(self, i: int, state: Tensor, skip: Tensor | None = None) -> Tensor:
+        return self._block(i)(state, skip)
+
+    def _is_own(self, name: str) -> bool:
+        """Whether a method is the one below, overridden by nobody."""
+        return getattr(getattr(self, name), "__func__", None) is getattr(UViT, name)
+
+    def ready_block(self, i: int) -> Callable[[Tensor, Tensor | None], Tensor]:
+        block = self._block(i)
+        short, own = self.pos_embed.shape[1] <= SHORT, self._is_own("block")
+        if short and own and _is_plain([block]) and hasattr(torch, "_transformer_encoder_layer_fwd"):
+            return block.ready()
+        return super().ready_block(i)
 
     def skip_source(self, i: int) -> int | None:
         return None if i <= self.cfg.depth // 2 else self.cfg.depth - i  # block 7 ↔ 5, …, 12 ↔ 0
@@ -252,13 +317,18 @@ class UViT(Backbone):
     def decode(self, state: Tensor) -> Tensor:
         return _decode(self, state, self.extras, self.cfg.patch_size)
 
+    def ready_heads(self, heads: Sequence[nn.Module]) -> Callable[[Tensor, Tensor], Tensor] | None:
+        last = (self.norm, self.decoder_pred, self.final_layer)
+        if self._is_own("decode") and all(type(head) is OutputHead for head in heads) and _is_plain([*heads, *last]):
+            return _stacked([*heads, self], self.extras, self.cfg.patch_size)
+        return super().ready_heads(heads)
+
     def patchify(self, image: Tensor) -> Tensor:
         p = self.cfg.patch_size
         return rearrange(image, "b c (h p1) (w p2) -> b (h w) (p1 p2 c)", p1=p, p2=p)
 
     def unpatchify(self, values: Tensor) -> Tensor:
-        p, side = 1 if values.shape[2] == 1 else self.cfg.patch_size, math.isqrt(values.shape[1])
-        return rearrange(values, "b (h w) (p1 p2 c) -> b c (h p1) (w p2)", h=side, p1=p, p2=p)
+        return _unpatchify(values, 1 if values.shape[2] == 1 else self.cfg.patch_size)
 
     def make_head(self) -> OutputHead:
         """A head that starts as a copy of the network's own last layers."""

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache, partial
 
+import numpy as np
 import torch
 
 from deediff.sampling.chunks import Chunk
@@ -70,16 +71,16 @@ def in_lanes(work: Callable[[], None], lanes: int, threads: int) -> None:
 class Pool:
     """The chunks of a walk that no lane has at the moment, and those who have left and wait for their head.
 
-    The shallowest chunk goes first, so that chunks meet and join when they have become small; when
-    there are too few for all lanes, they split.
+    A lane goes on with its chunk as long as there is nothing to choose. Else the shallowest goes first, so
+    that chunks meet and join when they have become small; when a lane has none, others split theirs.
     """
 
     def __init__(self, walk: Walk, chunk_size: int, lanes: int):
         batch = len(walk.x)
         self._walk, self._size, self._lanes = walk, chunk_size, lanes
         self._waiting = walk.chunks(min(batch, lanes * math.ceil(batch / (chunk_size * lanes))))
-        self._leavers: dict[int, list[Leavers]] = {}  # by layer
-        self._rows, self._busy, self._failed = batch, 0, False  # rows in the network, lanes that have a chunk
+        self._left: list[tuple[int, Leavers]] = []  # with their exit layer; lanes add to it without the lock
+        self._idle, self._failed = 0, False  # lanes that look for something to do
         self._changed = threading.Condition()
 
     def work(self) -> None:
@@ -95,51 +96,50 @@ class Pool:
 
     def _next(self) -> Callable[[], None] | None:
         with self._changed:
-            while not self._failed:
-                if self._waiting:
-                    return self._next_chunk()
-                if self._leavers:
-                    return self._next_leavers()
-                if not self._busy:
-                    break
+            self._idle += 1
+            while not self._failed and not self._waiting and not self._left:
+                if self._idle == self._lanes:  # so nobody will bring anything any more
+                    self._changed.notify_all()
+                    return None
                 self._changed.wait()
-            return None
+            if self._failed:
+                return None
+            self._idle -= 1
+            return self._next_chunk() if self._waiting else self._next_leavers()
 
     def _next_chunk(self) -> Callable[[], None]:
-        """One step of the shallowest chunk, joined by others at its layer as long as there are enough for all lanes."""
+        """The shallowest chunk, joined by others at its layer as long as there are enough for all lanes."""
         first, *others = sorted(self._waiting, key=lambda chunk: (chunk.layer, len(chunk)))
-        rows, limit = len(first), min(self._size, math.ceil(self._rows / self._lanes))
+        rows, limit = len(first), min(self._size, math.ceil(np.count_nonzero(self._walk.present) / self._lanes))
         joining: list[Chunk] = []
         while others and others[0].layer == first.layer and rows + len(others[0]) <= limit:
             rows += len(others[0])
             joining.append(others.pop(0))
-        self._busy += 1
-        if self._walk.record == "exit" and not others and not joining and self._busy < self._lanes and rows > 1:
+        if self._idle and not others and not joining and rows > 1 and self._walk.record == "exit":
             others = [first.split(self._walk.present)]
             self._changed.notify()
         self._waiting = others
         return partial(self._advance, first, joining)
 
     def _next_leavers(self) -> Callable[[], None]:
-        """The head of one layer on about as many of its leavers as fit into a chunk."""
-        layer, waiting = next(iter(self._leavers.items()))
-        some = [waiting.pop()]
-        while waiting and sum(len(rows) for rows, _ in some) + len(waiting[-1][0]) <= self._size:
-            some.append(waiting.pop())
-        if not waiting:
-            del self._leavers[layer]
-        return partial(self._walk.read_out, layer, some)
+        """The heads of some who have left: a lane's share, but no more than fit into a chunk."""
+        limit = min(self._size, math.ceil(sum(len(rows) for _, (rows, _) in self._left) / (1 + self._idle)))
+        some = [self._left.pop()]
+        while self._left and sum(len(rows) for _, (rows, _) in some) < limit:
+            some.append(self._left.pop())
+        if self._left:
+            self._changed.notify()
+        return partial(self._walk.read_out, some)
 
     def _advance(self, chunk: Chunk, joining: list[Chunk]) -> None:
         chunk.join(joining)
-        layer_rows = len(chunk)
-        self._walk.advance(chunk)
-        leavers = self._walk.settle(chunk)
-        with self._changed:
-            self._busy -= 1
-            self._rows -= layer_rows - len(chunk)
-            if leavers is not None:
-                self._leavers.setdefault(chunk.layer, []).append(leavers)
-            if len(chunk):
+        while len(chunk):
+            self._walk.advance(chunk)
+            if (leavers := self._walk.settle(chunk)) is not None:
+                self._left.append((chunk.layer, leavers))
+            # A glance without the lock: what it overlooks it sees after the next block.
+            if self._failed or self._waiting or (self._idle and len(chunk) > 1):
+                break
+        if len(chunk):
+            with self._changed:
                 self._waiting.append(chunk)
-            self._changed.notify_all()

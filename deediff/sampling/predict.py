@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 
 import numpy as np
 import torch
@@ -53,7 +53,7 @@ def predict(
 def _on_cpu(walk: Walk, threads: int) -> None:
     """Each core for itself, with as many samples at a time as its cache holds; all of them together on fewer."""
     size = max(1, min(CPU_CHUNK, CPU_CACHE // walk.network.model.backbone.state_size) // walk.copies)
-    lanes = max(1, min(threads, MAX_LANES, len(walk.x) // size))
+    lanes = min(threads, MAX_LANES, len(walk.x))
     if walk.policy.decides_for_batch:
         size, lanes = len(walk.x), 1
     in_lanes(Pool(walk, size, lanes).work, lanes, threads // lanes)
@@ -62,15 +62,14 @@ def _on_cpu(walk: Walk, threads: int) -> None:
 def _on_gpu(walk: Walk) -> None:
     """All at once; while one half waits for its decision, the device computes the other."""
     count = 1 if walk.policy.decides_for_batch else min(GPU_CHUNKS, len(walk.x))
-    turns, leavers = deque(walk.chunks(count)), defaultdict[int, list[Leavers]](list)
+    turns, left = deque(walk.chunks(count)), list[tuple[int, Leavers]]()
     for chunk in turns:
         walk.advance(chunk)
     while turns:
         chunk = turns.popleft()
-        if (left := walk.settle(chunk)) is not None:
-            leavers[chunk.layer].append(left)
+        if (leavers := walk.settle(chunk)) is not None:
+            left.append((chunk.layer, leavers))
         if len(chunk):
             walk.advance(chunk)
             turns.append(chunk)
-    for layer, those in leavers.items():
-        walk.read_out(layer, those)
+    walk.read_out(left)

@@ -21,6 +21,7 @@ from deediff.diffusion.solvers import Solver, make_solver
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 from deediff.sampling.lanes import one_thread
+from deediff.sampling.network import Network
 from deediff.sampling.noise import sample_noise
 from deediff.sampling.policies import ExitPolicy, Never
 from deediff.sampling.predict import predict
@@ -74,6 +75,7 @@ def denoise(
     device = next(model.parameters()).device
     numbers = np.arange(samples.start, samples.stop)
     condition = make_condition(model, samples, classes, guidance)
+    network = Network(model)
     bf16 = autocast(device)
     x = sample_noise(seed, samples, 0, model.image_shape).to(device)
     x0: Tensor | None = None
@@ -86,7 +88,7 @@ def denoise(
                 with bf16:
                     if other is None:
                         p = predict(
-                            model, x, policy, s, timestep, numbers, record, deviations, condition, threads=threads
+                            network, x, policy, s, timestep, numbers, record, deviations, condition, threads=threads
                         )
                     else:
                         p = predict(other, x, Never(), s, timestep, numbers, condition=condition, threads=threads)
@@ -97,8 +99,9 @@ def denoise(
                 noise = upcoming.result().to(device) if solver.needs_noise(s) else None
                 previous_x0, x0 = x0, solver.predict_x0(s, x, eps)
                 x = solver.step(s, x, eps, noise, previous_x0)
-            if not torch.isfinite(x).all():
-                bad = samples[int((~torch.isfinite(x)).flatten(1).any(1).nonzero()[0])]
+                finite = torch.isfinite(x).flatten(1).all(1)
+            if not finite.all():
+                bad = samples[int((~finite).nonzero()[0])]
                 raise NotFinite(f"the network gave a value that is not finite for sample {bad} at timestep {timestep}")
             yield Step(s, timestep, samples, x, x0, p.exit_layer, p.uncertainty, deviation)
 

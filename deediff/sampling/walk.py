@@ -122,11 +122,11 @@ class Walk:
         else:
             source = network.skip_source[i - 1]
             skip = None if source is None else chunk.take_skip(source, self.present)
-            chunk.state = network.block(i - 1, chunk.state, skip)
+            chunk.state = network.block[i - 1](chunk.state, skip)
             if network.is_source[i - 1]:
                 chunk.skips[i - 1] = [(chunk.rows, chunk.state)]
         if self.deviations:
-            chunk.heads.append(self._answer(i, chunk.state))
+            chunk.heads.append(self._combined(network.head(i, chunk.state)))
         chunk.decision = _to_host(self._decide(i, chunk)) if i < network.num_blocks else None
 
     def _embed(self, chunk: Chunk) -> Tensor:
@@ -190,20 +190,20 @@ class Walk:
         self.exit_layer[rows], self.alive[rows] = chunk.layer, False
         return rows, gather(chunk.state, going, len(chunk))
 
-    def read_out(self, layer: int, leavers: list[Leavers]) -> None:
-        """Run the output head of a layer on some who left there."""
-        answer = self._answer(layer, concatenate([state for _, state in leavers]))
-        self.answers.append((np.concatenate([rows for rows, _ in leavers]), answer))
+    def read_out(self, left: list[tuple[int, Leavers]]) -> None:
+        """Run the output heads on some who left, with the layer where they did."""
+        left = sorted(left, key=lambda each: each[0])
+        answer = self._combined(self.network.read_out([(layer, state) for layer, (_, state) in left]))
+        self.answers.append((np.concatenate([rows for _, (rows, _) in left]), answer))
 
-    def _answer(self, layer: int, state: Tensor) -> Tensor:
-        """The answer of an exit, the two halves of a pair combined: (n, …) or (2·n, …) → (n,C,H,W).
+    def _combined(self, answer: Tensor) -> Tensor:
+        """The two halves of each pair as one answer: (n, …) or, under guidance, (2·n, …) → (n,C,H,W).
 
         Source of the combination: Ho & Salimans 2022, Eq. 6, with the scale's zero moved: 1 is no guidance.
         """
-        answer = self.network.read_out(layer, state).float()
         if self.guidance is None:
-            return answer
-        with_label, without = answer.unflatten(0, (-1, 2)).unbind(dim=1)
+            return answer.float()
+        with_label, without = answer.float().unflatten(0, (-1, 2)).unbind(dim=1)
         return without + self.guidance * (with_label - without)
 
     def collect(self) -> Prediction:
