@@ -20,6 +20,7 @@ from selection import Selection
 from tables import key_of
 
 RUNS, QUALITY, PICKED = "runs", "quality", "picked"  # keys, in the URL as in the session
+MOST = 6  # runs of one family that are chosen by themselves: as many as lines have colours
 LED = "runs led by"  # session state: the selected run that the list of runs last followed
 
 
@@ -44,13 +45,14 @@ def choose_runs(runs: Sequence[Run], selected: Selection, problems: list[str]) -
 
 
 def _family(runs: Sequence[Run], name: str) -> list[str]:
-    """A run, and those with traces that were trained from its weights."""
+    """A run, and those with traces that were trained from its weights, where those are few enough for one picture."""
 
     def from_it(run: Run) -> bool:
         config = run.info.get("config")
         return isinstance(config, dict) and str(config.get("init")).startswith(f"{name}/")
 
-    return [name, *(run.name for run in runs if run.name != name and run.traces and from_it(run))]
+    family = [name, *(run.name for run in runs if run.name != name and run.traces and from_it(run))]
+    return family if len(family) <= MOST else [name]
 
 
 def choose_axis(known: Sequence[Axis], problems: list[str]) -> Axis | None:

@@ -81,8 +81,10 @@ def family_of(trace: Trace) -> tuple[str, str]:
     again += [f"guidance {meta['guidance']:g}"] if meta.get("guidance") is not None else []
     if kind == "never":
         return ", ".join([f"full network, {solver}", *again]), f"{steps} steps"
-    name = ", ".join([kind, *(bound.replace(":", " ") for bound in bounds), *again])
     place = re.split(r"[@:]", argument)[0] if kind in KINDS else argument.rpartition("/")[2].removesuffix(".json")
+    if kind == "schedule":  # of several kinds, told apart by how their files' names begin
+        kind = f"schedule {re.split('[-_.]', place)[0]}"
+    name = ", ".join([kind, *(bound.replace(":", " ") for bound in bounds), *again])
     return f"{name} · {solver}, {steps} steps", KINDS.get(kind, "{}").format(place or kind)
 
 
@@ -178,6 +180,15 @@ def front(points: Sequence[Point], cost: str, higher_is_better: bool) -> list[Po
             best = value
             kept.append(point)
     return kept
+
+
+def far_above(points: Sequence[Point]) -> list[Point]:
+    """The few, at most a fifth, whose values would squeeze those of all others: at least three times the next."""
+    order = sorted(points, key=lambda point: point.reading.value)
+    for place in range(len(order) - len(order) // 5, len(order)):
+        if order[place].reading.value > 3 * order[place - 1].reading.value > 0:
+            return order[place:]
+    return []
 
 
 def filtered(table: pd.DataFrame, question: str) -> pd.DataFrame:

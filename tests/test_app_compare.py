@@ -158,6 +158,19 @@ def test_a_run_is_compared_with_those_that_were_trained_from_it(runs: Path) -> N
     assert app.run().multiselect(key="runs").value == ["toy"]
 
 
+def test_a_family_too_large_for_one_picture_waits_until_it_is_asked_for(runs: Path) -> None:
+    from compare_choices import MOST
+
+    info = json.loads((runs / "toy" / "run.json").read_text())
+    config = {**(info.get("config") or {}), "init": "toy/100"}
+    for number in range(MOST):
+        shutil.copytree(runs / "toy", runs / f"child{number}")
+        (runs / f"child{number}" / "run.json").write_text(json.dumps({**info, "config": config}))
+    assert open_app("compare", run="toy").multiselect(key="runs").value == ["toy"]
+    shutil.rmtree(runs / "child0")
+    assert len(open_app("compare", run="toy").multiselect(key="runs").value) == MOST
+
+
 def test_a_trace_becomes_a_everywhere(runs: Path) -> None:
     app = open_compare(trace=FULL)
     app.button(key=f"A toy/{EXITS}").click().run()

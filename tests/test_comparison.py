@@ -82,8 +82,9 @@ def test_points_without_seconds_are_not_on_a_front_of_seconds() -> None:
         ("excess:0.25", "excess · DDIM, 4 steps", "δ = 0.25"),
         ("budget:0.3@runs/a/traces/full", "budget · DDIM, 4 steps", "0.3 GFLOPs"),
         ("dual:500:runs/b/checkpoints/7.safetensors", "dual · DDIM, 4 steps", "down to t = 500"),
-        ("schedule:/tmp/static.json", "schedule · DDIM, 4 steps", "static"),
-        ("schedule:ase", "schedule · DDIM, 4 steps", "ase"),
+        ("schedule:/tmp/static.json", "schedule static · DDIM, 4 steps", "static"),
+        ("schedule:a/static-0.3.json", "schedule static · DDIM, 4 steps", "static-0.3"),
+        ("schedule:ase", "schedule ase · DDIM, 4 steps", "ase"),
         ("never", "full network, DDIM", "4 steps"),
     ],
 )
@@ -91,6 +92,27 @@ def test_a_family_is_a_policy_and_a_label_its_place_in_it(policy: str, family: s
     from comparison import family_of
 
     assert family_of(make_trace("t", policy)) == (family, label)
+
+
+@given(st.lists(st.floats(0.1, 100), min_size=1, max_size=30))
+def test_few_values_are_far_above_and_three_times_what_lies_below(values: list[float]) -> None:
+    from comparison import far_above
+
+    points = [point(1.0, value, str(k)) for k, value in enumerate(values)]
+    beyond = [p.reading.value for p in far_above(points)]
+    below = sorted(values)[: len(values) - len(beyond)]
+    assert len(beyond) <= len(values) / 5
+    assert not beyond or min(beyond) > 3 * max(below)
+    scaled = [point(1.0, 2 * value, str(k)) for k, value in enumerate(values)]
+    assert [p.key for p in far_above(scaled)] == [p.key for p in far_above(points)]
+
+
+def test_what_lies_far_above_does_not_squeeze_the_others() -> None:
+    from comparison import far_above
+
+    points = [point(1.0, value, str(k)) for k, value in enumerate([5.0, 6.0, 7.0, 9.0, 12.0, 20.0, 25.0, 90.0, 240.0])]
+    assert not far_above(points)  # nine have no two to spare
+    assert [p.key for p in far_above([*points, point(1.0, 8.0, "more")])] == ["7", "8"]
 
 
 def test_fewer_steps_of_the_full_network_are_one_family_and_those_of_a_policy_are_not() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby, pairwise
 from typing import Any
 
-from comparison import Axis, Point, cost_of
+from comparison import Axis, Point, cost_of, far_above
 from deediff.analysis.published import Published
 from figures.labels import Box, place
 from figures.plain import FULL, OTHERS, A, B, Spec, axis, spec
@@ -37,7 +37,9 @@ def cost_quality(
     order = sorted(shown, key=lambda p: (not p.is_full, p.run, p.family, cost_of(p, cost), p.key))
     floors = _floors(shown)
     x = _range([cost_of(p, cost) or 0.0 for p in shown], 0.08)
-    y = _range([v for p in shown for v in (p.reading.value, p.reading.low, p.reading.high)] + [*floors], 0.06)
+    beyond = {p.key for p in far_above(shown)}
+    inside = [p.reading for p in shown if p.key not in beyond]
+    y = _range([v for r in inside for v in (r.value, r.low, r.high)] + [*floors], 0.06)
     texts = _texts(order, cost, x, y, {*letters, *picked})
     looks = _Looks(order)
     data = _front(front, cost) if len(front) > 1 else []

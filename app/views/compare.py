@@ -82,6 +82,8 @@ def draw_plot(shown: list[Point], axis: Axis, cost: str, selected: Selection) ->
     missing = len(shown) - len([p for p in shown if comparison.cost_of(p, cost) is not None])
     title = f"{len(front)} of {len(shown) - missing} traces are on the Pareto front" if shown else "Nothing to compare"
     note = f" · {missing} without measured seconds" if missing else ""
+    if beyond := comparison.far_above([p for p in shown if comparison.cost_of(p, cost) is not None]):
+        note += " · far above: " + ", ".join(f"{p.label} ({p.reading.value:.3g})" for p in beyond)
     heading(title, f"{axis.label}{note}", HELP)
     charts.chart(figure, "plot compare", title, toggle)
 
