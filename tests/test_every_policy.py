@@ -150,6 +150,11 @@ def test_a_trace_of_two_networks_answers_no_threshold(folder: Path) -> None:
         ("budget:1", "names no trace, expected budget:GFLOPs@TRACE"),
         ("oracle:nan@x", "asks for nan GFLOPs, expected a number above 0"),
         ("oracle:0@x", "asks for 0 GFLOPs"),
+        ("dual:x:runs/none", "switches at 'x', expected a timestep"),
+        ("budget:x@y", "asks for x GFLOPs, expected a number above 0"),
+        ("schedule:", r"needs a JSON file, or a ready-made schedule \(ase\)"),
+        ("schedule:asee", r"policy schedule:asee needs a JSON file, or a ready-made schedule \(ase\): asee is neither"),
+        ("fixed:-1", "policy fixed:-1 leaves at layer -1, expected 0"),
         ("threshold:0.1,mid:3", "'0.1,mid:3' is not a number, expected threshold:τ; a policy may end in ,min:i"),
     ],
 )

@@ -188,7 +188,7 @@ def test_a_full_disk_loses_nothing_that_was_complete(run_folder: Path, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(parts, "write_atomically", full_disk)
-        with pytest.raises(UserError, match=r"No space left on device\): the parts before 1 are complete"):
+        with pytest.raises(UserError, match=r"No space left on device\): what was complete is kept .* make room"):
             record(run_folder, "crowded")
     assert deediff.read_trace(run_folder / "traces" / "crowded").parts == [0]
     assert comparable(record(run_folder, "crowded")) == comparable(whole)
@@ -235,9 +235,7 @@ def test_two_processes_of_torchrun_write_the_trace_of_one(run_folder: Path) -> N
     command = [*launcher, *command_line(run_folder, "duet", "--steps", "20")]
     subprocess.run(command, check=True, cwd=REPO, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
     solo, duet = (deediff.read_trace(run_folder / "traces" / name) for name in ("solo", "duet"))
-    assert duet.meta["complete"] is True
-    np.testing.assert_array_equal(solo.exit_layers(), duet.exit_layers())
-    assert solo.images(range(24)) == duet.images(range(24))
+    assert comparable(solo) == comparable(duet)
 
 
 @pytest.mark.slow

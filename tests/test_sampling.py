@@ -256,7 +256,7 @@ def test_a_consumer_that_stops_asking_stops_the_work() -> None:
         ({"policy": "threshold:-0.1"}, "threshold is -0.1"),
         ({"policy": "threshold:nan"}, "threshold is nan"),
         ({"policy": "threshold:low"}, "'low' is not a number"),
-        ({"policy": "fixed:14"}, "exit layer is 14, but this model has only 13 blocks"),
+        ({"policy": "fixed:14"}, "policy fixed:14: this model has only 13 blocks"),
         ({"num_samples": 0}, "the number of samples is 0, expected 1 or more"),
         ({"record": "all"}, "record is 'all'"),
         ({"solver": "euler"}, "unknown solver 'euler'"),

@@ -21,8 +21,6 @@ class Dual(ExitPolicy):
     needs_heads = False
 
     def __init__(self, switch: int, shallow: EarlyExitModel, info: dict[str, Any], name: str):
-        if switch < 0:
-            raise UserError(f"the dual policy switches at timestep {switch}, expected 0 or more")
         self.switch, self.shallow, self.name = switch, shallow, name
         self.schedule = Schedule(**info["schedule"])
         self.spec, self.content = f"dual:{switch}:{name}", {"checkpoint_sha256": info["sha256"]}
@@ -34,6 +32,11 @@ class Dual(ExitPolicy):
         return self.shallow if timestep >= self.switch else None
 
     def check(self, model: EarlyExitModel, schedule: Schedule | None = None) -> None:
+        if self.switch > self.schedule.num_timesteps:
+            raise UserError(
+                f"policy {self.spec} switches at timestep {self.switch}, but there are {self.schedule.num_timesteps}: "
+                "the shallow network would never be used; choose a smaller t"
+            )
         for what, theirs, ours in (
             ("images of shape", self.shallow.image_shape, model.image_shape),
             ("a number of classes of", self.shallow.backbone.num_classes, model.backbone.num_classes),
@@ -53,9 +56,11 @@ class Dual(ExitPolicy):
 
 
 def read_dual(argument: str) -> Dual:
-    """'t:CHECKPOINT' → policy. Raises UserError when there is no such checkpoint, ValueError when t is no number."""
+    """'t:CHECKPOINT' → policy. Raises UserError when there is no such checkpoint, or t is no timestep."""
     switch, _, path = argument.partition(":")
     if not path:
         raise UserError(f"policy dual:{argument} names no shallow network, expected dual:t:CHECKPOINT")
+    if not switch.isdecimal():
+        raise UserError(f"policy dual:{argument} switches at {switch!r}, expected a timestep 0, 1, …")
     model, info = load_checkpoint(find_checkpoint(Path(path)))
     return Dual(int(switch), model, info, path)

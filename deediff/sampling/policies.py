@@ -147,7 +147,7 @@ class Fixed(ExitPolicy):
 
     def __init__(self, layer: int):
         if layer < 0:
-            raise UserError(f"exit layer is {layer}, expected 0 or more")
+            raise UserError(f"policy fixed:{layer} leaves at layer {layer}, expected 0 … the number of blocks")
         self.layer = layer
         self.spec = f"fixed:{layer}"
 
@@ -159,7 +159,9 @@ class Fixed(ExitPolicy):
 
     def check(self, model: EarlyExitModel, schedule: Schedule | None = None) -> None:
         if self.layer > model.num_blocks:
-            raise UserError(f"exit layer is {self.layer}, but this model has only {model.num_blocks} blocks")
+            raise UserError(
+                f"policy {self.spec}: this model has only {model.num_blocks} blocks; choose a layer up to that"
+            )
         self.check_layer(model, self.layer)
 
 

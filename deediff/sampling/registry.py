@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,9 +32,13 @@ def _of_trace(name: str, make: Callable[[float, Trace], ExitPolicy]) -> Callable
         gflops, _, trace = argument.partition("@")
         if not trace:
             raise UserError(f"policy {name}:{argument} names no trace, expected {POLICIES[name].usage}")
-        if not float(gflops) > 0:
+        try:
+            budget = float(gflops)
+        except ValueError:
+            budget = math.nan
+        if not budget > 0:
             raise UserError(f"policy {name}:{argument} asks for {gflops} GFLOPs, expected a number above 0")
-        return make(float(gflops), read_trace(trace))
+        return make(budget, read_trace(trace))
 
     return read
 

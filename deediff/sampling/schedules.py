@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,11 @@ def read_schedule(name: str) -> ExitPolicy:
     """
     ready = READY_MADE / f"{name}.json"
     file = ready if ready.exists() else Path(name)
+    if not file.is_file():
+        known = ", ".join(sorted(path.stem for path in READY_MADE.glob("*.json")))
+        raise UserError(
+            f"policy schedule:{name} needs a JSON file, or a ready-made schedule ({known}): {file} is neither"
+        )
     content, spec = read_json(file), f"schedule:{name}"
     total, blocks = content.get("num_timesteps", 1000), content.get("num_blocks")
     kinds = [kind for kind in ("exit_layer", "threshold", "layer_threshold") if kind in content]
@@ -111,15 +117,20 @@ def read_schedule(name: str) -> ExitPolicy:
         raise UserError(f"{file} holds {kinds or 'none'} of exit_layer, threshold, layer_threshold: give exactly one")
     kind, values = kinds[0], content[kinds[0]]
     sizes = [total] if blocks is None else [total, blocks]
-    if not isinstance(values, list) or not values or not all(type(n) is int and n > 0 for n in sizes):
-        raise UserError(f"{file}: {kind} is not a list of numbers, or num_timesteps or num_blocks no whole number")
+    if not isinstance(values, list) or not values:
+        raise UserError(f"{file}: {kind} is {json.dumps(values)[:40]}, expected a list of one number or more")
+    if not all(type(n) is int and n > 0 for n in sizes):
+        raise UserError(f"{file}: num_timesteps and num_blocks are {sizes}, expected whole numbers from 1")
     if kind != "layer_threshold" and total % len(values):
-        raise UserError(f"{file}: {kind} has {len(values)} values, which does not divide {total} timesteps evenly")
+        raise UserError(
+            f"{file}: {kind} has {len(values)} values, which does not divide {total} timesteps evenly: "
+            f"give {total}, or as many as equal stretches of them"
+        )
     policy: ExitPolicy
     if kind == "exit_layer":
         for value in values:
             if type(value) is not int or value < 0:
-                raise UserError(f"{file}: {kind} holds {value!r}, expected layers 0, 1, …")
+                raise UserError(f"{file}: {kind} holds {value!r}, expected layers 0, 1, … the number of blocks")
         policy = ScheduledExit(spec, values, total, blocks)
     else:
         policy = ScheduledThreshold(spec, _table(file, [values] if kind == "layer_threshold" else values), total)

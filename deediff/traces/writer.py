@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import time
@@ -65,7 +66,7 @@ class TraceWriter:
                 self.num_blocks,
             )
         except OSError as error:
-            raise UserError(_cannot_write(self.folder, error, f"the parts before {part} are complete")) from None
+            raise UserError(_cannot_write(self.folder, error)) from None
         self._steps = []
         self._start = time.perf_counter()
         return True
@@ -172,10 +173,12 @@ def sample_to_trace(
         raise UserError(
             f"{error}: the checkpoint is damaged, or its training failed; what was complete is kept in {folder}"
         ) from None
+    if not (folder / "trace.json").exists():
+        raise UserError(f"{folder} was removed while it was written: run the same command again")
     try:
         finish(folder, len(parts))
     except OSError as error:
-        raise UserError(_cannot_write(folder, error, "all parts are complete")) from None
+        raise UserError(_cannot_write(folder, error)) from None
     if mine := [number for number in maps if number % world == rank]:
         write_maps(read_trace(folder), mine, checkpoint, device, on_step, cancelled)
     return folder
@@ -189,11 +192,12 @@ def _process() -> tuple[int, int]:
     return int(rank), int(world)
 
 
-def _cannot_write(folder: AnyPath, error: OSError, complete: str) -> str:
+def _cannot_write(folder: AnyPath, error: OSError) -> str:
     """The sentence for a disk that is full, or gone."""
+    forbidden = error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
     return (
-        f"{folder} cannot be written any more ({error.strerror or error}): {complete} and can be read; make room, "
-        "then run the same command to go on"
+        f"{folder} cannot be written any more ({error.strerror or error}): what was complete is kept and can be read; "
+        f"{'make it writable' if forbidden else 'make room'}, then run the same command to go on"
     )
 
 
