@@ -88,15 +88,20 @@ def toggle(point: Click) -> None:
 
 
 def _picked_by_default(selected: Selection, traces: Sequence[Trace]) -> list[str]:
-    """A and B after the full network with their noise; beside the full network alone, its boldest early exit."""
+    """A and B after the full network with their noise; beside the full network alone, its boldest threshold."""
     a = selected.trace
     if a is None:
         return [key_of(trace) for trace in traces[:1]]
     full = a if a.meta["policy"] == "never" else full_of(a)
     chosen = [t for t in (full, a, selected.other) if t is not None]
     if all(t.meta["policy"] == "never" for t in chosen):
-        chosen += sorted(selected.siblings, key=lambda t: t.cost.layer_ratio(t.summary.exits))[:1]
+        chosen += sorted(selected.siblings, key=_boldness)[:1]
     return list(dict.fromkeys(key_of(trace) for trace in chosen))
+
+
+def _boldness(trace: Trace) -> tuple[bool, float]:
+    """Thresholds first, then by the share of layers that is run."""
+    return not trace.meta["policy"].startswith("threshold:"), trace.cost.layer_ratio(trace.summary.exits)
 
 
 def _missing(what: str, asked: Iterable[str], there: Sequence[str]) -> list[str]:

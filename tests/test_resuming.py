@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -176,22 +177,40 @@ def test_another_trace_in_the_folder_is_not_overwritten(run_folder: Path, exits:
         record(run_folder, "exits", steps=6, seed=1)
 
 
-def test_a_full_disk_loses_nothing_that_was_complete(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("number", "reason", "advice"),
+    [(28, "No space left on device", "make room"), (30, "Read-only file system", "make it writable")],
+)
+def test_a_disk_that_takes_no_more_loses_nothing_that_was_complete(
+    number: int, reason: str, advice: str, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from deediff.traces import parts
 
-    whole, real = record(run_folder, "roomy"), parts.write_atomically
+    whole, real = record(run_folder, f"whole-{number}"), parts.write_atomically
 
-    def full_disk(path: Path, data: bytes, sync: bool = True) -> None:
+    def failing_disk(path: Path, data: bytes, sync: bool = True) -> None:
         if path.name == "samples-00001.parquet":
-            raise OSError(28, "No space left on device")
+            raise OSError(number, reason)
         real(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(parts, "write_atomically", full_disk)
-        with pytest.raises(UserError, match=r"No space left on device\): what was complete is kept .* make room"):
-            record(run_folder, "crowded")
-    assert deediff.read_trace(run_folder / "traces" / "crowded").parts == [0]
-    assert comparable(record(run_folder, "crowded")) == comparable(whole)
+        patch.setattr(parts, "write_atomically", failing_disk)
+        with pytest.raises(UserError, match=rf"{reason}\): what was complete is kept .*; {advice}"):
+            record(run_folder, f"cut-{number}")
+    assert deediff.read_trace(run_folder / "traces" / f"cut-{number}").parts == [0]
+    assert comparable(record(run_folder, f"cut-{number}")) == comparable(whole)
+
+
+def test_a_folder_that_is_removed_meanwhile_is_said(run_folder: Path) -> None:
+    folder = run_folder / "traces" / "removed"
+
+    def remove(step: deediff.Step) -> None:
+        if step.done == 2:
+            shutil.rmtree(folder)
+
+    with pytest.raises(UserError, match="was removed while it was written: run the same command again"):
+        record(run_folder, "removed", on_step=remove)
+    assert record(run_folder, "removed").meta["complete"] is True
 
 
 def command_line(run: Path, name: str, *more: str) -> list[str]:
