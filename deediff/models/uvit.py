@@ -129,21 +129,12 @@ class Block(nn.Module):
 
         It is what `nn.TransformerEncoderLayer` does then. Of the weights as they are now.
         """
-        weights = [
-            self.attn.qkv.weight,
-            self.attn.qkv.weight.new_zeros(3 * self.dim) if self.attn.qkv.bias is None else self.attn.qkv.bias,
-            *self.attn.proj.parameters(),
-        ]
-        rest = [*self.norm1.parameters(), *self.norm2.parameters(), *self.mlp.parameters()]
-        fixed: tuple[Any, ...] = (
-            self.dim,
-            self.attn.num_heads,
-            *weights,
-            True,
-            True,
-            self.norm1.eps,
-            *rest,
-        )  # GELU, norm first
+        qkv, dim, heads = self.attn.qkv, self.dim, self.attn.num_heads
+        bias = qkv.weight.new_zeros(3 * dim) if qkv.bias is None else qkv.bias
+        norms = [*self.norm1.parameters(), *self.norm2.parameters()]
+        attention, mlp = [qkv.weight, bias, *self.attn.proj.parameters()], [*self.mlp.parameters()]
+        # With GELU, and each norm first.
+        fixed: tuple[Any, ...] = (dim, heads, *attention, True, True, self.norm1.eps, *norms, *mlp)
         skip_linear = self.skip_linear
 
         def run(x: Tensor, skip: Tensor | None = None) -> Tensor:
