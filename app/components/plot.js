@@ -86,7 +86,7 @@ function drawFigure(root, { figure, name }) {
   const save = (format) => () => Plotly.downloadImage(root, { format, filename: name, width: root.offsetWidth,
     height: root.offsetHeight, scale: format === "png" ? 2 : 1 });
   const config = {
-    displaylogo: false, displayModeBar: "hover",
+    displaylogo: false, displayModeBar: "hover", showSendToCloud: false, plotlyServerURL: "", // nothing leaves the machine
     modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d", "autoScale2d", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d"],
     modeBarButtonsToAdd: [
       { name: "Save as SVG", icon: icon("SVG"), click: save("svg") },
