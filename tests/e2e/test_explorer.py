@@ -134,6 +134,14 @@ def test_figures_are_saved(kind: str, begins: bytes, tab: Page, served: str) -> 
         tab.locator(f"{HEATMAP} [data-title='Save as {kind}']").click()
     assert Path(download.value.path()).read_bytes().startswith(begins)
     assert download.value.suggested_filename == f"exit-heatmap.{kind.lower()}"
+    assert not [text for text in titles_of_buttons(tab) if "save" not in text.lower() and "reset" not in text.lower()]
+
+
+def titles_of_buttons(tab: Page) -> list[str]:
+    """What the buttons over the heatmap do: none of them sends the figure anywhere."""
+    buttons = tab.locator(f"{HEATMAP} .modebar-btn")
+    assert buttons.count() >= 3
+    return [buttons.nth(k).get_attribute("data-title") or "" for k in range(buttons.count())]
 
 
 def test_a_click_on_the_uncertainty_chooses_the_column_of_the_curves(
