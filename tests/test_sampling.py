@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel, UViT
 from deediff.sampling import Fixed, Never, Replay, Step, Threshold, make_policy, sample, sample_noise
+from deediff.sampling.lanes import one_thread
 from deediff.sampling.policies import Visit
 from deediff.sampling.predict import predict
 from deediff.sampling.walk import Condition
@@ -85,7 +87,8 @@ def test_each_block_processes_exactly_the_samples_that_are_still_in(threads: int
         return lambda _, args: rows.__setitem__(i, rows[i] + len(args[0]))
 
     hooks = [block.register_forward_pre_hook(count(i)) for i, block in enumerate(blocks)]
-    p = predict(MODEL, X, Threshold(TAU), 0, 700, NUMBERS, threads=threads)
+    with one_thread():
+        p = predict(MODEL, X, Threshold(TAU), 0, 700, NUMBERS, threads=threads)
     for hook in hooks:
         hook.remove()
     assert rows == [int((p.exit_layer > i).sum()) for i in range(13)]
@@ -101,10 +104,11 @@ def test_the_number_of_threads_changes_nothing(batch: int, threads: int, record:
         sample_noise(seed, range(batch), 0, MODEL.image_shape),
         torch.from_numpy(rng.integers(0, 14, (batch, 1))),
     )
-    alone, shared = (
-        predict(MODEL, x, Replay(layers), 0, 700, np.arange(batch), record, record == "full", threads=n)
-        for n in (1, threads)
-    )
+    with one_thread():
+        alone, shared = (
+            predict(MODEL, x, Replay(layers), 0, 700, np.arange(batch), record, record == "full", threads=n)
+            for n in (1, threads)
+        )
     assert torch.equal(shared.exit_layer, layers[:, 0])
     torch.testing.assert_close(shared.output, alone.output, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(shared.uncertainty, alone.uncertainty, atol=1e-5, rtol=1e-4, equal_nan=True)
@@ -119,9 +123,10 @@ def test_chunks_that_join_before_the_first_block_keep_their_labels(
     copies = 1 if guidance is None else 2
     monkeypatch.setattr("deediff.sampling.predict.CPU_CACHE", 3 * copies * CONDITIONAL.backbone.state_size)
     x, condition = X[:7], Condition(torch.arange(7) % 3, guidance, null_label=3)
-    alone, shared = (
-        predict(CONDITIONAL, x, Never(), 0, 700, NUMBERS[:7], condition=condition, threads=n) for n in (1, 2)
-    )
+    with one_thread():
+        alone, shared = (
+            predict(CONDITIONAL, x, Never(), 0, 700, NUMBERS[:7], condition=condition, threads=n) for n in (1, 2)
+        )
     torch.testing.assert_close(shared.output, alone.output, atol=1e-4, rtol=1e-4)
 
 
@@ -133,6 +138,21 @@ def test_sampling_leaves_the_number_of_threads_as_it_was() -> None:
         with pytest.raises(RuntimeError, match="in a lane"):
             predict(MODEL, X, _Failing(), 0, 700, NUMBERS)
         assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_so_do_samplings_that_overlap() -> None:
+    """The second begins in the first, and ends after it: what it found on its way in was not the number to restore."""
+    first, second = one_thread(), one_thread()
+    torch.set_num_threads(3)
+    try:
+        with ThreadPoolExecutor(1) as another:
+            assert first.__enter__() == 3
+            assert another.submit(second.__enter__).result() == 3
+            first.__exit__(None, None, None)
+            another.submit(second.__exit__, None, None, None).result()
+            assert [torch.get_num_threads(), another.submit(torch.get_num_threads).result()] == [3, 3]
     finally:
         torch.set_num_threads(1)
 

@@ -25,6 +25,7 @@ from deediff.devices import device_name, keep_freed_memory
 from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import DDPM, Solver
 from deediff.models import EarlyExitModel
+from deediff.sampling.network import Network
 from deediff.sampling.policies import ExitPolicy, Never, Replay
 from deediff.sampling.sampler import Step, denoise
 from deediff.sampling.walk import Record
@@ -156,9 +157,11 @@ def _round(
     clock: Clock,
 ) -> NDArray[np.float64]:
     """Let the variants take `steps` steps in turn: (variants, steps) seconds."""
-    blocks, samples = model.num_blocks, range(batch)
+    blocks, samples, network = model.num_blocks, range(batch), Network(model)
     classes = range(model.backbone.num_classes) or None
-    streams = [denoise(model, solver, v.policy, samples, 0, v.record, v.deviations, classes=classes) for v in variants]
+    streams = [
+        denoise(network, solver, v.policy, samples, 0, v.record, v.deviations, classes=classes) for v in variants
+    ]
     # One timestep more than there are: these parts are never full, so nothing is written.
     writers = [TraceWriter(folder, [*solver.timesteps, 0], blocks, {samples: 0}) for _ in variants]
     taken: list[list[Step]] = [[] for _ in variants]

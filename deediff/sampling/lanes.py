@@ -24,18 +24,29 @@ from deediff.sampling.walk import Leavers, Walk
 MAX_LANES = 8  # they share Python's lock; more cores are shared by the operators of each
 
 
+class _Samplings:
+    """How many samplings are under way, in whatever threads, and the number of threads that torch had before them."""
+
+    lock, count, threads = threading.Lock(), 0, 1
+
+
 @contextmanager
 def one_thread() -> Iterator[int]:
-    """Operators of this thread run on it alone meanwhile; gives the number of threads they had.
+    """Operators of this thread run on it alone meanwhile; gives the number of threads they had. Not to be nested.
 
     Torch's own threads would wait actively for the next operator, on the cores that the lanes need.
     """
-    before = torch.get_num_threads()
+    with _Samplings.lock:
+        if _Samplings.count == 0:  # else another thread has changed the number, which is in part everyone's
+            _Samplings.threads = torch.get_num_threads()
+        _Samplings.count += 1
     torch.set_num_threads(1)
     try:
-        yield before
+        yield _Samplings.threads
     finally:
-        torch.set_num_threads(before)
+        with _Samplings.lock:
+            _Samplings.count -= 1
+        torch.set_num_threads(_Samplings.threads)
 
 
 @cache
@@ -50,7 +61,7 @@ if hasattr(os, "register_at_fork"):
 def in_lanes(work: Callable[[], None], lanes: int, threads: int) -> None:
     """Run `work` in this thread and lanes − 1 others at once, operators in each on `threads` threads.
 
-    Raises what it raised anywhere; `work` has to end everywhere when it fails somewhere.
+    To be called in `one_thread`. Raises what it raised anywhere; `work` has to end everywhere when it fails somewhere.
     """
 
     def lane() -> None:
@@ -58,12 +69,12 @@ def in_lanes(work: Callable[[], None], lanes: int, threads: int) -> None:
         with torch.inference_mode():
             work()
 
-    with one_thread():
-        others = [_helpers().submit(lane) for _ in range(lanes - 1)]
-        try:
-            lane()
-        finally:
-            wait(others)
+    others = [_helpers().submit(lane) for _ in range(lanes - 1)]
+    try:
+        lane()
+    finally:
+        wait(others)
+        torch.set_num_threads(1)
     for other in others:
         other.result()
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from deediff.models import EarlyExitModel
-from deediff.sampling.lanes import MAX_LANES, Pool, in_lanes
+from deediff.sampling.lanes import MAX_LANES, Pool, in_lanes, one_thread
 from deediff.sampling.network import Network
 from deediff.sampling.policies import ExitPolicy
 from deediff.sampling.walk import Condition, Leavers, Prediction, Record, Walk
@@ -31,9 +30,12 @@ def predict(
     record: Record = "exit",
     deviations: bool = False,
     condition: Condition | None = None,
-    threads: int | None = None,  # of a CPU; None: as many as torch uses here
+    threads: int | None = None,  # of a CPU, by a caller that is in `one_thread`; None: as many as torch uses here
 ) -> Prediction:
     """Run each block on the samples that are still in the network, and on no others."""
+    if threads is None:
+        with one_thread() as threads:
+            return predict(model, x, policy, step, timestep, samples, record, deviations, condition, threads)
     network = model if isinstance(model, Network) else Network(model)
     on_cpu = x.device.type == "cpu"
     size = CPU_GROUP if on_cpu and not policy.decides_for_batch else len(x)
@@ -43,7 +45,7 @@ def predict(
     for k, part in enumerate(x.split(size)):
         walk = Walk(network, part, policy, step, timestep, numbers[k], record, deviations, conditions[k])
         if on_cpu:
-            _on_cpu(walk, threads or torch.get_num_threads())
+            _on_cpu(walk, threads)
         else:
             _on_gpu(walk)
         parts.append(walk.collect())

@@ -61,7 +61,7 @@ def make_condition(
 
 
 def denoise(
-    model: EarlyExitModel,
+    network: Network,
     solver: Solver,
     policy: ExitPolicy,
     samples: range,  # sample numbers of this batch
@@ -72,10 +72,11 @@ def denoise(
     guidance: float | None = None,
 ) -> Iterator[Step]:
     """Denoise one batch from noise to images, one `Step` at a time."""
+    model = network.model
     device = next(model.parameters()).device
     numbers = np.arange(samples.start, samples.stop)
     condition = make_condition(model, samples, classes, guidance)
-    network = Network(model)
+    shallow: Network | None = None
     bf16 = autocast(device)
     x = sample_noise(seed, samples, 0, model.image_shape).to(device)
     x0: Tensor | None = None
@@ -91,7 +92,8 @@ def denoise(
                             network, x, policy, s, timestep, numbers, record, deviations, condition, threads=threads
                         )
                     else:
-                        p = predict(other, x, Never(), s, timestep, numbers, condition=condition, threads=threads)
+                        shallow = shallow or Network(other)
+                        p = predict(shallow, x, Never(), s, timestep, numbers, condition=condition, threads=threads)
                         p = p.padded(model.num_blocks)
                 kind = (other or model).prediction
                 eps = to_epsilon(kind, p.output.to(x.dtype), x, solver.alpha_bar(s))
@@ -199,9 +201,9 @@ def _sample(
     cancelled: Callable[[], bool] | None,
 ) -> Iterator[Step]:
     keep_freed_memory()
-    done, total = 0, len(parts) * len(solver.timesteps)
+    done, total, network = 0, len(parts) * len(solver.timesteps), Network(model)
     for part in parts:
-        stream = denoise(model, solver, policy, part, seed, record, deviations, classes, guidance)
+        stream = denoise(network, solver, policy, part, seed, record, deviations, classes, guidance)
         while not (cancelled is not None and cancelled()):
             step = next(stream, None)
             if step is None:
