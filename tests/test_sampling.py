@@ -96,17 +96,18 @@ def test_each_block_processes_exactly_the_samples_that_are_still_in(threads: int
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(1, 70), st.integers(2, 20), st.sampled_from(["exit", "full"]), st.integers(0, 1000))
-def test_the_number_of_threads_changes_nothing(batch: int, threads: int, record: Any, seed: int) -> None:
+@given(st.integers(1, 70), st.integers(2, 20), st.sampled_from(["exit", "full", "deviations"]), st.integers(0, 1000))
+def test_the_number_of_threads_changes_nothing(batch: int, threads: int, what: str, seed: int) -> None:
     """However many lanes share the samples out, and whichever of them is the fastest."""
     rng = np.random.default_rng(seed)
     x, layers = (
         sample_noise(seed, range(batch), 0, MODEL.image_shape),
         torch.from_numpy(rng.integers(0, 14, (batch, 1))),
     )
+    record: Any = "exit" if what == "exit" else "full"
     with one_thread():
         alone, shared = (
-            predict(MODEL, x, Replay(layers), 0, 700, np.arange(batch), record, record == "full", threads=n)
+            predict(MODEL, x, Replay(layers), 0, 700, np.arange(batch), record, what == "deviations", threads=n)
             for n in (1, threads)
         )
     assert torch.equal(shared.exit_layer, layers[:, 0])

@@ -126,7 +126,7 @@ class Pool:
         while others and others[0].layer == first.layer and rows + len(others[0]) <= limit:
             rows += len(others[0])
             joining.append(others.pop(0))
-        if self._idle and not others and not joining and rows > 1 and self._walk.record == "exit":
+        if self._idle and not others and not joining and rows > 1 and not self._walk.deviations:
             others = [first.split(self._walk.present)]
             self._changed.notify()
         self._waiting = others
