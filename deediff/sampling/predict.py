@@ -15,7 +15,7 @@ from deediff.sampling.policies import ExitPolicy
 from deediff.sampling.walk import Condition, Leavers, Prediction, Record, Walk
 
 CPU_CACHE = 2**19  # values of state per call of a block on one core, the fastest per image on the CPUs measured …
-CPU_CHUNK = 32  # … and at most this many rows
+CPU_CHUNK = 16  # … and at most this many rows
 CPU_GROUP = 64  # samples that walk through the network together: bounds the memory of the long skips
 GPU_CHUNKS = 2  # their blocks are queued in turn, so that the device never waits for a decision
 
