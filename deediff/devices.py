@@ -6,10 +6,13 @@ import ctypes
 import importlib.metadata
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from deediff.errors import UserError
 
@@ -45,6 +48,17 @@ def keep_freed_memory() -> None:
 def autocast(device: torch.device) -> torch.autocast:
     """bfloat16 on CUDA, nothing elsewhere."""
     return torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda")
+
+
+@contextmanager
+def training_precision(device: torch.device, precision: str = "auto") -> Iterator[None]:
+    """What a loss is computed in: "float32", "bfloat16", or "auto": bfloat16 on CUDA, float32 elsewhere."""
+    bf16 = device.type == "cuda" if precision == "auto" else precision == "bfloat16"
+    with ExitStack() as stack:
+        stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=bf16))
+        if bf16 and device.type == "cpu":  # the backward pass of the fused attention takes half of a step there
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        yield
 
 
 def device_name(device: torch.device) -> str:

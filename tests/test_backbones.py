@@ -20,6 +20,7 @@ from deediff.analysis.origin import origin_of
 from deediff.models import BACKBONES, Backbone, EarlyExitModel
 from deediff.sampling import make_policy, sample_noise
 from deediff.sampling.predict import predict
+from deediff.sampling.request import Request
 from deediff.traces.writer import sample_to_trace
 from trainer.loop import Training
 from trainer.presets import Method, Stage, TrainConfig
@@ -129,7 +130,7 @@ def test_its_real_exits_equal_the_simulated_ones(run: Path) -> None:
     x = sample_noise(0, range(16), 0, model.image_shape)
     answers, u = model.all_exits(x, torch.full((16,), 500))
     tau = float(u.amin(dim=0).median())
-    found = predict(model, x, make_policy(f"threshold:{tau}"), 0, 500, np.arange(16))
+    found = predict(model, x, Request(make_policy(f"threshold:{tau}"), 0, 500, np.arange(16)))
     leaves = torch.cat([u <= np.float32(tau), torch.ones(1, 16, dtype=torch.bool)])
     layers = leaves.float().argmax(dim=0)
     assert len(layers.unique()) > 1

@@ -38,6 +38,7 @@ from deediff.errors import UserError
 from deediff.models import UEM, EarlyExitModel, UViT
 from deediff.sampling import ExitPolicy, make_policy, sample, sample_noise
 from deediff.sampling.predict import predict
+from deediff.sampling.request import Request
 from deediff.sampling.stopping import Stopping, x0_weights
 from deediff.traces.writer import sample_to_trace
 from tests.conftest import TINY, make_model, make_run
@@ -186,7 +187,7 @@ def exits_under(policy: ExitPolicy, model: EarlyExitModel) -> Tensor:
     x = sample_noise(3, range(16), 0, model.image_shape)
     solver = make_solver("ddim", Schedule(), 10)
     step = solver.timesteps.index(699)
-    return predict(model, x, policy.prepared(model, solver), step, 699, np.arange(16)).exit_layer
+    return predict(model, x, Request(policy.prepared(model, solver), step, 699, np.arange(16))).exit_layer
 
 
 def test_excess_is_a_share_of_what_the_deepest_layer_says(loaded: EarlyExitModel, measured: Calibration) -> None:

@@ -19,6 +19,7 @@ from deediff.errors import UserError
 from deediff.models import EarlyExitModel, UViT
 from deediff.sampling import POLICIES, Step, make_policy, sample, sample_noise
 from deediff.sampling.predict import predict
+from deediff.sampling.request import Request
 from tests.conftest import TINY, make_model
 
 MODEL = make_model()
@@ -32,7 +33,7 @@ def all_steps(**kwargs: object) -> list[Step]:
 
 
 def exits_under(policy: str, record: str = "exit") -> torch.Tensor:
-    return predict(MODEL, X, make_policy(policy), 0, 700, np.arange(16), record).exit_layer  # type: ignore[arg-type]
+    return predict(MODEL, X, Request(make_policy(policy), 0, 700, np.arange(16), record)).exit_layer  # type: ignore[arg-type]
 
 
 def first_layer(wanted: torch.Tensor) -> torch.Tensor:

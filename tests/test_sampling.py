@@ -22,7 +22,7 @@ from deediff.sampling import Fixed, Never, Replay, Step, Threshold, make_policy,
 from deediff.sampling.lanes import one_thread
 from deediff.sampling.policies import Visit
 from deediff.sampling.predict import predict
-from deediff.sampling.walk import Condition
+from deediff.sampling.request import Condition, Request
 from tests.conftest import TINY, make_model
 
 MODEL = make_model()
@@ -65,7 +65,7 @@ def test_a_real_exit_equals_the_simulated_one(threshold: float, timestep: int, s
     x = sample_noise(seed, range(8), 0, MODEL.image_shape)
     eps_all, u = MODEL.all_exits(x, torch.full((8,), timestep))
     expected = exits_by_definition(u, threshold)
-    real = predict(MODEL, x, Threshold(threshold), 0, timestep, NUMBERS[:8])
+    real = predict(MODEL, x, Request(Threshold(threshold), 0, timestep, NUMBERS[:8]))
     edge = (u - threshold).abs().amin(0) < 1e-5
     assert torch.equal(real.exit_layer[~edge], expected[~edge])
     chosen = eps_all[real.exit_layer, torch.arange(8)]
@@ -88,7 +88,7 @@ def test_each_block_processes_exactly_the_samples_that_are_still_in(threads: int
 
     hooks = [block.register_forward_pre_hook(count(i)) for i, block in enumerate(blocks)]
     with one_thread():
-        p = predict(MODEL, X, Threshold(TAU), 0, 700, NUMBERS, threads=threads)
+        p = predict(MODEL, X, Request(Threshold(TAU), 0, 700, NUMBERS), threads)
     for hook in hooks:
         hook.remove()
     assert rows == [int((p.exit_layer > i).sum()) for i in range(13)]
@@ -107,7 +107,7 @@ def test_the_number_of_threads_changes_nothing(batch: int, threads: int, what: s
     record: Any = "exit" if what == "exit" else "full"
     with one_thread():
         alone, shared = (
-            predict(MODEL, x, Replay(layers), 0, 700, np.arange(batch), record, what == "deviations", threads=n)
+            predict(MODEL, x, Request(Replay(layers), 0, 700, np.arange(batch), record, what == "deviations"), n)
             for n in (1, threads)
         )
     assert torch.equal(shared.exit_layer, layers[:, 0])
@@ -126,7 +126,7 @@ def test_chunks_that_join_before_the_first_block_keep_their_labels(
     x, condition = X[:7], Condition(torch.arange(7) % 3, guidance, null_label=3)
     with one_thread():
         alone, shared = (
-            predict(CONDITIONAL, x, Never(), 0, 700, NUMBERS[:7], condition=condition, threads=n) for n in (1, 2)
+            predict(CONDITIONAL, x, Request(Never(), 0, 700, NUMBERS[:7], condition=condition), n) for n in (1, 2)
         )
     torch.testing.assert_close(shared.output, alone.output, atol=1e-4, rtol=1e-4)
 
@@ -137,7 +137,7 @@ def test_sampling_leaves_the_number_of_threads_as_it_was() -> None:
         for _ in sample(MODEL, num_samples=5, steps=2):
             assert torch.get_num_threads() == 3
         with pytest.raises(RuntimeError, match="in a lane"):
-            predict(MODEL, X, _Failing(), 0, 700, NUMBERS)
+            predict(MODEL, X, Request(_Failing(), 0, 700, NUMBERS))
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(1)
@@ -177,7 +177,7 @@ def test_recording_everything_changes_nothing() -> None:
 
 
 def test_deviation_is_the_rms_distance_from_the_full_network() -> None:
-    p = predict(MODEL, X, Never(), 0, 700, NUMBERS, "full", deviations=True)
+    p = predict(MODEL, X, Request(Never(), 0, 700, NUMBERS, "full", deviations=True))
     eps_all, _ = MODEL.all_exits(X, torch.full((16,), 700))
     expected = (eps_all[:-1] - eps_all[-1]).square().mean((2, 3, 4)).sqrt().T
     torch.testing.assert_close(p.deviation, expected, atol=1e-5, rtol=1e-4)
@@ -225,13 +225,13 @@ def test_images_do_not_depend_on_the_batch_size_or_the_order_of_work() -> None:
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_a_higher_threshold_never_exits_later_on_the_same_trajectory(a: float, b: float) -> None:
     low, high = sorted((a, b))
-    later = predict(MODEL, X, Threshold(low), 0, 300, NUMBERS).exit_layer
-    earlier = predict(MODEL, X, Threshold(high), 0, 300, NUMBERS).exit_layer
+    later = predict(MODEL, X, Request(Threshold(low), 0, 300, NUMBERS)).exit_layer
+    earlier = predict(MODEL, X, Request(Threshold(high), 0, 300, NUMBERS)).exit_layer
     assert (earlier <= later).all()
 
 
 def test_never_is_the_plain_network() -> None:
-    p = predict(MODEL, X, Never(), 0, 123, NUMBERS)
+    p = predict(MODEL, X, Request(Never(), 0, 123, NUMBERS))
     torch.testing.assert_close(p.output, MODEL(X, torch.full((16,), 123)))
     assert (p.exit_layer == 13).all()
     assert p.uncertainty.isnan().all()
@@ -239,7 +239,7 @@ def test_never_is_the_plain_network() -> None:
 
 @pytest.mark.parametrize("layer", [0, 1, 6, 7, 12, 13])
 def test_fixed_leaves_at_its_layer(layer: int) -> None:
-    p = predict(MODEL, X, Fixed(layer), 0, 123, NUMBERS)
+    p = predict(MODEL, X, Request(Fixed(layer), 0, 123, NUMBERS))
     eps_all, _ = MODEL.all_exits(X, torch.full((16,), 123))
     torch.testing.assert_close(p.output, eps_all[layer], atol=1e-4, rtol=1e-4)
     assert (p.exit_layer == layer).all()
@@ -247,7 +247,7 @@ def test_fixed_leaves_at_its_layer(layer: int) -> None:
 
 def test_replayed_exits_are_followed_sample_by_sample() -> None:
     layers = torch.randint(0, 14, (16, 3))
-    p = predict(MODEL, X, Replay(layers), 2, 123, NUMBERS)
+    p = predict(MODEL, X, Request(Replay(layers), 2, 123, NUMBERS))
     assert torch.equal(p.exit_layer, layers[:, 2])
     eps_all, _ = MODEL.all_exits(X, torch.full((16,), 123))
     torch.testing.assert_close(p.output, eps_all[layers[:, 2], NUMBERS], atol=1e-4, rtol=1e-4)
@@ -342,7 +342,7 @@ def test_guidance_combines_both_halves_and_they_leave_together(record: str) -> N
     u = torch.maximum(u_y, u_0)
     tau = float(u.amin(0).median()) + 0.01
     condition = Condition(labels, guidance=2.5, null_label=3)
-    p = predict(CONDITIONAL, x, Threshold(tau), 0, 700, np.arange(8), record, condition=condition)  # type: ignore[arg-type]
+    p = predict(CONDITIONAL, x, Request(Threshold(tau), 0, 700, np.arange(8), record, condition=condition))  # type: ignore[arg-type]
     expected = exits_by_definition(u, tau)
     assert len(expected.unique()) > 2
     assert torch.equal(p.exit_layer, expected)

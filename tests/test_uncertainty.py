@@ -18,6 +18,7 @@ from deediff.models.embedding import timestep_embedding
 from deediff.models.uncertainty import MLPUncertainty, Watched, build_uem
 from deediff.sampling import make_policy, sample, sample_noise
 from deediff.sampling.predict import predict
+from deediff.sampling.request import Request
 from tests.conftest import TINY
 
 WATCHED = Watched(num_layers=13, dim=32, extras=1, patch_dim=48)
@@ -104,7 +105,7 @@ def test_uems_at_a_subset_of_layers() -> None:
     assert u.isnan().any(1).tolist() == [i not in (2, 9) for i in range(13)]
     tau = float(u[[2, 9]].amin(0).median()) + 1e-4
     for record in ("exit", "full"):
-        p = predict(model, x, make_policy(f"threshold:{tau}"), 0, 500, np.arange(8), record)  # type: ignore[arg-type]
+        p = predict(model, x, Request(make_policy(f"threshold:{tau}"), 0, 500, np.arange(8), record))  # type: ignore[arg-type]
         assert set(p.exit_layer.tolist()) <= {2, 9, 13}
         assert len(p.exit_layer.unique()) > 1
     torch.testing.assert_close(p.uncertainty, u.T, equal_nan=True)
@@ -149,7 +150,7 @@ def test_a_checkpoint_brings_every_option_back(tmp_path: Path, options: dict[str
 def test_the_sampler_asks_the_uems_of_its_timestep(scope: str) -> None:
     model = make_exits(scope=scope)
     x = sample_noise(0, range(4), 0, model.image_shape)
-    p = predict(model, x, make_policy("threshold:0"), 0, 321, np.arange(4))
+    p = predict(model, x, Request(make_policy("threshold:0"), 0, 321, np.arange(4)))
     torch.testing.assert_close(p.uncertainty.T, model.all_exits(x, torch.full((4,), 321))[1], atol=1e-5, rtol=1e-4)
 
 

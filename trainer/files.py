@@ -27,7 +27,7 @@ from trainer.presets import Method, TrainConfig
 FORMAT_VERSION = 1
 MACHINE_FIELDS = {"device", "data_root", "out"}
 FREE_FIELDS = {"save_dtype", "save_every", "sample_every", "log_every"}  # may differ on resume
-NEW_FIELDS = {"label_dropout": 0.0}  # what runs had before they wrote these down
+NEW_FIELDS = {"label_dropout": 0.0, "precision": "auto"}  # what runs had before they wrote these down
 LOSSES = ("total", "simple", "uncertainty", "ual", "layer")
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from deediff.checkpoints import load_checkpoint
 from deediff.datasets import load_images, load_labels, to_model_range
-from deediff.devices import autocast, choose_device
+from deediff.devices import choose_device, keep_freed_memory, training_precision
 from deediff.diffusion.objectives import BackboneObjective, ExitsObjective
 from deediff.diffusion.prediction import training_target
 from deediff.diffusion.schedule import Schedule
@@ -110,6 +110,7 @@ class Training:
 
     def run(self) -> Path:
         """Train both stages, resuming from `resume.pt` if there is one."""
+        keep_freed_memory()
         config, saved = self.config, self.files.read_resume()
         if saved is not None:
             self.step = saved["step"]
@@ -195,7 +196,7 @@ class Training:
         x0 = to_model_range(batch.images.to(self.device))
         x = self.schedule.add_noise(x0, t, noise)
         target = training_target(self.config.prediction, x0, noise, self.schedule.alpha_bar_at(t))
-        with autocast(self.device):
+        with training_precision(self.device, self.config.precision):
             return objective(x, t, target, y)
 
     def _progress(self, name: str, first: int, last: int) -> Iterator[int]:

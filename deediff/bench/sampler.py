@@ -27,8 +27,8 @@ from deediff.diffusion.solvers import DDPM, Solver
 from deediff.models import EarlyExitModel
 from deediff.sampling.network import Network
 from deediff.sampling.policies import ExitPolicy, Never, Replay
+from deediff.sampling.request import Record
 from deediff.sampling.sampler import Step, denoise
-from deediff.sampling.walk import Record
 from deediff.traces.writer import TraceWriter
 
 PART_STEPS = 50  # a part of the trace is charged as if it held this many steps

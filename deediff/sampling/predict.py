@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from deediff.models import EarlyExitModel
 from deediff.sampling.lanes import MAX_LANES, Pool, in_lanes, one_thread
 from deediff.sampling.network import Network
-from deediff.sampling.policies import ExitPolicy
-from deediff.sampling.walk import Condition, Leavers, Prediction, Record, Walk
+from deediff.sampling.request import Request
+from deediff.sampling.walk import Leavers, Prediction, Walk
 
 CPU_CACHE = 2**19  # values of state per call of a block on one core, the fastest per image on the CPUs measured …
 CPU_CHUNK = 16  # … and at most this many rows
@@ -23,27 +21,19 @@ GPU_CHUNKS = 2  # their blocks are queued in turn, so that the device never wait
 def predict(
     model: EarlyExitModel | Network,
     x: Tensor,  # (B,C,H,W)
-    policy: ExitPolicy,
-    step: int,
-    timestep: int,
-    samples: NDArray[np.int64],  # (B,) sample numbers
-    record: Record = "exit",
-    deviations: bool = False,
-    condition: Condition | None = None,
+    request: Request,
     threads: int | None = None,  # of a CPU, by a caller that is in `one_thread`; None: as many as torch uses here
 ) -> Prediction:
     """Run each block on the samples that are still in the network, and on no others."""
     if threads is None:
         with one_thread() as threads:
-            return predict(model, x, policy, step, timestep, samples, record, deviations, condition, threads)
+            return predict(model, x, request, threads)
     network = model if isinstance(model, Network) else Network(model)
     on_cpu = x.device.type == "cpu"
-    size = CPU_GROUP if on_cpu and not policy.decides_for_batch else len(x)
-    numbers = np.split(samples, range(size, len(x), size))
-    conditions = condition.split(size) if condition is not None else [None] * len(numbers)
+    size = CPU_GROUP if on_cpu and not request.policy.decides_for_batch else len(x)
     parts = []
-    for k, part in enumerate(x.split(size)):
-        walk = Walk(network, part, policy, step, timestep, numbers[k], record, deviations, conditions[k])
+    for images, each in zip(x.split(size), request.split(size), strict=True):
+        walk = Walk(network, images, each)
         if on_cpu:
             _on_cpu(walk, threads)
         else:

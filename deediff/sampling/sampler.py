@@ -26,7 +26,7 @@ from deediff.sampling.noise import sample_noise
 from deediff.sampling.policies import ExitPolicy, Never
 from deediff.sampling.predict import predict
 from deediff.sampling.registry import make_policy
-from deediff.sampling.walk import Condition, Record
+from deediff.sampling.request import Condition, Record, Request
 
 
 class NotFinite(UserError):
@@ -88,12 +88,11 @@ def denoise(
                 other = policy.network(timestep)
                 with bf16:
                     if other is None:
-                        p = predict(
-                            network, x, policy, s, timestep, numbers, record, deviations, condition, threads=threads
-                        )
+                        request = Request(policy, s, timestep, numbers, record, deviations, condition)
+                        p = predict(network, x, request, threads)
                     else:
                         shallow = shallow or Network(other)
-                        p = predict(shallow, x, Never(), s, timestep, numbers, condition=condition, threads=threads)
+                        p = predict(shallow, x, Request(Never(), s, timestep, numbers, condition=condition), threads)
                         p = p.padded(model.num_blocks)
                 kind = (other or model).prediction
                 eps = to_epsilon(kind, p.output.to(x.dtype), x, solver.alpha_bar(s))

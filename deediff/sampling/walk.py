@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,29 +18,10 @@ from torch import Tensor
 
 from deediff.sampling.chunks import Chunk, Rows, concatenate, gather
 from deediff.sampling.network import Network
-from deediff.sampling.policies import ExitPolicy, Visit
+from deediff.sampling.policies import Visit
+from deediff.sampling.request import Request
 
-Record = Literal["exit", "full"]
 Leavers = tuple[Rows, Tensor]  # rows that leave at one layer, and the states that its head reads
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What a class-conditional model is asked for."""
-
-    labels: Tensor  # (B,)
-    guidance: float | None = None  # classifier-free guidance scale; None: without
-    null_label: int = 0  # the label that means "no class"
-
-    def rows(self) -> Tensor:
-        """Labels of the rows of the network: (B,), or (2·B,) with guidance, sample and null label in turn."""
-        if self.guidance is None:
-            return self.labels
-        return torch.stack([self.labels, torch.full_like(self.labels, self.null_label)], dim=1).flatten()
-
-    def split(self, size: int) -> list[Condition]:
-        """Of consecutive groups of samples."""
-        return [Condition(part, self.guidance, self.null_label) for part in self.labels.split(size)]
 
 
 @dataclass(frozen=True)
@@ -79,30 +59,19 @@ class Walk:
     of a pair leave together, once both are certain: their u is the larger one.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        x: Tensor,  # (B,C,H,W)
-        policy: ExitPolicy,
-        step: int,
-        timestep: int,
-        samples: NDArray[np.int64],  # (B,) sample numbers
-        record: Record = "exit",
-        deviations: bool = False,
-        condition: Condition | None = None,
-    ):
-        batch, blocks = len(x), network.num_blocks
-        self.network, self.x, self.policy, self.step, self.timestep = network, x, policy, step, timestep
-        self.samples, self.record, self.deviations = samples, record, deviations
+    def __init__(self, network: Network, x: Tensor, request: Request):  # x: (B,C,H,W)
+        batch, blocks, policy, condition = len(x), network.num_blocks, request.policy, request.condition
+        self.network, self.x, self.policy, self.step, self.timestep = network, x, policy, request.step, request.timestep
+        self.samples, self.record, self.deviations = request.samples, request.record, request.deviations
         self.guidance = None if condition is None else condition.guidance
         self.labels = None if condition is None else condition.rows()
         self.copies = 1 if self.guidance is None else 2  # rows of the network per sample
-        self.t = torch.full((batch * self.copies,), timestep, device=x.device)
-        asks = policy.needs_uncertainty or record == "full"
+        self.t = torch.full((batch * self.copies,), self.timestep, device=x.device)
+        asks = policy.needs_uncertainty or self.record == "full"
         self.asked_layers = network.asked_layers if asks else frozenset[int]()
         self.exit_layer = np.full(batch, blocks)
         self.alive = np.ones(batch, dtype=np.bool_)
-        self.present = self.alive if record == "exit" else np.ones(batch, dtype=np.bool_)  # who is still computed
+        self.present = self.alive if self.record == "exit" else np.ones(batch, dtype=np.bool_)  # who is still computed
         self.asked: list[tuple[int, Rows, Tensor]] = []  # layer, who was asked there, their u
         self.answers: list[tuple[Rows, Tensor]] = []  # what the heads said
         self.deviation: list[tuple[Rows, Tensor]] = []
