@@ -36,8 +36,12 @@ def show(selection: Selection) -> None:
         st.caption(f":material/block: {str(error).replace(str(trace.path), trace.path.name)}", width=260)
         return
     cost = trace.what_if(tau).gflops
+    alike = [trace, *selection.siblings]
+    known = next((t for t in alike if t.threshold is not None and abs(t.threshold - tau) < 1e-6), None)
     st.button(
         f"τ = {tau:.3f}: {cost:.4g} GFLOPs", icon=":material/arrow_back:", on_click=select, kwargs={"threshold": tau},
         disabled=selection.threshold is not None and abs(selection.threshold - tau) < 1e-6, key="use budget",
         help="Move the slider there.",
     )  # fmt: skip
+    if known is not None:
+        st.caption(f"measured: {known.meta['mean_gflops']:.4g} GFLOPs", width="content")

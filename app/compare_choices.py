@@ -5,7 +5,7 @@ All of it stands in the URL beside the shared selection.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import streamlit as st
 
@@ -24,13 +24,13 @@ MOST = 6  # runs of one family that are chosen by themselves: as many as lines h
 LED = "runs led by"  # session state: the selected run that the list of runs last followed
 
 
-def choose_runs(runs: Sequence[Run], selected: Selection, problems: list[str]) -> list[Run]:
+def choose_runs(runs: Sequence[Run], selected: Selection) -> list[Run]:
     """Whose traces are compared: until others are chosen, the selected one's and those trained from it."""
     names, mine = [run.name for run in runs], selected.run.name
     wanted = st.session_state.get(RUNS, _family(runs, mine))
     if (asked := link.asked_for(RUNS)) is not None:
         wanted = asked
-        problems += _missing("the run", asked, names)
+        link.complain_of_missing("the run", asked, names)
     elif wanted == _family(runs, st.session_state.get(LED, mine)):
         wanted = _family(runs, mine)
     st.session_state[LED] = mine
@@ -55,13 +55,11 @@ def _family(runs: Sequence[Run], name: str) -> list[str]:
     return family if len(family) <= MOST else [name]
 
 
-def choose_axis(known: Sequence[Axis], problems: list[str]) -> Axis | None:
+def choose_axis(known: Sequence[Axis]) -> Axis | None:
     """The measure of quality; the one that most traces have, unless another was chosen."""
     if not known:
         return None
     by_key = {axis.key: axis for axis in known}
-    if (asked := link.asked(QUALITY)) is not None and asked not in by_key:
-        problems.append(f"The link asks for the quality “{asked}”, which none of these traces has: showing another.")
     chosen = linked.selectbox(
         "Quality", list(by_key), QUALITY, width=400, format_func=lambda key: by_key[key].label,
         help="One entry per metric, extractor, reference and number of images: only equal ones share an axis.",
@@ -69,11 +67,11 @@ def choose_axis(known: Sequence[Axis], problems: list[str]) -> Axis | None:
     return by_key[chosen]
 
 
-def follow_picks(runs: Sequence[Run], traces: Sequence[Trace], selected: Selection, problems: list[str]) -> None:
+def follow_picks(runs: Sequence[Run], traces: Sequence[Trace], selected: Selection) -> None:
     """Take over what the link picks, or what the reader already looks at, and put it into the URL."""
     if (asked := link.asked_for(PICKED)) is not None:
         there = [f"{run.name}/{folder.name}" for run in runs for folder in run.traces]
-        problems += _missing("the trace", asked, there)
+        link.complain_of_missing("the trace", asked, there)
         st.session_state[PICKED] = [key for key in asked if key in there]
     elif PICKED not in st.session_state:
         st.session_state[PICKED] = _picked_by_default(selected, traces)
@@ -102,7 +100,3 @@ def _picked_by_default(selected: Selection, traces: Sequence[Trace]) -> list[str
 def _boldness(trace: Trace) -> tuple[bool, float]:
     """Thresholds first, then by the share of layers that is run."""
     return not trace.meta["policy"].startswith("threshold:"), trace.cost.layer_ratio(trace.summary.exits)
-
-
-def _missing(what: str, asked: Iterable[str], there: Sequence[str]) -> list[str]:
-    return [f"The link asks for {what} “{name}”, which is not there." for name in asked if name not in there]

@@ -10,7 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import streamlit as st
+from numpy.typing import NDArray
 
 from deediff.errors import UserError
 from deediff.json_files import read_json
@@ -48,6 +50,20 @@ def _stamp(folder: Path) -> tuple[int, int]:
 @lru_cache(32)  # more than any page opens; not Streamlit's: that would spend on the key what a slider has for all
 def _trace(folder: Path, stamp: tuple[int, int]) -> Trace:
     return read_trace(folder)
+
+
+def sample_path(trace: Trace, number: int) -> tuple[NDArray[np.int8], NDArray[np.float32] | None] | None:
+    """Exit layers (S,) and u (S,N) of one sample from the rows; None where the trace came without them."""
+    return _path(trace, stamp(trace), number)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _path(_trace: Trace, stamp: int, number: int) -> tuple[NDArray[np.int8], NDArray[np.float32] | None] | None:
+    rows = _trace.to_pandas(slice(number, number + 1))
+    if rows.empty:
+        return None
+    u = np.stack(rows["uncertainty"].to_list()) if _trace.meta["has_uncertainty"] else None
+    return rows["exit_layer"].to_numpy(), u
 
 
 def open_model(checkpoint: Path) -> tuple[EarlyExitModel, Schedule]:

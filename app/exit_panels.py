@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+import data
 import exit_numbers
 import figures
 import findings
@@ -69,6 +70,8 @@ def draw_heatmap(selection: Selection) -> Picture:
     lines = []
     if other is not None and other.num_blocks == trace.num_blocks:
         lines = [Line(f"mean of {names_on_screen(selection)[1]}", on_axis(other, trace), figures.B)]
+    if (path := _chosen_path(selection)) is not None:
+        lines.append(Line(f"sample {selection.sample}", path, figures.OTHERS[1]))
     return Picture(
         title,
         f"P(exit at layer | timestep) · {what}",
@@ -76,6 +79,17 @@ def draw_heatmap(selection: Selection) -> Picture:
         partial(exit_numbers.exit_table, exits, trace.timesteps),
         selects(x="timestep", y="layer"),
     )
+
+
+def _chosen_path(selection: Selection) -> NDArray[np.integer] | None:
+    """Exit layers (S,) of the chosen sample, as the heatmap counts them; None without one, or without its rows."""
+    if selection.sample is None or selection.trace is None:
+        return None
+    path = data.sample_path(selection.trace, selection.sample)
+    if path is None or selection.threshold is None:
+        return None if path is None else path[0]
+    leaves = np.asarray(path[1]) <= np.float32(selection.threshold)
+    return np.where(leaves.any(axis=1), leaves.argmax(axis=1), selection.trace.num_blocks)
 
 
 def on_axis(trace: Trace, of: Trace) -> NDArray[np.float64]:
@@ -210,8 +224,9 @@ HEATMAP = Panel(
     "exit heatmap",
     [needs_trace],
     "Each column is one timestep: the brighter a cell, the more samples leave after that many blocks; the white line "
-    "is the mean exit layer, the orange one B's. A sample leaves at the first layer i whose uncertainty (Eq. 5) "
-    "satisfies u_i ≤ τ. Click a cell to select its timestep and layer in every panel.",
+    "is the mean exit layer, the dotted one the static schedule that repeats most decisions. A sample leaves at the "
+    "first layer i whose uncertainty (Eq. 5) satisfies u_i ≤ τ. Click a cell to select its timestep and layer in "
+    "every panel; a chosen sample has a line of its own.",
     draw_heatmap,
 )
 MOMENT = Panel(

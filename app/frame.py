@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 import data
+import link
 import selection
 from deediff.runs import Run, list_runs
 from deediff.traces.reader import Trace
@@ -23,16 +22,17 @@ def around(page: StreamlitPage) -> None:
     problems: list[str] = []
     with st.sidebar, guarded():
         chosen, problems = selection.choose()
-    if problems:
-        st.warning("  \n".join(dict.fromkeys(problems)))
+    above = st.container()
     if chosen is None:
         _no_runs()
-        return
-    st.session_state["selection"] = chosen
-    if chosen.trace is not None:
-        with guarded():
-            _figures_line(chosen.trace, chosen)
-    page.run()
+    else:
+        st.session_state["selection"] = chosen
+        if chosen.trace is not None:
+            with guarded():
+                _figures_line(chosen.trace, chosen)
+        page.run()
+    if sentences := dict.fromkeys([*problems, *link.complaints()]):  # the page may have found more
+        above.warning("  \n".join(sentences))
 
 
 def current() -> selection.Selection:
@@ -45,12 +45,13 @@ def _no_runs() -> None:
     st.code("python -m trainer.run mnist_tiny", language="bash")
 
 
-def no_trace(run: Path) -> None:
+def no_trace(run: Run) -> None:
     """The empty state of pages that draw traces."""
     st.info("This run has no trace yet. This command samples one:")
+    policy = "threshold:0.1" if run.has_exits else "never"
+    out = run.path / "traces" / f"ddim50-{policy.replace(':', '-')}"
     st.code(
-        f"deediff sample {run} --policy threshold:0.1 --solver ddim --steps 50 "
-        f"--num-samples 64 --out {run / 'traces' / 'ddim50-threshold-0.1'}",
+        f"deediff sample {run.path} --policy {policy} --solver ddim --steps 50 --num-samples 64 --out {out}",
         language="bash",
     )
 

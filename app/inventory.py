@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 from deediff.analysis.compare import column_names, comparison_table
 from deediff.errors import UserError
 from deediff.quality.results import Quality
-from deediff.runs import Run, folder_size, is_training
+from deediff.runs import Run, folder_size
 from deediff.traces.reader import Trace
 from tables import key_of
 
+OLD_NAMES = {name: f"method.{name}" for name in ("uem", "lambda_u", "beta_ual", "layer_weight")}  # in older runs
 LOSSES = {"loss_total": "Eq. 9", "loss_simple": "Eq. 4", "loss_uncertainty": "Eq. 7", "loss_ual": "Eq. 8",
           "loss_layer": "Eq. 10"}  # fmt: skip
 TRACE_COLUMNS = ("trace", "policy", "solver", "steps", "images", "layer_ratio", "gflops_per_step", "seconds_per_image",
@@ -36,7 +37,7 @@ def run_table(runs: Sequence[Run], curves: Mapping[str, pd.DataFrame]) -> pd.Dat
         rows.append(
             {
                 "run": run.name,
-                "status": status_of(run),
+                "status": run.status,
                 "dataset": info.get("dataset"),
                 "preset": info.get("preset"),
                 "parameters": sum(parameters.values()) if isinstance(parameters, dict) else None,
@@ -48,12 +49,6 @@ def run_table(runs: Sequence[Run], curves: Mapping[str, pd.DataFrame]) -> pd.Dat
             }
         )
     return pd.DataFrame(rows)
-
-
-def status_of(run: Run) -> str:
-    """`training` only while somebody does."""
-    status = str(run.info.get("status") or "unknown")
-    return "interrupted" if status == "training" and not is_training(run) else status
 
 
 def trace_table(traces: Sequence[Trace], quality: Mapping[str, Sequence[Quality]]) -> pd.DataFrame:
@@ -70,7 +65,8 @@ def trace_table(traces: Sequence[Trace], quality: Mapping[str, Sequence[Quality]
 def run_settings(run: Run) -> dict[str, Any]:
     """Every setting of a training, by its name on the command line."""
     kept = {key: run.info.get(key) for key in ("preset", "dataset", "device")}
-    return kept | flat(run.info.get("config") or {}) | {f"version of {k}": v for k, v in versions(run.info).items()}
+    settings = {OLD_NAMES.get(name, name): value for name, value in flat(run.info.get("config") or {}).items()}
+    return kept | settings | {f"version of {k}": v for k, v in versions(run.info).items()}
 
 
 def trace_settings(trace: Trace) -> dict[str, Any]:
@@ -94,11 +90,15 @@ def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def settings_table(settings: Mapping[str, Mapping[str, Any]], all_of_them: bool = False) -> pd.DataFrame:
-    """One row per setting in which the named ones differ (or every one), one column per name."""
+    """One row per setting in which the named ones differ (or every one), one column per name.
+
+    What one of them did not write down, as runs of older versions, is no difference.
+    """
     keys = list(dict.fromkeys(key for each in settings.values() for key in each))
-    rows = {key: {name: as_text(each.get(key)) for name, each in settings.items()} for key in keys}
+    rows = {key: {name: as_text(each[key]) for name, each in settings.items() if key in each} for key in keys}
     kept = {key: row for key, row in rows.items() if all_of_them or len(set(row.values())) > 1}
-    return pd.DataFrame.from_dict(kept, orient="index", columns=list(settings)).rename_axis("setting").reset_index()
+    table = pd.DataFrame.from_dict(kept, orient="index", columns=list(settings)).fillna("–")
+    return table.rename_axis("setting").reset_index()
 
 
 def as_text(value: Any) -> str:

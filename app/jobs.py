@@ -142,9 +142,13 @@ class JobQueue:
             self._changed.notify()
 
     def jobs(self) -> list[Job]:
-        """Those still to do, the running one first."""
+        """Those still to do, the running one first; who waits for nobody any more is withdrawn."""
         with self._changed:
-            return [job for job in self._jobs if job.status.active]
+            jobs = list(self._jobs)
+        for job in jobs:
+            if job.status.state == "waiting" and job.stopped():
+                job.cancel()
+        return [job for job in jobs if job.status.active]
 
     def ahead_of(self, job: Job) -> int:
         """How many jobs come before this one; 0 for one that runs or has ended."""

@@ -6,7 +6,7 @@ that Streamlit binds to the URL leave out what is their default.)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote
@@ -18,6 +18,7 @@ WRITTEN = "link written"  # session state: what this session last put into the U
 EVER = "link ever written"  # … and every (key, value) that it ever did
 LATER = "link to write"  # what is to be written together
 NOTHING = "none"  # an empty list
+NEW, KEPT = "link complaints", "link complaints on screen"
 
 
 def asked(key: str) -> str | None:
@@ -86,6 +87,27 @@ def write(values: dict[str, object]) -> None:
     before = st.session_state.get(WRITTEN, {})
     st.session_state[WRITTEN] = {key: text for key, text in before.items() if key not in values} | texts
     st.session_state.setdefault(EVER, set()).update(texts.items())
+
+
+def complain(sentence: str) -> None:
+    """Tell the reader that a link asks for what is not there."""
+    st.session_state.setdefault(NEW, []).append(sentence)
+
+
+def complain_of_missing(key: str, asked: Iterable[str], there: Sequence[str]) -> None:
+    """One sentence for each of the names that a link asks for in vain."""
+    for name in asked:
+        if name not in there:
+            complain(f"The link asks for {key} “{name}”, which is not there.")
+
+
+def complaints() -> list[str]:
+    """What is to be said at the end of a run of the script: this one's, or the last ones until the URL changes."""
+    here = st.query_params.to_dict()
+    if new := st.session_state.pop(NEW, []):
+        st.session_state[KEPT] = list(dict.fromkeys(new)), here
+    sentences, url = st.session_state.get(KEPT, ([], here))
+    return sentences if url == here else []
 
 
 def open_page(path: str) -> None:

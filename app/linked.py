@@ -1,6 +1,4 @@
-"""Widgets whose values stand in the URL, and that keep them from page to page; what a link asks for and a widget has
-not is ignored.
-"""
+"""Widgets whose values stand in the URL, and that keep them from page to page."""
 
 from __future__ import annotations
 
@@ -40,7 +38,7 @@ def number_input(label: str, low: Number, high: Number, key: str, first: Number,
 
 def optional_number(label: str, key: str, **more: Any) -> float | None:
     """`st.number_input` of a number ≥ 0, or none."""
-    asked = _between(0.0, 1e300)(link.asked(key) or "")  # a browser knows no infinity
+    asked = _asked(key, _between(0.0, 1e300))  # a browser knows no infinity
     shown = link.default(key, st.session_state.get(key) if asked is None else asked)
     return _written(key, st.number_input(label, 0.0, None, shown, key=key, persist_state="session", **more))
 
@@ -96,10 +94,19 @@ def _default(
 
 
 def _wanted(key: str, first: T, read: Callable[[str], T | None], text: Callable[[T], str]) -> T:
-    for said in (link.asked(key), text(st.session_state[key]) if key in st.session_state else None):
-        if said is not None and (value := read(said)) is not None:
-            return value
-    return first
+    asked = _asked(key, read)
+    if asked is None and key in st.session_state:
+        asked = read(text(st.session_state[key]))  # which may be possible no longer
+    return first if asked is None else asked
+
+
+def _asked(key: str, read: Callable[[str], T | None]) -> T | None:
+    """What the link asks for; the reader is told when that is impossible."""
+    said = link.asked(key)
+    value = None if said is None else read(said)
+    if said is not None and value is None:
+        link.complain(f"The link asks for {key} “{said}”, which is not possible here: it stays as it was.")
+    return value
 
 
 def _written(key: str, value: T) -> T:

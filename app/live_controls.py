@@ -28,6 +28,7 @@ def controls(selection: Selection, model: EarlyExitModel, schedule: Schedule) ->
     """In the order one thinks: when to exit, how to sample, how many."""
     assert selection.checkpoint is not None
     best = "excess" if calibration_file(selection.checkpoint).exists() else "threshold"  # README, What we found
+    best = "never" if model.uem is None else best
     with st.container(horizontal=True, gap="xsmall"):  # beside each other where the window is narrow
         kind = linked.selectbox(
             "Policy", list(POLICIES), "live policy", best,
@@ -147,7 +148,9 @@ def _dual(kind: str, selection: Selection, model: EarlyExitModel, schedule: Sche
     )  # fmt: skip
     runs, _ = list_runs(data.runs_root())
     paths = {f"{run.name}, {path.stem}": path for run in runs for path in reversed(run.checkpoints)}
-    return f"{kind}:{switch}:{paths[linked.selectbox('Shallow network', list(paths), 'live shallow')]}"
+    others = [name for name, path in paths.items() if path != selection.checkpoint]
+    chosen = linked.selectbox("Shallow network", list(paths), "live shallow", next(iter(others), None))
+    return f"{kind}:{switch}:{paths[chosen]}"
 
 
 ARGUMENTS: dict[str, Callable[[str, Selection, EarlyExitModel, Schedule], str]] = {

@@ -13,7 +13,7 @@ import findings
 import frame
 import gallery
 import twins
-from charts import chart
+from charts import chart, selects
 from live_job import LiveJob, Side
 from panels import heading
 
@@ -28,10 +28,10 @@ def draw(job: LiveJob) -> None:
     full, early = job.full, job.early
     if full is None or early is None:
         return
-    active = job.status.active
-    draw_figures(job, full, early, so_far=active)
+    done = job.status.state == "done"  # what was cancelled stays as far as it came
+    draw_figures(job, full, early, so_far=not done)
     draw_grids(job, full, early)
-    if not active:
+    if done:
         draw_paths(job, early)
 
 
@@ -49,11 +49,11 @@ def draw_figures(job: LiveJob, full: Side, early: Side, so_far: bool) -> None:
         how = "Full network → early exit: time in the sampler, for all images and all steps, after one warm-up step. "
         how += "Other work on this machine disturbs it."
         seconds, label = f"{before:.2f} → {early.seconds:.2f}", "Seconds, measured"
+        saved = f"{frame.percent(early.seconds, before)}, {before / early.seconds:.2f}×"
         if full.remembered:
-            label += " (full: before)"
+            label, saved = f"{label} (full: before)", f"≈ {saved}"
             how += " The full network's were measured by an earlier job: press *Sample* to measure both side by side."
-        else:
-            seconds += f" ({frame.percent(early.seconds, before)}, {before / early.seconds:.2f}×)"
+        seconds += f" ({saved})"
         st.metric(label + yet, seconds, width="content", help=how)
         ratio = early.exit_layers.mean() / job.num_blocks
         how = f"Mean exit layer / {job.num_blocks} of the early-exit twin, N = {early.exit_layers.size}."
@@ -73,6 +73,8 @@ def draw_grids(job: LiveJob, full: Side, early: Side) -> None:
         caption = f"exits at {mean_exit[k]:.1f}"
         exits.append(gallery.Tile(gallery.encode(early.images[k]), caption, hover, early.exit_layers[k]))
         delta.append(gallery.Tile(gallery.encode(amplified[k]), f"Δ {change[k]:.1f}", hover, place=True))
+    steps = job.settings.steps
+    taken = f"{steps}" if early.step == steps else f"{early.step} of {steps}"
     names = ("Full network", f"Early exit, {job.settings.policy_in_words}", f"Difference × {twins.AMPLIFY}")
     columns = math.ceil(math.sqrt(len(plain)))
     for column, name, tiles in zip(st.columns(3), names, (plain, exits, delta), strict=True):
@@ -81,7 +83,7 @@ def draw_grids(job: LiveJob, full: Side, early: Side) -> None:
             gallery.show(f"live {name.partition(',')[0]}", tiles, columns, job.timesteps, blocks)
     st.caption(
         f"{job.settings.weights}: {len(plain)} images of seed {job.settings.seed}, "
-        f"{job.settings.solver.upper()} with {job.settings.steps} steps. "
+        f"{job.settings.solver.upper()} with {taken} steps. "
         f"Δ: mean absolute difference in grey levels (0 – 255). {twins.LEGEND} "
         f"Strips: exit layer over time, dark = 0, bright = {blocks}."
     )
@@ -107,4 +109,5 @@ def draw_paths(job: LiveJob, early: Side) -> None:
         table,
         "live exit layers",
     )
-    chart(figures.exit_trajectories(exits, job.timesteps, job.num_blocks), "plot trajectories", title)
+    figure = figures.exit_trajectories(exits, job.timesteps, job.num_blocks)
+    chart(figure, "plot trajectories", title, selects(x="timestep"))

@@ -81,9 +81,11 @@ def _single(selection: Selection, trace: Trace, u: np.ndarray, sample: int, laye
     images = trace.images(range(sample, sample + 1))
     title = f"Layer {layer}: mean u {float(np.mean(u)):.3f} over {u.size} patches"
     subtitle = f"sample {sample}, t = {selection.timestep} (step {selection.step})"
-    return Picture(title, subtitle, figures.map_over_image(u, images[0] if images else None, top))
+    figure = figures.map_over_image(u, images[0] if images else None, top)
+    return Picture(title, subtitle, figure, partial(_table, u[None], layer))
 
 
-def _table(here: np.ndarray) -> pd.DataFrame:
+def _table(here: np.ndarray, first: int = 0) -> pd.DataFrame:
     layer, row, column = np.indices(here.shape)
+    layer += first
     return pd.DataFrame({"layer": layer.ravel(), "row": row.ravel(), "column": column.ravel(), "u": here.ravel()})

@@ -46,6 +46,7 @@ def pickable(key: str, table: pd.DataFrame, names: Sequence[str], picked: str) -
 def follow(picked: str, names: Sequence[str], first: Sequence[str] = ()) -> list[str]:
     """The ticked ones of these names, by the link, or as they were, or `first`; the URL follows."""
     asked = link.asked_for(picked)
+    link.complain_of_missing(picked, asked or [], names)
     wanted = st.session_state.get(picked, first) if asked is None else asked
     st.session_state[picked] = [name for name in wanted if name in names]
     link.write({picked: link.joined(st.session_state[picked])})

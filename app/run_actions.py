@@ -11,7 +11,9 @@ import data
 from deediff import runs
 from deediff.errors import UserError
 from jobs import QUEUE
+from selection import Selection, select
 
+RUNS, TRACES = "picked runs", "picked traces"  # session, and the URL: what is ticked on *Runs*
 DONE = "run action done"  # session: the sentence to say after the dialog has closed
 
 
@@ -38,7 +40,28 @@ def ask_name(folder: Path) -> None:
     except UserError as error:
         st.error(str(error))
         return
+    _follow(folder, new)
     _finish(f"{folder.name} is now called {new.name}.")
+
+
+def _follow(old: Path, new: Path) -> None:
+    """What was selected or ticked under its old name is so under the new one."""
+    is_run = old.parent == data.runs_root()
+    chosen: Selection = st.session_state["selection"]
+    if is_run and chosen.run.path == old:
+        select(run=new.name)
+    for trace, which in ((chosen.trace, "trace"), (chosen.other, "other")):
+        if trace is not None and Path(str(trace.path)) == old:
+            select(**{which: new.name})  # type: ignore[arg-type]
+
+    def renamed(name: str) -> str:
+        run, _, trace = name.partition("/")
+        if is_run:
+            return name.replace(old.name, new.name, 1) if run == old.name else name
+        return f"{run}/{new.name}" if (run, trace) == (old.parents[1].name, old.name) else name
+
+    for key in (RUNS, TRACES):
+        st.session_state[key] = [renamed(name) for name in st.session_state.get(key, [])]
 
 
 @st.dialog("Delete for good?")

@@ -87,7 +87,7 @@ def become(trace: Trace, which: str) -> None:
 
 
 def choose() -> tuple[Selection | None, list[str]]:
-    """Draw the selection's widgets; returns what is selected and, in sentences, what was wrong.
+    """Draw the selection's widgets; returns what is selected and, in sentences, what cannot be read.
 
     None when there is no run to select.
     """
@@ -95,7 +95,7 @@ def choose() -> tuple[Selection | None, list[str]]:
     if not runs:
         return None, problems
     named = {run.name: run for run in runs}
-    run = named[_pick("run", "Run", list(named), problems, f"in {data.runs_root()}")]
+    run = named[_pick("run", "Run", list(named), f"in {data.runs_root()}")]
     st.caption(_describe_run(run))
 
     metas, unreadable = data.metas(run)
@@ -103,22 +103,22 @@ def choose() -> tuple[Selection | None, list[str]]:
     trace = other = None
     siblings: list[Trace] = []
     if metas:
-        name = _pick("trace", "Trace A", list(metas), problems, f"in run {run.name}")
+        name = _pick("trace", "Trace A", list(metas), f"in run {run.name}")
         trace = _open(run, name, problems)
         st.caption(_describe_trace(metas[name]))
         rest = [n for n in metas if n != name]
         if rest:
-            second = _pick("b", "Trace B", ["none", *rest], problems, f"in run {run.name}, or is trace A itself")
+            second = _pick("b", "Trace B", ["none", *rest], f"in run {run.name}, or is trace A itself")
             other = _open(run, second, problems) if second != "none" else None
         alike = [n for n in rest if _protocol(metas[n]) == _protocol(metas[name])]
         siblings = [t for n in alike if (t := _open(run, n, [])) is not None]
-    threshold = _pick_threshold(trace, siblings, problems) if trace is not None else None
-    point = _pick_point(trace, problems) if trace is not None else {}
+    threshold = _pick_threshold(trace, siblings) if trace is not None else None
+    point = _pick_point(trace) if trace is not None else {}
     checkpoint = None
     if run.checkpoints:
         steps = {path.stem: path for path in reversed(run.checkpoints)}
         help_text = "Training step of the weights that *Sample live* uses; the newest first."
-        checkpoint = steps[_pick("checkpoint", "Checkpoint", list(steps), problems, f"in run {run.name}", help_text)]
+        checkpoint = steps[_pick("checkpoint", "Checkpoint", list(steps), f"in run {run.name}", help_text)]
     answer = trace.what_if(threshold) if trace is not None and threshold is not None else None
     st.session_state.pop(CLICKED, None)
     chosen = Selection(run, trace, other, checkpoint, threshold, answer, siblings, **point)
@@ -126,11 +126,11 @@ def choose() -> tuple[Selection | None, list[str]]:
     return chosen, problems
 
 
-def _pick(key: str, label: str, options: list[str], problems: list[str], where: str, info: str | None = None) -> str:
+def _pick(key: str, label: str, options: list[str], where: str, info: str | None = None) -> str:
     """A select box that follows the link; an unknown name in the link is reported."""
     asked = link.asked(key)
     if asked is not None and asked not in options:
-        problems.append(f"The link asks for {key} “{asked}”, which is not {where}: showing “{options[0]}” instead.")
+        link.complain(f"The link asks for {key} “{asked}”, which is not {where}: showing “{options[0]}” instead.")
     wanted = _clicked(key) or asked or st.session_state.get(key)
     shown = link.default(key, wanted if wanted in options else options[0])
     return st.selectbox(label, options, options.index(shown) if shown is not None else 0, key=key, help=info)
@@ -161,7 +161,7 @@ def stops(trace: Trace) -> tuple[float, float]:
     return round(lowest, 3), round(max(highest, lowest + STEP), 3)
 
 
-def _pick_threshold(trace: Trace, siblings: list[Trace], problems: list[str]) -> float | None:
+def _pick_threshold(trace: Trace, siblings: list[Trace]) -> float | None:
     """The what-if slider; disabled, with the reason, where the trace answers nothing."""
     if trace.what_if_limit is None:
         reason = f"No what-if: {trace.why_no_what_if}."
@@ -175,7 +175,7 @@ def _pick_threshold(trace: Trace, siblings: list[Trace], problems: list[str]) ->
     elif asked is not None and _is_between(asked, lowest, highest):
         tau = float(asked)
     elif asked is not None:
-        problems.append(f"The link asks for τ = {asked}, but this trace answers {lowest:g} … {highest:g} only.")
+        link.complain(f"The link asks for τ = {asked}, but this trace answers {lowest:g} … {highest:g} only.")
     if tau is None:
         tau = _default_threshold([trace, *siblings])
     shown = link.default("tau", min(max(tau, lowest), highest))  # another trace may answer another range
@@ -189,7 +189,7 @@ def _pick_threshold(trace: Trace, siblings: list[Trace], problems: list[str]) ->
     return round(float(tau), 3)
 
 
-def _pick_point(trace: Trace, problems: list[str]) -> dict[str, Any]:
+def _pick_point(trace: Trace) -> dict[str, Any]:
     """Timestep, layer and sample, as fields of a selection."""
     times = trace.timesteps
     asked = link.asked("t")
@@ -199,7 +199,7 @@ def _pick_point(trace: Trace, problems: list[str]) -> dict[str, Any]:
     elif asked is not None and asked in map(str, times):
         wanted = int(asked)
     elif asked is not None:
-        problems.append(
+        link.complain(
             f"The link asks for t = {asked}, but the timesteps of this trace are {len(times)} from {times[0]} to "
             f"{times[-1]}: showing another one."
         )
@@ -210,13 +210,13 @@ def _pick_point(trace: Trace, problems: list[str]) -> dict[str, Any]:
         timestep = st.select_slider("Timestep t", times, shown, key="t", help=info)
     left, right = st.columns(2)
     with left:
-        layer = _pick_number("layer", "Layer", trace.num_blocks, "this trace has layers", problems)
+        layer = _pick_number("layer", "Layer", trace.num_blocks, "this trace has layers")
     with right:
-        sample = _pick_number("sample", "Sample", int(trace.meta["num_samples"]) - 1, "its samples are", problems)
+        sample = _pick_number("sample", "Sample", int(trace.meta["num_samples"]) - 1, "its samples are")
     return {"step": times.index(timestep), "timestep": timestep, "layer": layer, "sample": sample}
 
 
-def _pick_number(key: str, label: str, last: int, what: str, problems: list[str]) -> int | None:
+def _pick_number(key: str, label: str, last: int, what: str) -> int | None:
     """A number from 0 to `last`, or none."""
     asked, state = link.asked(key), f"chosen {key}"
     wanted = st.session_state.get(state)
@@ -225,7 +225,7 @@ def _pick_number(key: str, label: str, last: int, what: str, problems: list[str]
     elif asked is not None and asked.isdecimal() and int(asked) <= last:
         wanted = int(asked)
     elif asked is not None:
-        problems.append(f"The link asks for {key} “{asked}”, but {what} 0 … {last}: none is chosen.")
+        link.complain(f"The link asks for {key} “{asked}”, but {what} 0 … {last}: none is chosen.")
     shown = link.default(state, None if wanted is None else min(wanted, last))  # another trace may have fewer
     return st.number_input(label, 0, last, shown, key=state, placeholder="any")
 
@@ -258,7 +258,7 @@ def _describe_run(run: Run) -> str:
     total = sum(parameters.values()) if isinstance(parameters, dict) else None
     words = [
         str(info.get("dataset") or ""),
-        str(info.get("status") or ""),
+        run.status,
         f"{total:,} parameters" if total else "",
         f"{info['images_seen']:,} images seen" if isinstance(info.get("images_seen"), int) else "",
     ]

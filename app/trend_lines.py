@@ -47,12 +47,10 @@ def _lines(selection: Selection) -> list[Line]:
     lines = []
     if any(measured.meta["policy"] == "never" for measured in together):
         lines.append(Line("full network", np.full(len(trace.timesteps), float(trace.num_blocks)), figures.FULL))
-    for measured in sorted(together, key=label):
-        chosen = _color(measured, selection)
-        policy = str(measured.meta["policy"])
-        if policy == "never" or (chosen is None and not policy.startswith("threshold:")):
-            continue  # rivals without a threshold come in as trace B
-        color = chosen or next(spare)
+    drawn = [measured for measured in sorted(together, key=label) if _is_drawn(measured, selection)]
+    shades = iter(figures.in_order(sum(_color(measured, selection) is None for measured in drawn)))
+    for measured in drawn:
+        color = _color(measured, selection) or next(shades)
         name = label(measured) if measured.meta.get("imported") else f"{label(measured)} measured"
         lines.append(Line(name, mean_exit_layer(measured.summary.exits), color))
     estimates = [(trace.what_if(tau), next(spare)) for tau in st.session_state.get(ALSO, [])]
@@ -61,6 +59,12 @@ def _lines(selection: Selection) -> list[Line]:
     for answer, color in estimates:
         lines.append(Line(f"τ = {answer.threshold:g} estimated", mean_exit_layer(answer.exits), color, estimated=True))
     return lines
+
+
+def _is_drawn(measured: Trace, selection: Selection) -> bool:
+    """Thresholds, A and B; the full network has its own line, and rivals without a threshold come in as trace B."""
+    policy = str(measured.meta["policy"])
+    return policy != "never" and (_color(measured, selection) is not None or policy.startswith("threshold:"))
 
 
 def _color(measured: Trace, selection: Selection) -> str | None:

@@ -39,6 +39,7 @@ def choose_more(selection: Selection) -> list[Model]:
     own = {f"{selection.run.name}/{t.path.name}" for t in (selection.trace, selection.other) if t is not None}
     rest = [key for key in options if key not in own]
     asked = link.asked_for(MORE)
+    link.complain_of_missing("the model", asked or [], list(options))
     wanted = st.session_state.get(MORE, []) if asked is None else asked
     shown = link.default(MORE, [key for key in wanted if key in rest])
     if rest:

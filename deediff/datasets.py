@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Protocol
 
 import numpy as np
@@ -127,10 +128,11 @@ def _named(name: str, root: Path | None, train: bool, download: bool) -> Any:
             root.mkdir(parents=True, exist_ok=True)
             return kind(str(root), train=train, download=True)
         except Exception as error:  # urllib, ssl, file system: torchvision does not wrap them
-            reason = " ".join(str(error).split())[:160]
+            reason = shorten(" ".join(str(error).split()), 160, placeholder=" …")
             raise UserError(
                 f"{name} was not found in {root} and could not be downloaded ({reason}): "
-                f"put it there in torchvision's layout or point --data-root at a folder that holds it"
+                "put it there in torchvision's layout, or point --data-root, or the environment's DEEDIFF_DATA, at a "
+                "folder that holds it"
             ) from None
 
 

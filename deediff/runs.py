@@ -33,6 +33,18 @@ class Run:
         """The folder's name."""
         return self.path.name
 
+    @property
+    def status(self) -> str:
+        """As run.json says, but `training` only while somebody does."""
+        status = str(self.info.get("status") or "unknown")
+        return "interrupted" if status == "training" and not is_training(self) else status
+
+    @property
+    def has_exits(self) -> bool:
+        """Whether its network can be left early, as far as run.json tells."""
+        parameters = self.info.get("parameters")
+        return not isinstance(parameters, dict) or bool(parameters.get("uem"))
+
 
 def read_run(path: Path) -> Run:
     """Raises UserError when the folder holds no readable run.json."""

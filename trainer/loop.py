@@ -105,7 +105,7 @@ class Training:
                 )
             model.train().requires_grad_(True)
             return EarlyExitModel(model.backbone, prediction=model.prediction).to(self.device), int(info["images_seen"])
-        net = make_backbone(self.config.model, identity_start=self.config.start == "identity")
+        net = make_backbone(self.config.model, self.config.start)
         return EarlyExitModel(net, prediction=self.config.prediction).to(self.device), 0
 
     def run(self) -> Path:

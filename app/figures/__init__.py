@@ -5,7 +5,7 @@ from figures.depth import at_timestep, still_inside
 from figures.exits import exit_heatmap, exit_trajectories, layer_colors
 from figures.maps import map_over_image, maps_by_layer
 from figures.over_time import gap, mean_exit_lines, spread_over_samples
-from figures.plain import DIFFERENCE, FULL, HEIGHT, OTHERS, PROBABILITY, UNCERTAINTY, A, B, Line, Mark, Spec
+from figures.plain import DIFFERENCE, FULL, HEIGHT, OTHERS, PROBABILITY, UNCERTAINTY, A, B, Line, Mark, Spec, in_order
 from figures.shares import Bars, shares
 from figures.uncertainty import rises, uncertainty_curves, uncertainty_heatmap
 
@@ -27,6 +27,7 @@ __all__ = [
     "exit_heatmap",
     "exit_trajectories",
     "gap",
+    "in_order",
     "layer_colors",
     "map_over_image",
     "maps_by_layer",

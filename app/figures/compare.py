@@ -15,7 +15,7 @@ COSTS = {"gflops": "GFLOPs per image", "seconds": "seconds per image"}
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexagon", "triangle-down")
 DASHES = ("solid", "dot", "dash")  # for more runs than there are colours
 NEUTRAL = "#7f7f7f"
-RUNS = (*OTHERS, "#8C510A", "#5E3C99")
+COLORS = (*OTHERS, "#8C510A", "#5E3C99", "#737000")  # of policies or, where there are several, of runs
 HEIGHT, PLOT = 430, (520.0, 290.0)  # pixels: of the figure, and at least of what lies within its axes
 
 Range = tuple[float, float]
@@ -91,7 +91,7 @@ class _Looks:
 
     def of(self, run: str, family: str, is_full: bool) -> dict[str, Any]:
         """The full network is grey, with the run's colour around it where there are several."""
-        own = self._line(run) if self.several else {"color": OTHERS[self._place(family) % len(OTHERS)], "width": 2}
+        own = self._line(run) if self.several else {"color": COLORS[self._place(family) % len(COLORS)], "width": 2}
         line = {**own, "color": FULL} if is_full else own
         edge = {"line": {"color": own["color"], "width": 2.5}} if is_full and self.several else {}
         marker = {"symbol": self._symbol(family), "size": 11, "color": line["color"], **edge}
@@ -100,7 +100,7 @@ class _Looks:
 
     def _line(self, run: str) -> dict[str, Any]:
         place = self.runs.index(run)
-        return {"color": RUNS[place % len(RUNS)], "width": 2, "dash": DASHES[place // len(RUNS) % len(DASHES)]}
+        return {"color": COLORS[place % len(COLORS)], "width": 2, "dash": DASHES[place // len(COLORS) % len(DASHES)]}
 
     def _place(self, family: str) -> int:
         return self.families.index(family) if family in self.families else 0

@@ -27,12 +27,15 @@ def exit_heatmap(exits: Ints, timesteps: list[int], lines: Sequence[Line] = (), 
         "hovertemplate": "timestep %{x} (step %{customdata[1]})<br>exit layer %{y}<br>"
         f"P = %{{z:.4f}} (%{{customdata[0]}} of {int(samples[0]):,} samples)<extra></extra>",
     }  # fmt: skip
+    static = Line("most frequent layer", exits.argmax(axis=1), "white", estimated=True)
     mean = Line("mean exit layer", probability @ np.arange(layers), "white")
-    data = [heatmap, *(part for line in [*lines, mean] for part in _over_picture(line, timesteps))]
+    data = [heatmap, *(part for line in [static, *lines, mean] for part in _over_picture(line, timesteps))]
     middle = plain.middle_block(layers - 1, "white")
     middle["shapes"] += plain.crosshair(mark or Mark(), timesteps)
     depth = plain.depth_axis(layers - 1, f"exit layer  ({layers - 1} = no early exit)")
-    return plain.spec(data, plain.time_axis(timesteps), depth, showlegend=bool(lines), **middle)
+    figure = plain.spec(data, plain.time_axis(timesteps), depth, showlegend=True, **middle)
+    figure["layout"]["legend"] |= {"bgcolor": "#2b3447", "font": {"color": "white"}}  # behind white lines
+    return figure
 
 
 def _over_picture(line: Line, timesteps: list[int]) -> list[plain.Trace]:
@@ -43,9 +46,8 @@ def _over_picture(line: Line, timesteps: list[int]) -> list[plain.Trace]:
     dash = "dot" if line.estimated else "solid"
     return [
         {**common, "line": edge, "opacity": 0.5, "showlegend": False},
-        {**common, "line": {"color": line.color, "width": 2, "dash": dash}, "name": line.name,
-         "showlegend": line.color != "white"},
-    ]  # fmt: skip
+        {**common, "line": {"color": line.color, "width": 2, "dash": dash}, "name": line.name},
+    ]
 
 
 def layer_colors(exit_layers: NDArray[np.int8], num_blocks: int) -> NDArray[np.uint8]:

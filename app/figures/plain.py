@@ -22,9 +22,11 @@ Trace = dict[str, Any]  # one of those traces; nothing to do with a sampling job
 
 A, B, FULL = "#0072B2", "#D55E00", "#8a8f98"  # Okabe–Ito blue and vermillion; the full network is neutral grey
 OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # further measured traces
+ORDERED = ("#7e03a8", "#cc4778", "#f89540")  # Plasma, for lines in an order: what is between them lies between these
 PROBABILITY, UNCERTAINTY = "Cividis", "Viridis"
 DIFFERENCE = [[k / 6, color] for k, color in enumerate(  # ColorBrewer's PuOr, around 0
     ("#542788", "#998ec3", "#d8daeb", "#c8c8c8", "#fee0b6", "#f1a340", "#b35806"))]  # fmt: skip
+SHADE = "rgba(20,25,40,0.45)"  # behind white on cells
 HEIGHT = 460
 
 
@@ -45,6 +47,14 @@ class Mark:
 
     timestep: int | None = None
     layer: int | None = None
+
+
+def in_order(count: int) -> list[str]:
+    """So many colours from one end of ORDERED to the other, both ends included."""
+    ends = np.array([[int(color[k : k + 2], 16) for k in (1, 3, 5)] for color in ORDERED])
+    where = np.linspace(0, len(ends) - 1, count)
+    mixed = [np.interp(where, np.arange(len(ends)), channel).round().astype(int) for channel in ends.T]
+    return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in zip(*mixed, strict=True)]
 
 
 def packed(values: NDArray[Any]) -> dict[str, str]:
@@ -86,13 +96,17 @@ def middle_block(num_blocks: int, color: str, along: str = "y") -> dict[str, Any
     """A dashed line between the exits before and after the middle block, where the long skips begin."""
     where, other = num_blocks // 2 + 0.5, "x" if along == "y" else "y"
     line = {"type": "line", along + "0": where, along + "1": where, other + "0": 0, other + "1": 1}
-    style = {f"{other}ref": f"{other} domain", "line": {"color": color, "width": 1, "dash": "dash"}, "opacity": 0.8}
+    style = {f"{other}ref": f"{other} domain", "opacity": 0.8}
+    shapes = [{**line, **style, "line": {"color": color, "width": 1, "dash": "dash"}}]
+    on_cells = color == "white"  # some of them are empty, and as white as a light page
+    if on_cells:
+        shapes.insert(0, {**line, **style, "line": {"color": SHADE, "width": 3}})
     place = {"xanchor": "left", "yanchor": "bottom"} if along == "y" else {"xanchor": "right", "yanchor": "top"}
     text = {
         along: where, other: 0 if along == "y" else 1, f"{other}ref": f"{other} domain", "text": "middle block",
-        "font": {"color": color, "size": 11}, "showarrow": False, **place,
+        "font": {"color": color, "size": 11}, "showarrow": False, **({"bgcolor": SHADE} if on_cells else {}), **place,
     }  # fmt: skip
-    return {"shapes": [{**line, **style}], "annotations": [text]}
+    return {"shapes": shapes, "annotations": [text]}
 
 
 def crosshair(mark: Mark, timesteps: Sequence[int]) -> list[dict[str, Any]]:

@@ -56,9 +56,9 @@ def table_of(traces: list[Trace]) -> pd.DataFrame:
 def controls(runs: list[Run], selected: Selection, problems: list[str]) -> tuple[list[Trace], Axis | None, str]:
     """Which runs, which measure of quality, which cost."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        traces = open_traces(choose_runs(runs, selected, problems), problems)
+        traces = open_traces(choose_runs(runs, selected), problems)
         quality = read_qualities(traces, problems)
-        axis = choose_axis(comparison.axes(traces, quality), problems)
+        axis = choose_axis(comparison.axes(traces, quality))
         cost = linked.segmented_control("Cost", ["GFLOPs", "seconds"], "cost", "GFLOPs").lower()
     if traces and not any(quality.values()):
         say_how_to_evaluate(selected)
@@ -84,8 +84,14 @@ def draw_plot(shown: list[Point], axis: Axis, cost: str, selected: Selection) ->
     note = f" · {missing} without measured seconds" if missing else ""
     if beyond := comparison.far_above([p for p in shown if comparison.cost_of(p, cost) is not None]):
         note += " · far above: " + ", ".join(f"{p.label} ({p.reading.value:.3g})" for p in beyond)
-    heading(title, f"{axis.label}{note}", HELP)
+    heading(title, f"{axis.label}{note}", HELP, lambda: plotted(shown, axis), "cost and quality")
     charts.chart(figure, "plot compare", title, toggle)
+
+
+def plotted(shown: list[Point], axis: Axis) -> pd.DataFrame:
+    """The numbers of the picture."""
+    rows = [{name: value for name, value in vars(p).items() if name != "reading"} | vars(p.reading) for p in shown]
+    return pd.DataFrame(rows).rename(columns={"key": "trace", "family": "policy", "value": axis.name})
 
 
 def draw_published(cost: str) -> None:
@@ -171,7 +177,7 @@ def draw_table(table: pd.DataFrame) -> None:
     except ValueError as error:
         st.warning(str(error))
     with bar:
-        charts.download(lambda: table, "comparison")
+        charts.download(lambda: table.replace("\n", " · ", regex=True), "comparison")
     keys = [f"{run}/{trace}" for run, trace in zip(table["run"], table["trace"], strict=True)]
     pickable("compare table", table, keys, PICKED)
 
@@ -188,12 +194,12 @@ def draw() -> None:
     selected = frame.current()
     runs, _ = list_runs(data.runs_root())
     if not any(run.traces for run in runs):
-        frame.no_trace(selected.run.path)
+        frame.no_trace(selected.run)
         return
     problems: list[str] = []
     with link.at_once():
         traces, axis, cost = controls(runs, selected, problems)
-        follow_picks(runs, traces, selected, problems)
+        follow_picks(runs, traces, selected)
     for problem in problems:
         st.warning(problem)
     if not traces:

@@ -108,7 +108,7 @@ def draw() -> None:
         link.open_page("views/sample.py")
     selected = frame.current()
     if not selected.run.traces:
-        frame.no_trace(selected.run.path)
+        frame.no_trace(selected.run)
         return
     if (missing := needs_trace(selected)) is not None:
         st.info(missing)

@@ -92,8 +92,8 @@ def draw_progress(job: LiveJob) -> None:
     if status.active:
         bar, button = st.columns([5, 1], vertical_alignment="center")
         bar.progress(status.share, text)
-        label = "Cancel" if status.state == "running" else "Withdraw"
-        button.button(label, key="cancel", on_click=job.cancel, width="stretch")
+        if status.state == "running":
+            button.button("Cancel", key="cancel", on_click=job.cancel, width="stretch")
     elif status.state == "cancelled":
         st.warning(f"Cancelled at step {status.done} of {steps}.")
     elif status.state == "failed":
@@ -133,7 +133,7 @@ def draw_keep(selected: Selection, sampled: LiveJob) -> None:
         wanted = Settings(s.weights, s.policy, s.solver, s.steps, int(count), s.seed)
         with st.container(horizontal=True):
             save = st.button("Save as a trace", key="save")
-            evaluate = st.button("Save and evaluate", key="save and evaluate")
+            evaluate = st.button("Save and evaluate", key="save and evaluate", disabled=count < LEAST)
         if save or evaluate:
             with guarded():
                 here = sessions.current()

@@ -105,7 +105,8 @@ def draw_noise(e: Explained, alphas_bar: np.ndarray, kind: str, sample: int) -> 
         half = int(np.abs(alphas_bar - 0.5).argmin())
         heading(f"Image and noise weigh the same at t = {half}", "coefficients of x_t (Figure 7) · the loaded schedule",
                 NOISE_HELP, lambda: table, "coefficients")  # fmt: skip
-        charts.chart(coefficients(alphas_bar, e.timestep), "plot coefficients", "Diffusion coefficients")
+        figure = coefficients(alphas_bar, e.timestep)
+        charts.chart(figure, "plot coefficients", "Diffusion coefficients", charts.selects(x="timestep"))
     with right:
         title = f"At t = {e.timestep} the network gets the second image and should answer the third"
         heading(title, f"noisy image and target (Figure 8) · sample {sample}", PAIR_HELP)
@@ -154,7 +155,9 @@ def draw_network(e: Explained, model: EarlyExitModel, selected: Selection, layer
     if leaves is not None:
         title = f"This image leaves after {leaves} of {n} blocks" if leaves < n else "This image takes every block"
     weights = selected.checkpoint.stem if selected.checkpoint is not None else ""
-    heading(title, f"the loaded model, checkpoint {weights} · t = {e.timestep}", NETWORK_HELP)
+    table = pd.DataFrame({"exit": range(n + 1), "gflops": cost.at_exit(with_uem=True)})
+    subtitle = f"the loaded model, checkpoint {weights} · t = {e.timestep}"
+    heading(title, subtitle, NETWORK_HELP, lambda: table.assign(u=pd.Series(e.u)), "network")
     skips = [model.backbone.skip_source(i) for i in range(n)]
     figure = network(cost, skips, e.u, highest, leaves, layer if len(e.u) else None)
     charts.chart(figure, "plot network", "The network with its exits", look_at)
@@ -214,7 +217,7 @@ def draw() -> None:
     found = example(selected)
     if found is None:
         st.info("The method is drawn from an image of the run's own, and none of its traces here holds any.")
-        frame.no_trace(selected.run.path)
+        frame.no_trace(selected.run)
         return
     trace, sample, png = found
     model, schedule = data.open_model(selected.checkpoint)

@@ -21,10 +21,10 @@ from deediff.traces.reader import Trace
 from figures.curves import training_curves
 from panels import guarded, heading
 from picking import follow, pickable
+from run_actions import RUNS, TRACES
 from selection import Selection, become, select
 from tables import key_of, open_traces, read_qualities
 
-RUNS, TRACES = "picked runs", "picked traces"
 LIVE = 2.0  # seconds between two looks at a training
 RUN_HELP = (
     "Tick runs to see their training, settings and traces below; a click on a column's head sorts. A run is one "
@@ -137,7 +137,7 @@ def draw_traces(runs: Sequence[Run]) -> list[Trace]:
         st.warning(problem)
     if not traces:
         if len(runs) == 1:
-            frame.no_trace(runs[0].path)
+            frame.no_trace(runs[0])
         return []
     names = [key_of(trace) for trace in traces]
     kept = follow(TRACES, names)

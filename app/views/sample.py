@@ -55,15 +55,6 @@ def draw_header(trace: Trace, number: int) -> None:
         st.page_link("views/images.py", label="All images", icon=":material/grid_view:", width="content")
 
 
-def stored_path(trace: Trace, number: int) -> tuple[NDArray[np.int8], NDArray[np.float32] | None] | None:
-    """Exit layers (S,) and u (S,N) from the rows; None where the trace came without them."""
-    rows = trace.to_pandas(slice(number, number + 1))
-    if rows.empty:
-        return None
-    u = np.stack(rows["uncertainty"].to_list()) if trace.meta["has_uncertainty"] else None
-    return rows["exit_layer"].to_numpy(), u
-
-
 def stored_image(trace: Trace | None, number: int) -> NDArray[np.uint8] | None:
     """(C,H,W), where the trace holds it."""
     if trace is None or (found := trace.samples([number])).empty or found["png"].iloc[0] is None:
@@ -113,7 +104,7 @@ def draw_figures(trace: Trace, number: int) -> None:
 
 def draw_path(selected: Selection, trace: Trace, number: int, job: FilmJob | None, film_comes: bool) -> None:
     """Exit layer and u over time."""
-    path, source = stored_path(trace, number), "from the trace's rows"
+    path, source = data.sample_path(trace, number), "from the trace's rows"
     if path is None and job is not None and job.film is not None:
         path, source = (job.film.exit_layers, job.film.uncertainty), "recomputed, for the trace came without its rows"
     if path is None:
@@ -232,7 +223,7 @@ def _choose_step(step: int) -> None:
 
 def _agreement(trace: Trace, film: Film, number: int) -> str:
     """How well the recomputed sample meets the stored one."""
-    path, image = stored_path(trace, number), stored_image(trace, number)
+    path, image = data.sample_path(trace, number), stored_image(trace, number)
     words = [f"sample {number}, recomputed from seed {trace.meta['seed']}"]
     if path is not None:
         words.append(f"exits equal at {int((path[0] == film.exit_layers).sum())} of {len(film.exit_layers)} steps")
@@ -246,7 +237,7 @@ def draw() -> None:
     """The page."""
     selected = frame.current()
     if not selected.run.traces:
-        frame.no_trace(selected.run.path)
+        frame.no_trace(selected.run)
         return
     if (missing := needs_trace(selected)) is not None:
         st.info(missing)

@@ -35,7 +35,7 @@ def draw() -> None:
     """The page."""
     selected = frame.current()
     if not selected.run.traces:
-        frame.no_trace(selected.run.path)
+        frame.no_trace(selected.run)
         return
     with guarded():
         traces(selected)

@@ -20,8 +20,8 @@ from deediff.diffusion.solvers import DDIM
 from deediff.models import EarlyExitModel
 from deediff.sampling import make_policy
 from deediff.sampling.policies import ExitPolicy, Never, Replay
-from deediff.sampling.sampler import batches, sample
 from deediff.sampling.request import Record
+from deediff.sampling.sampler import batches, sample
 from deediff.storage import write_atomically
 from deediff.traces.parts import finish, write_part
 from deediff.traces.reader import read_trace

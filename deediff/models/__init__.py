@@ -7,7 +7,7 @@ from typing import Any
 from deediff.models.backbone import Backbone
 from deediff.models.early_exit import EarlyExitModel
 from deediff.models.uncertainty import UEM, MLPUncertainty
-from deediff.models.uvit import PRESETS, UViT, UViTConfig, identity_start_
+from deediff.models.uvit import PRESETS, STARTS, UViT, UViTConfig
 
 __all__ = [
     "BACKBONES", "PRESETS", "UEM", "Backbone", "BackboneConfig", "EarlyExitModel", "MLPUncertainty", "UViT",
@@ -18,14 +18,14 @@ BackboneConfig = UViTConfig  # of any backbone; a union once there is another
 BACKBONES: dict[str, tuple[type, type[Backbone]]] = {"uvit": (UViTConfig, UViT)}  # its config's class, and its own
 
 
-def make_backbone(config: BackboneConfig, identity_start: bool = False) -> Backbone:
-    """A fresh backbone; with `identity_start` one that answers ε ≈ x_t before any training."""
+def make_backbone(config: BackboneConfig, start: str = "official") -> Backbone:
+    """A fresh backbone, its weights as published or one of STARTS, which answer ε ≈ x_t before any training."""
     net = next(build(config) for kind, build in BACKBONES.values() if isinstance(config, kind))
-    if not identity_start:
+    if start == "official":
         return net
     if not isinstance(net, UViT):
-        raise ValueError(f"an identity start is known for U-ViTs only, this is a {type(net).__name__}")
-    return identity_start_(net)
+        raise ValueError(f"a start other than official is known for U-ViTs only, this is a {type(net).__name__}")
+    return STARTS[start](net)
 
 
 def build_backbone(config: dict[str, Any]) -> Backbone:

@@ -361,3 +361,44 @@ def identity_start_(net: UViT) -> UViT:
         assert net.final_layer.bias is not None
         net.final_layer.bias.zero_()
     return net
+
+
+@torch.no_grad()
+def local_start_(net: UViT) -> UViT:
+    """`identity_start_`, and attention that begins by looking at what is near, in place.
+
+    As published, position embeddings begin so small beside the patches that attention cannot tell tokens apart,
+    and on few images a network denoises each patch alone for long. Here they are 2-D sines and cosines as large as
+    a patch of noise, in the directions that patches leave free, and queries and keys of each head begin as the same
+    random projection of them, so that neighbours are alike (Trockman & Kolter, ICML 2023, "Mimetic
+    initialization").
+    """
+    identity_start_(net)
+    patch_dim, side = net.patch_dim, net.cfg.img_size // net.cfg.patch_size
+    count = (net.dim - patch_dim) // 4  # frequencies
+    if count < 1:
+        raise ValueError(
+            f"a local start needs width ≥ {patch_dim + 4} (patch² × channels + 4), this model has {net.dim}"
+        )
+    free = torch.linalg.qr(net.patch_embed.proj.weight.flatten(1), mode="complete").Q[
+        :, patch_dim : patch_dim + 4 * count
+    ]
+    angle = torch.linspace(math.pi / (2 * side), math.pi, count) * (torch.arange(side) + 0.5)[:, None]
+    wave = torch.cat([angle.sin(), angle.cos()], dim=1)  # (side, 2·count)
+    rows, columns = wave.repeat_interleave(side, dim=0), wave.repeat(side, 1)
+    place = torch.cat([rows, columns], dim=1)  # (patches, 4·count)
+    place = place - place.mean(dim=0)
+    place *= math.sqrt(patch_dim) / place.norm(dim=1).square().mean().sqrt()
+    net.pos_embed[0, net.extras :] = place @ free.T
+    net.decoder_pred.weight.mul_(math.sqrt(2))  # tokens have twice the squared norm now
+    head_dim = net.dim // net.cfg.num_heads
+    for i in range(net.num_blocks):
+        queries, keys, _ = net._block(i).attn.qkv.weight.unflatten(0, (3, net.cfg.num_heads, head_dim))
+        for query, key in zip(queries, keys, strict=True):
+            look = nn.init.orthogonal_(torch.empty(head_dim, 4 * count)) @ free.T
+            query.copy_(look)
+            key.copy_(look)
+    return net
+
+
+STARTS: dict[str, Callable[[UViT], UViT]] = {"identity": identity_start_, "local": local_start_}
