@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from deediff.models import PRESETS, EarlyExitModel, UViT, UViTConfig
-from deediff.models.uvit import identity_start_, timestep_embedding
+from deediff.models.uvit import STARTS, local_start_, timestep_embedding
 from tests.conftest import TINY, make_model
 
 
@@ -153,13 +153,31 @@ def test_attention_probe_reads_all_tokens_but_the_first() -> None:
     assert u.shape == (2,)
 
 
-def test_identity_start_already_answers_with_its_input() -> None:
+@pytest.mark.parametrize("start", STARTS)
+def test_a_start_already_answers_with_its_input(start: str) -> None:
     torch.manual_seed(0)
-    net = identity_start_(UViT(PRESETS["uvit_tiny"]))
+    net = STARTS[start](UViT(PRESETS["uvit_tiny"]))
     x = torch.randn(4, 3, 32, 32)
     with torch.no_grad():
         error = (net(x, torch.full((4,), 999)) - x).square().mean()
     assert error < 0.1  # an ordinary start gives 1
+
+
+def test_a_local_start_looks_at_neighbours() -> None:
+    torch.manual_seed(0)
+    net = local_start_(UViT(PRESETS["uvit_tiny"]))
+    state = net.embed(torch.randn(8, 3, 32, 32), torch.full((8,), 999))
+    block, side = net.mid_block, 8
+    queries, keys, _ = block.attn.qkv(block.norm1(state)).unflatten(-1, (3, 4, -1)).permute(2, 0, 3, 1, 4)
+    weights = (queries @ keys.transpose(-1, -2) / 32**0.5).softmax(-1)[..., 1:, 1:].mean(dim=(0, 1))  # patches
+    row, column = torch.arange(side**2) // side, torch.arange(side**2) % side
+    distance = ((row[:, None] - row) ** 2 + (column[:, None] - column) ** 2).sqrt()
+    assert weights[distance == 1].mean() > 2 * weights[distance >= 3].mean()  # an ordinary start gives 1
+
+
+def test_a_start_that_a_network_is_too_narrow_for_is_refused() -> None:
+    with pytest.raises(ValueError, match="a local start needs width ≥ 52"):
+        local_start_(UViT(replace(PRESETS["uvit_tiny"], embed_dim=48)))
 
 
 def test_a_patch_size_that_does_not_divide_the_image_is_refused() -> None:

@@ -81,6 +81,14 @@ def test_two_stages_and_what_they_leave_behind(image_folder: Path, tmp_path: Pat
     assert not torch.equal(fresh["decoder_pred.weight"], after.heads[0].decoder_pred.weight)
 
 
+def test_bfloat16_trains_nearly_the_same(image_folder: Path, tmp_path: Path) -> None:
+    assert train(image_folder, tmp_path / "fine", "--precision", "float32") == 0
+    assert train(image_folder, tmp_path / "coarse", "--precision", "bfloat16") == 0
+    fine, coarse = (pd.read_parquet(tmp_path / run / "metrics.parquet")["loss_total"] for run in ("fine", "coarse"))
+    assert not (fine == coarse).all()
+    assert coarse.to_list() == pytest.approx(fine.to_list(), rel=0.05)
+
+
 class Killed(BaseException):
     """Like kill -9: nothing may catch it."""
 
@@ -128,10 +136,10 @@ def test_training_lowers_the_loss(image_folder: Path, tmp_path: Path) -> None:
 
 def test_every_batch_covers_all_timesteps_and_is_shared_out(image_folder: Path) -> None:
     config = PRESETS["uvit_tiny"][1]
-    data, schedule = load_images(str(image_folder), 32, 3), Schedule()
+    data, schedule, size = load_images(str(image_folder), 32, 3), Schedule(), config.backbone.batch_size
     whole = batches.batch_at(config, config.backbone, data, schedule, 5, batches.Processes())
-    strata = torch.arange(64) / 64 * 1000
-    assert ((whole[1].sort().values - strata).abs() <= 1000 / 64 + 1).all()
+    strata = torch.arange(size) / size * 1000
+    assert ((whole[1].sort().values - strata).abs() <= 1000 / size + 1).all()
     halves = [
         batches.batch_at(config, config.backbone, data, schedule, 5, batches.Processes(rank, 2)) for rank in (0, 1)
     ]
@@ -195,7 +203,9 @@ def test_a_folder_without_images(tmp_path: Path) -> None:
 
 
 def test_a_data_set_that_is_nowhere(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"mnist was not found in .* point --data-root at a folder"):
+    with pytest.raises(
+        UserError, match=r"mnist was not found in .* or point --data-root, or the environment's DEEDIFF_DATA"
+    ):
         load_images("mnist", 32, 1, root=tmp_path, download=False)
 
 

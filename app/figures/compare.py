@@ -15,7 +15,7 @@ COSTS = {"gflops": "GFLOPs per image", "seconds": "seconds per image"}
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexagon", "triangle-down")
 DASHES = ("solid", "dot", "dash")  # for more runs than there are colours
 NEUTRAL = "#7f7f7f"
-COLORS = (*OTHERS, "#8C510A", "#5E3C99", "#737000")  # of policies or, where there are several, of runs
+COLORS = (*OTHERS, "#8C510A", "#5E3C99", "#737000", "#9E0142")  # of policies or, where there are several, of runs
 HEIGHT, PLOT = 430, (520.0, 290.0)  # pixels: of the figure, and at least of what lies within its axes
 
 Range = tuple[float, float]

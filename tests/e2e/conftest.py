@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Locator, Page
 
 from deediff.bench.app import explorer
-from deediff.bench.browser import open_browser
+from deediff.bench.browser import open_browser, settle
 from tests.conftest import REPO
 
 TRACES = ("ddim50-never", "ddim50-never-full", "ddim50-threshold-0.1", "ddim50-threshold-0.11")
@@ -48,10 +53,63 @@ def tab() -> Iterator[Page]:
     assert page.is_closed()
 
 
+def meta_of(root: Path, trace: str) -> dict[str, Any]:
+    """What trace.json says."""
+    found: dict[str, Any] = json.loads((root / "mnist_tiny" / "traces" / trace / "trace.json").read_text())
+    return found
+
+
+def recorded(root: Path, trace: str) -> tuple[np.ndarray, np.ndarray]:
+    """(samples, steps) exit layers and (samples, steps, layers) u, as they stand in the rows."""
+    meta = meta_of(root, trace)
+    rows = pq.read_table(sorted((root / "mnist_tiny" / "traces" / trace).glob("part-*.parquet")))
+    rows = rows.sort_by([("sample", "ascending"), ("step", "ascending")])
+    exits = rows["exit_layer"].to_numpy().reshape(meta["num_samples"], len(meta["timesteps"]))
+    u = rows["uncertainty"].combine_chunks().flatten().to_numpy()
+    return exits.astype(int), u.reshape(*exits.shape, meta["num_blocks"])
+
+
+def leaving(u: np.ndarray, tau: float) -> np.ndarray:
+    """(…) exit layers at a threshold, from u (…, layers): the first that is at most τ, else all blocks are run."""
+    sure = u <= np.float32(tau)
+    return np.where(sure.any(axis=-1), sure.argmax(axis=-1), u.shape[-1])
+
+
+def prices(root: Path, trace: str, asked: bool) -> np.ndarray:
+    """(layers + 1,) GFLOPs of leaving at each exit, from the parts in trace.json; with the UEMs that were asked."""
+    cost = meta_of(root, trace)["cost"]
+    ends = [*cost["heads"], cost["decode"]]
+    run = [cost["embed"] + sum(cost["blocks"][:i]) + asked * sum(cost["uems"][: i + 1]) for i in range(len(ends))]
+    return np.array(run) + ends
+
+
+def shown(page: Page, where: str, label: str) -> Locator:
+    """The value of a figure on screen; `where` is the key of the line it stands in."""
+    metric = page.locator(f".st-key-{where} [data-testid=stMetric]").filter(has_text=re.compile(f"^{re.escape(label)}"))
+    return metric.locator("[data-testid=stMetricValue]").first
+
+
+def drawn(page: Page, plot: str) -> list[dict[str, Any]]:
+    """The data of a figure on screen."""
+    found: list[dict[str, Any]] = page.locator(f"{plot} .js-plotly-plot[data-drawn]").evaluate("gd => gd.data")
+    return found
+
+
+def reopened(page: Page) -> str:
+    """What a colleague does with the address; returns it."""
+    link = page.url
+    page.goto("about:blank")
+    page.goto(link)
+    return link
+
+
 def exported(page: Page, name: str) -> pd.DataFrame:
     """What the CSV button of this name hands out."""
+    button = page.locator(f".st-key-csv-{name} button >> visible=true").first
+    button.wait_for()
+    settle(page)  # a run of the script would take away what the click asks for
     with page.expect_download() as download:
-        page.locator(f".st-key-csv-{name} button >> visible=true").first.click()
+        button.click()
     return pd.read_csv(download.value.path())
 
 

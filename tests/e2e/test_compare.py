@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -11,10 +12,21 @@ from playwright.sync_api import Page, expect
 import deediff
 from deediff.analysis.compare import comparison_table
 from deediff.bench.browser import PATIENCE, settle
-from tests.e2e.conftest import SHOTS, TRACES, click_point, exported, hover_point
+from tests.e2e.conftest import (
+    SHOTS,
+    TRACES,
+    click_point,
+    drawn,
+    exported,
+    hover_point,
+    meta_of,
+    prices,
+    recorded,
+    reopened,
+)
 
 pytestmark = pytest.mark.e2e
-PLOT = ".st-key-plot-compare"
+PLOT, PUBLISHED = ".st-key-plot-compare", ".st-key-plot-published"
 BOLD = "ddim50-threshold-0.11"
 
 
@@ -56,9 +68,8 @@ def test_a_click_picks_a_trace_and_another_takes_it_away(tab: Page, served: str,
     settle(tab)
     assert sorted(rows_of_images(tab)) == sorted(before)
     tab.screenshot(path=SHOTS / "compare.png")
-    after, link = rows_of_images(tab), tab.url
-    tab.goto("about:blank")
-    tab.goto(link)  # what a colleague does
+    after = rows_of_images(tab)
+    link = reopened(tab)
     expect(tab.get_by_text(f"mnist_tiny/{BOLD}")).to_have_count(1, timeout=PATIENCE)
     settle(tab)
     assert rows_of_images(tab) == after
@@ -97,3 +108,65 @@ def test_a_figure_is_saved_as_svg(tab: Page, served: str) -> None:
     text = Path(download.value.path()).read_text()
     assert text.startswith("<svg")
     assert "τ = 0.11" in text
+
+
+def gflops_per_image(root: Path, trace: str) -> float:
+    """Counted over the rows."""
+    exits, _ = recorded(root, trace)
+    price = prices(root, trace, asked=bool(meta_of(root, trace)["policy_needs_uncertainty"]))
+    return float(price[exits].sum(axis=1).mean())
+
+
+def seconds_per_image(root: Path, trace: str) -> float:
+    meta = meta_of(root, trace)
+    return float(meta["wall_seconds"] / meta["num_samples"])
+
+
+COSTS = {"GFLOPs": gflops_per_image, "seconds": seconds_per_image}
+
+
+def marks(page: Page) -> dict[str, tuple[float, float]]:
+    """Where the traces stand, by run/trace."""
+    found: dict[str, tuple[float, float]] = {}
+    for line in drawn(page, PLOT):
+        keys = [key for key, *_ in line.get("customdata", [])]
+        found |= dict(zip(keys, zip(line["x"], line["y"], strict=True), strict=False))
+    return found
+
+
+def test_cost_is_counted_from_the_rows_and_quality_read_from_its_file(tab: Page, served: str, copied: Path) -> None:
+    open_page(tab, served)
+    table = exported(tab, "comparison").set_index("trace")
+    assert sorted(table.index) == sorted(TRACES)
+    for unit, column in (("GFLOPs", "gflops_per_image"), ("seconds", "seconds_per_image")):
+        tab.locator(".st-key-cost").get_by_role("radio", name=unit).click()
+        expect(tab.locator(f"{PLOT} .xtitle")).to_contain_text(f"{unit} per image", timeout=PATIENCE)
+        settle(tab)
+        found = marks(tab)
+        assert sorted(found) == [f"mnist_tiny/{trace}" for trace in sorted(TRACES)]
+        for trace in TRACES:
+            quality = json.loads((copied / "mnist_tiny" / "traces" / trace / "quality.json").read_text())["metrics"][0]
+            cost = COSTS[unit](copied, trace)
+            assert found[f"mnist_tiny/{trace}"] == pytest.approx((cost, quality["value"])), trace
+            assert table.loc[trace, column] == pytest.approx(cost), trace
+            assert table.loc[trace, quality["metric"]] == pytest.approx(quality["value"]), trace
+
+
+def points(page: Page) -> list[tuple[float, float]]:
+    """Cost and FID of every published mark; all are hollow."""
+    lines = drawn(page, PUBLISHED)
+    assert all(symbol.endswith("-open") for line in lines for symbol in line["marker"]["symbol"])
+    return sorted((x, y) for line in lines for x, y in zip(line["x"], line["y"], strict=True))
+
+
+def test_published_points_are_those_of_the_tables(tab: Page, served: str, shared: Path) -> None:
+    printed = json.loads((shared / "reference" / "published_results.json").read_text())
+    tables = [row for name in ("table1", "table3_finetuned", "table4_frozen") for row in printed[name]]
+    open_page(tab, served, cost="GFLOPs")
+    assert (22.75, 79.34) in points(tab)
+    assert set(points(tab)) == {(row["gflops"], row["fid"]) for row in tables}
+    open_page(tab, served, cost="seconds")
+    pairs = [(seconds, fid) for family in printed["duodiff_cifar10_fid_seconds"].values() for fid, seconds in family]
+    assert points(tab) == sorted(pairs)
+    mine = {y for line in drawn(tab, PLOT) for y in line["y"]}
+    assert not mine & {fid for _, fid in pairs}  # another protocol: never beside ours

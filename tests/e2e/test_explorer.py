@@ -9,21 +9,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Page, expect
 
 import deediff
 from deediff.bench.browser import PATIENCE, settle
-from tests.e2e.conftest import SHOTS, click_point, hover_point
+from tests.e2e.conftest import SHOTS, click_point, hover_point, shown
 
 pytestmark = pytest.mark.e2e
 FULL = "ddim50-never-full"
 HEATMAP, MOMENT, UEMS = ".st-key-plot-exit-heatmap", ".st-key-plot-exits-at-one-timestep", ".st-key-plot-u-of-A"
-
-
-def shown(page: Page, where: str, label: str) -> Locator:
-    """The value of a figure on screen; `where` is the key of the line it stands in."""
-    metric = page.locator(f".st-key-{where} [data-testid=stMetric]").filter(has_text=re.compile(f"^{re.escape(label)}"))
-    return metric.locator("[data-testid=stMetricValue]").first
 
 
 def counted(trace: deediff.Trace, tau: float) -> np.ndarray:

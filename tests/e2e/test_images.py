@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 import deediff
 from deediff.bench.browser import PATIENCE, settle
 from deediff.quality.pairs import find_full, image_distances
-from tests.e2e.conftest import SHOTS, click_point
+from tests.e2e.conftest import SHOTS, click_point, exported, meta_of, recorded, reopened
 
-TRACE = "ddim50-threshold-0.11"
+TRACE, MILDER = "ddim50-threshold-0.11", "ddim50-threshold-0.1"
 
 pytestmark = pytest.mark.e2e
 
@@ -59,6 +60,10 @@ def test_from_the_most_changed_image_to_its_film_and_on_by_keys(tab: Page, serve
     steps = [int(n) for n in tab.locator(".st-key-film-1 figure").evaluate_all("all => all.map(f => f.dataset.number)")]
     assert frames == [f"exit {layers[first, step]}" for step in steps]
     tab.screenshot(path=SHOTS / "sample.png")
+    path, (exits, u) = exported(tab, f"sample-{first}"), recorded(copied, TRACE)
+    assert path["timestep"].tolist() == trace.timesteps
+    assert path["exit_layer"].tolist() == exits[first].tolist()
+    np.testing.assert_allclose(path[[f"u_{i}" for i in range(u.shape[2])]], u[first], rtol=1e-6)
 
     # Clicking a cell chooses timestep and layer everywhere; so does a frame of the film.
     t = trace.timesteps[10]
@@ -78,3 +83,59 @@ def test_from_the_most_changed_image_to_its_film_and_on_by_keys(tab: Page, serve
     tab.wait_for_url("**/images?*", timeout=PATIENCE)
     settle(tab)
     expect(tab.locator("figure.chosen figcaption")).to_have_text(caption, timeout=PATIENCE)
+
+
+def figures(page: Page) -> Locator:
+    return page.locator(".st-key-images-A figure")
+
+
+def numbers(page: Page) -> list[int]:
+    """The samples on the page."""
+    settle(page)
+    return [int(n) for n in figures(page).evaluate_all("all => all.map(f => f.dataset.number)")]
+
+
+def begins_with(page: Page, number: int) -> None:
+    expect(figures(page).first).to_have_attribute("data-number", str(number), timeout=PATIENCE)
+
+
+def test_pages_follow_the_order_and_the_address_reopens_them(tab: Page, served: str, copied: Path) -> None:
+    blocks = recorded(copied, MILDER)[0].sum(axis=1)
+    rising, falling = np.argsort(blocks, kind="stable"), np.argsort(-blocks, kind="stable")
+    tab.goto(f"{served}/images?run=mnist_tiny&trace={MILDER}")
+    begins_with(tab, 0)
+    assert numbers(tab) == list(range(50))
+    tab.locator(".st-key-page").get_by_label("Page 2", exact=True).click()
+    begins_with(tab, 50)
+    assert numbers(tab) == list(range(50, 100))
+    tab.locator(".st-key-order").click()
+    tab.get_by_role("option", name="Mean exit layer").click()
+    begins_with(tab, rising[50])
+    assert numbers(tab) == rising[50:100].tolist()
+    tab.locator(".st-key-reverse label").click()
+    begins_with(tab, falling[50])
+    assert numbers(tab) == falling[50:100].tolist()
+    table = exported(tab, "images-A")
+    assert table["sample"].tolist() == falling[50:100].tolist()
+    np.testing.assert_allclose(table["mean_exit_layer"], blocks[falling[50:100]] / 50, rtol=1e-6)
+    link = reopened(tab)
+    begins_with(tab, falling[50])
+    assert numbers(tab) == falling[50:100].tolist()
+    assert tab.url == link
+
+
+def test_a_sample_is_reopened_by_its_address(tab: Page, served: str, copied: Path) -> None:
+    t, exits = meta_of(copied, TRACE)["timesteps"][20], recorded(copied, TRACE)[0]
+    order = np.argsort(exits.sum(axis=1), kind="stable")
+    header, place = tab.locator(".st-key-sample_header"), f"Sample {order[7]} of {TRACE} · 8 of {len(order):,}"
+    tab.goto(f"{served}/sample?run=mnist_tiny&trace={TRACE}&order=exit&sample={order[7]}")
+    expect(header).to_contain_text(place, timeout=PATIENCE)
+    settle(tab)
+    click_point(tab, ".st-key-plot-sample-path", t, 5)
+    expect(tab).to_have_url(re.compile(f"t={t}.*layer=5"), timeout=PATIENCE)
+    settle(tab)
+    link = reopened(tab)
+    expect(header).to_contain_text(place, timeout=PATIENCE)
+    settle(tab)
+    assert tab.url == link
+    expect(tab.locator(".st-key-chosen-layer input")).to_have_value("5")

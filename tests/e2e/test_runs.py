@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from playwright.sync_api import Page, expect
 from deediff.bench.browser import settle
 from deediff.checkpoints import read_json, write_json
 from deediff.quality.results import read_quality
-from tests.e2e.conftest import SHOTS, TRACES, exported
+from tests.e2e.conftest import SHOTS, TRACES, exported, meta_of, prices, recorded
 
 pytestmark = pytest.mark.e2e
 ROW = 33  # pixels of a row of a table
@@ -38,6 +39,43 @@ def test_the_export_names_every_trace(tab: Page, served: str) -> None:
     open_page(tab, served)
     assert exported(tab, "traces")["trace"].tolist() == sorted(TRACES)
     tab.screenshot(path=SHOTS / "runs.png")
+
+
+def megabytes(folder: Path) -> float:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+
+
+def test_the_table_of_runs_is_what_the_files_say(tab: Page, served: str, copied: Path) -> None:
+    open_page(tab, served)
+    (row,) = exported(tab, "runs").to_dict("records")
+    folder = copied / "mnist_tiny"
+    info = json.loads((folder / "run.json").read_text())
+    assert row["run"] == "mnist_tiny"
+    assert row["parameters"] == sum(info["parameters"].values())
+    for column in ("images_seen", "preset", "dataset", "status"):
+        assert row[column] == info[column], column
+    assert row["last_loss"] == pytest.approx(pd.read_parquet(folder / "metrics.parquet")["loss_total"].iloc[-1])
+    assert row["checkpoints"] == len(list((folder / "checkpoints").glob("*.safetensors")))
+    assert row["traces"] == len(list((folder / "traces").iterdir()))
+    assert row["megabytes"] == pytest.approx(megabytes(folder))
+
+
+def test_the_table_of_traces_is_what_rows_and_files_say(tab: Page, served: str, copied: Path) -> None:
+    open_page(tab, served)
+    table = exported(tab, "traces").set_index("trace")
+    for trace in TRACES:
+        row, folder, meta = table.loc[trace], copied / "mnist_tiny" / "traces" / trace, meta_of(copied, trace)
+        exits, _ = recorded(copied, trace)
+        price = prices(copied, trace, asked=bool(meta["policy_needs_uncertainty"]))
+        metrics = json.loads((folder / "quality.json").read_text())["metrics"]
+        assert {found["metric"]: row[found["metric"]] for found in metrics} == pytest.approx(
+            {found["metric"]: found["value"] for found in metrics}
+        ), trace
+        assert row["images"] == len(exits) == meta["num_samples"]
+        assert row["layer_ratio"] == pytest.approx(exits.mean() / meta["num_blocks"]), trace
+        assert row["gflops_per_step"] == pytest.approx(price[exits].mean()), trace
+        assert row["seconds_per_image"] == pytest.approx(meta["wall_seconds"] / len(exits)), trace
+        assert row["megabytes"] == pytest.approx(megabytes(folder)), trace
 
 
 def test_rename_and_delete_in_dialogs(tab: Page, served: str, copied: Path) -> None:
