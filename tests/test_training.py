@@ -203,9 +203,8 @@ def test_a_folder_without_images(tmp_path: Path) -> None:
 
 
 def test_a_data_set_that_is_nowhere(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"mnist was not found in .* or point --data-root, or the environment's DEEDIFF_DATA"
-    ):
+    said = r"mnist was not found in .* or point --data-root, or the environment's DEEDIFF_DATA"
+    with pytest.raises(UserError, match=said):
         load_images("mnist", 32, 1, root=tmp_path, download=False)
 
 

@@ -41,6 +41,7 @@ def open_page(page: Page, address: str, **link: str) -> None:
     query = "&".join(f"{key}={value}" for key, value in {"run": "mnist_tiny", "trace": TRACES[0], **link}.items())
     page.goto(f"{address}/compare?{query}")
     expect(page.locator(PLOT)).to_be_visible(timeout=60_000)
+    settle(page)  # it has said whether images are still to be compared
     expect(page.get_by_text("more traces are being compared")).to_have_count(0, timeout=60_000)
     settle(page)
 
