@@ -37,7 +37,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.null_label = True
     run = make_run(folder / "run", model)
     torch.manual_seed(5)
-    save_checkpoint(folder / "shallow.safetensors", EarlyExitModel(UViT(replace(CLASSES, depth=2))), Schedule(), 1, 1)
+    shallow = EarlyExitModel(UViT(replace(CLASSES, depth=2)))
+    save_checkpoint(folder / "knows-no-none.safetensors", shallow, Schedule(), 1, 1)
+    shallow.null_label = True
+    save_checkpoint(folder / "shallow.safetensors", shallow, Schedule(), 1, 1)
     for name in "abc":
         (folder / "images" / name).mkdir(parents=True)
         for i in range(4):
@@ -132,6 +135,13 @@ def test_bounds_are_for_the_full_network_of_two(folder: Path) -> None:
     model, policy = deediff.load(folder / "run"), spec("dual", folder, None) + ",min:5,max:6"
     steps = sample(model, 2, policy=policy, steps=10)
     assert [s.exit_layer.tolist() for s in steps] == [[3, 3]] * 4 + [[6, 6]] * 6
+
+
+def test_under_guidance_both_networks_know_no_class(folder: Path) -> None:
+    model, policy = deediff.load(folder / "run"), f"dual:600:{folder / 'knows-no-none.safetensors'}"
+    with pytest.raises(UserError, match=r"knows-no-none\.safetensors has not learnt"):
+        sample(model, 2, policy=policy, steps=2, guidance=2.0)
+    assert len(list(sample(model, 2, policy=policy, steps=2))) == 2
 
 
 def test_a_trace_of_two_networks_answers_no_threshold(folder: Path) -> None:

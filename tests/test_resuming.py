@@ -213,6 +213,13 @@ def test_a_folder_that_is_removed_meanwhile_is_said(run_folder: Path) -> None:
     assert record(run_folder, "removed").meta["complete"] is True
 
 
+def test_parts_whose_trace_is_gone_are_taken_for_no_other(run_folder: Path) -> None:
+    record(run_folder, "orphans")
+    (run_folder / "traces" / "orphans" / "trace.json").unlink()
+    with pytest.raises(UserError, match=r"holds parts of a trace whose trace\.json is gone"):
+        record(run_folder, "orphans")
+
+
 def command_line(run: Path, name: str, *more: str) -> list[str]:
     out = ["--out", str(run / "traces" / name)]
     options = ["--policy", f"threshold:{TAU}", "--solver", "ddpm", "--num-samples", "24", "--batch-size", "4", *more]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -129,6 +130,26 @@ def test_chunks_that_join_before_the_first_block_keep_their_labels(
             predict(CONDITIONAL, x, Request(Never(), 0, 700, NUMBERS[:7], condition=condition), n) for n in (1, 2)
         )
     torch.testing.assert_close(shared.output, alone.output, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("samplings", [2, 3])
+def test_samplings_that_overlap_share_the_lanes(samplings: int) -> None:
+    """Together they have more lanes than there are threads: some come only when others are done."""
+    torch.set_num_threads(8)
+    try:
+        done = []
+
+        def work(seed: int) -> None:
+            done.append(sum(1 for _ in sample(MODEL, 32, f"threshold:{TAU}", steps=20, seed=seed, batch_size=32)))
+
+        threads = [threading.Thread(target=work, args=(seed,), daemon=True) for seed in range(samplings)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(120)
+        assert done == [20] * samplings
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_sampling_leaves_the_number_of_threads_as_it_was() -> None:

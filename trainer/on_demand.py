@@ -21,7 +21,7 @@ from deediff.storage import write_atomically
 from deediff.traces.reader import Trace, read_trace
 from deediff.traces.writer import sample_to_trace
 from trainer.loop import Training
-from trainer.presets import PRESETS, Method, Stage, TrainConfig
+from trainer.presets import PRESETS, Method, Precision, Stage, TrainConfig
 from trainer.tables import Strategy
 
 
@@ -66,6 +66,12 @@ SCALES: dict[str, Scale] = {
 }  # fmt: skip
 
 
+def precision_of(run: Path) -> Precision | None:
+    """In which a run was trained so far; None when it was not, or does not say."""
+    file = run / "run.json"
+    return (read_json(file).get("config") or {}).get("precision", "auto") if file.exists() else None
+
+
 @dataclass
 class OnDemand:
     """Trains, samples, calibrates and evaluates at one scale, below one folder."""
@@ -74,6 +80,7 @@ class OnDemand:
     out: Path
     data_root: Path | None = None
     device: str = "auto"
+    precision: Precision = "auto"  # of trainings that are still to come
     _evaluator: Evaluator = field(init=False)
     _runs: dict[str, Path] = field(default_factory=dict)  # asked for so far
 
@@ -95,7 +102,9 @@ class OnDemand:
         if label not in self._runs:
             where: dict[str, Any] = {"data_root": self.data_root, "device": self.device}
             family = self.scale.init.name if self.scale.init is not None else self.scale_name
-            training = Training("suite", replace(config, out=self.out / f"{family}-{label}", **where))
+            folder = self.out / f"{family}-{label}"
+            precision = precision_of(folder) or self.precision
+            training = Training("suite", replace(config, out=folder, precision=precision, **where))
             self._runs[label] = training.folder if training.files.is_done else training.run()
         return self._runs[label]
 

@@ -9,6 +9,8 @@ from typing import Any, Literal
 from deediff.models import PRESETS as MODELS
 from deediff.models import BackboneConfig
 
+Precision = Literal["auto", "float32", "bfloat16"]
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -150,7 +152,7 @@ class TrainConfig:
     """Folder with the data set in torchvision's layout; default: a cache folder, filled by download."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """auto takes CUDA (in bf16), else MPS, else the CPU."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     """Of the products in training; auto: bfloat16 on CUDA, float32 elsewhere. CPUs with AMX gain from bfloat16, too."""
     save_every: int = 2000
     """Steps between resumable saves (and checkpoints)."""

@@ -15,7 +15,7 @@ from deediff.errors import UserError
 from trainer.claims import as_markdown, verdicts
 from trainer.features import FeaturesConfig, train_features
 from trainer.loop import Training
-from trainer.presets import PRESETS
+from trainer.presets import PRESETS, Precision
 from trainer.suite import Suite, overview
 from trainer.tables import ABOUT
 
@@ -63,6 +63,7 @@ def _suite(name: str, args: list[str]) -> None:
         out: Path = Path("runs"),
         data_root: Path | None = None,
         device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+        precision: Precision = "auto",
         rows: tuple[str, ...] = (),
     ) -> None:
         """Train, sample and evaluate everything a table needs; start it again to go on.
@@ -72,9 +73,10 @@ def _suite(name: str, args: list[str]) -> None:
             out: Where the runs and the results file go.
             data_root: Folder with the data set in torchvision's layout; default: a cache folder, filled by download.
             device: auto takes CUDA (in bf16), else MPS, else the CPU.
+            precision: Of what is still to be trained; auto: bfloat16 on CUDA, float32 elsewhere.
             rows: Only those of these names, or whose names contain one of these; the others stay in the results file.
         """
-        results = Suite(name, scale, out, data_root, device).run(rows)
+        results = Suite(name, scale, out, data_root, device, precision).run(rows)
         print(as_text({"results": str(results), "rows": overview(results)}))
 
     tyro.cli(suite, args=args, prog=f"trainer.run suite:{name}")

@@ -22,6 +22,7 @@ from deediff.models import PRESETS as MODELS
 from deediff.models import EarlyExitModel, make_backbone
 from deediff.traces.reader import Trace
 from trainer.on_demand import SCALES, OnDemand
+from trainer.presets import Precision
 from trainer.results import read_results
 from trainer.rivals import Rivals
 from trainer.tables import RIVALS, SUITES, Row
@@ -33,12 +34,20 @@ KEPT = ("value", "low", "high", "floor", "floor_spread", "images", "reference", 
 class Suite:
     """Runs the rows of one suite. `run()` returns the results file."""
 
-    def __init__(self, name: str, scale: str, out: Path, data_root: Path | None = None, device: str = "auto"):
+    def __init__(
+        self,
+        name: str,
+        scale: str,
+        out: Path,
+        data_root: Path | None = None,
+        device: str = "auto",
+        precision: Precision = "auto",  # of what is still to be trained
+    ):
         if name not in SUITES:
             raise UserError(f"unknown suite {name!r}, expected one of: {', '.join(SUITES)}")
         if scale not in SCALES:
             raise UserError(f"unknown scale {scale!r}, expected one of: {', '.join(SCALES)}")
-        self.name, self.work = name, OnDemand(scale, out, data_root, device)
+        self.name, self.work = name, OnDemand(scale, out, data_root, device, precision)
         self.rivals: Rivals | None = None  # of the last row with early exit
 
     def run(self, only: Sequence[str] = ()) -> Path:

@@ -153,8 +153,10 @@ def film_of(selected: Selection, trace: Trace, number: int) -> FilmJob | None:
     if key in films and films[key].status.state != "cancelled":
         return films[key]
     checkpoint = checkpoint_of(trace, selected.run.checkpoints)
-    if work_of(trace) > AT_ONCE and not st.session_state.pop("film asked", False):
+    waits = work_of(trace) > AT_ONCE or st.session_state.get("film cancelled") == key
+    if not st.session_state.pop("film asked", False) and waits:
         return None
+    st.session_state.pop("film cancelled", None)
     for other in films.values():
         other.cancel()  # who goes on to the next sample does not wait for the last one
     model, schedule = data.open_model(checkpoint)
@@ -178,9 +180,15 @@ def draw_film(selected: Selection, trace: Trace, number: int, job: FilmJob | Non
         text = f"waiting, {ahead} ahead" if ahead else f"step {job.status.done} of {job.status.total or '…'}"
         bar, button = st.columns([5, 1], vertical_alignment="center")
         bar.progress(job.status.share, f"Computing the film again from seed and number: {text}")
-        button.button("Cancel", key="cancel film", on_click=job.cancel, width="stretch")
+        button.button("Cancel", key="cancel film", on_click=_cancel, args=(trace, number, job), width="stretch")
     else:
         draw_frames(selected, trace, job.film, job.full, job)
+
+
+def _cancel(trace: Trace, number: int, job: FilmJob) -> None:
+    """By the reader: it is not begun again until asked for."""
+    st.session_state["film cancelled"] = str(trace.path), number
+    job.cancel()
 
 
 def draw_frames(selected: Selection, trace: Trace, film: Film, full: Film, job: FilmJob) -> None:

@@ -59,6 +59,7 @@ def bench_sampler(
     minutes: float = 8.0,  # for all batch sizes together; each gets at least one round
     profile: str | None = None,  # see read_profile; None: an imitation of the published ones
     cpu_time: bool = False,  # time of this process instead of the wall's, for a machine that is busy
+    schedule: Schedule | None = None,
 ) -> dict[str, Any]:
     """One table: full, recorded in full, simulated (every block, UEM and head), and real exits on replayed profiles.
 
@@ -72,7 +73,7 @@ def bench_sampler(
     given = read_profile(profile, model.num_blocks) if profile is not None else None
     keep_freed_memory()
     model, cost = model.to(device), model_cost(model)
-    clock, solver = make_clock(device, cpu_time), DDPM(Schedule(), steps)
+    clock, solver = make_clock(device, cpu_time), DDPM(schedule or Schedule(), steps)
     peak = matmul_peak(device, clock)
     sizes = list(batch_sizes or ([1, 16, 64, 512] if device.type == "cuda" else [1, 16, 64]))
     variants = [make_variants(cost, given, solver.timesteps, batch) for batch in sizes]

@@ -16,7 +16,7 @@ from deediff.bench.profiles import independent_exits
 from deediff.checkpoints import write_json
 from deediff.devices import device_name, keep_freed_memory
 from deediff.diffusion.schedule import Schedule
-from deediff.diffusion.solvers import DDIM
+from deediff.diffusion.solvers import DDIM, Solver
 from deediff.models import EarlyExitModel
 from deediff.sampling import make_policy
 from deediff.sampling.policies import ExitPolicy, Never, Replay
@@ -40,6 +40,7 @@ def bench_trace(
     steps: int = 20,
     policy: str = "threshold:0.1",
     repeats: int = 3,
+    schedule: Schedule | None = None,
 ) -> dict[str, Any]:
     """Logging beside sampling, with real exits and in full; then the throughput on a large part of random u.
 
@@ -50,16 +51,17 @@ def bench_trace(
     """
     keep_freed_memory()
     model, clock = model.to(device), make_clock(device)
+    solver = DDIM(schedule or Schedule(), steps)
     half = Replay(independent_exits(num_samples, steps, model.num_blocks, 0.5))
     cases: list[tuple[ExitPolicy, Record]] = [
         (make_policy(policy), "exit"),
         (make_policy(policy), "full"),
         (half, "exit"),
     ]
-    list(sample(model, min(num_samples, batch_size), half, steps=1, batch_size=batch_size))  # warms up
+    next(sample(model, min(num_samples, batch_size), half, solver, batch_size=batch_size))  # warms up
     seconds = np.empty((repeats, len(cases), 2))
     for r, k in np.ndindex(repeats, len(cases)):
-        seconds[r, k] = _log(model, folder / f"{k}-{r}", num_samples, batch_size, steps, *cases[k], clock)
+        seconds[r, k] = _log(model, folder / f"{k}-{r}", num_samples, batch_size, solver, *cases[k], clock)
     rows = []
     for k, (chosen, record) in enumerate(cases):
         sampling, logging = np.median(seconds[:, k], axis=0).tolist()
@@ -92,13 +94,13 @@ def _log(
     folder: Path,
     num_samples: int,
     batch_size: int,
-    steps: int,
+    solver: Solver,
     policy: ExitPolicy,
     record: Record,
     clock: Clock,
 ) -> tuple[float, float]:
     """Sample a trace as `sample_to_trace` does: seconds of sampling and of logging."""
-    parts, solver = batches(num_samples, batch_size), DDIM(Schedule(), steps)
+    parts = batches(num_samples, batch_size)
     _describe(model, folder, num_samples, solver.timesteps, policy, record)
     stream = sample(model, num_samples, policy, solver, batch_size=batch_size, record=record)
     writer = TraceWriter(folder, solver.timesteps, model.num_blocks, {part: i for i, part in enumerate(parts)})

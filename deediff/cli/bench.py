@@ -10,7 +10,7 @@ from deediff.bench.app import PARTS, ROOT, bench_app
 from deediff.bench.sampler import bench_sampler
 from deediff.bench.trace import bench_trace
 from deediff.bench.train import bench_train
-from deediff.cli.command import DEVICE, Result, argument, command, open_model, positive
+from deediff.cli.command import DEVICE, Result, argument, command, open_model, open_schedule, positive
 from deediff.devices import choose_device
 
 MODEL = argument("checkpoint", nargs="?", default="uvit_tiny", help="a run, a checkpoint, or a preset (random weights)")
@@ -38,6 +38,7 @@ def sampler(args: argparse.Namespace) -> Result:
     return bench_sampler(
         open_model(args.checkpoint, "mlp").eval(), choose_device(args.device),
         args.batch_sizes, args.steps, args.repeats, args.minutes, args.profile, args.cpu_time,
+        open_schedule(args.checkpoint),
     )  # fmt: skip
 
 
@@ -57,7 +58,7 @@ def trace(args: argparse.Namespace) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         return bench_trace(
             open_model(args.checkpoint, "mlp").eval(), choose_device(args.device), Path(folder),
-            args.num_samples, args.batch_size, args.steps, args.policy, args.repeats,
+            args.num_samples, args.batch_size, args.steps, args.policy, args.repeats, open_schedule(args.checkpoint),
         )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from deediff.checkpoints import load_checkpoint
 from deediff.devices import DEVICES
+from deediff.diffusion.schedule import Schedule
 from deediff.models import PRESETS, EarlyExitModel, make_backbone
 from deediff.traces.reader import Trace, read_trace
 
@@ -83,6 +84,11 @@ def open_trace(path: str) -> Trace:
     for problem in trace.problems:
         print(f"note: {problem}", file=sys.stderr)
     return trace
+
+
+def open_schedule(name: str) -> Schedule:
+    """The noise that the same model was trained on."""
+    return Schedule() if name in PRESETS else Schedule(**load_checkpoint(Path(name))[1]["schedule"])
 
 
 def open_model(name: str, uem: str) -> EarlyExitModel:

@@ -7,6 +7,7 @@ from typing import Any
 
 from deediff.checkpoints import find_checkpoint, load_checkpoint
 from deediff.diffusion.schedule import Schedule
+from deediff.diffusion.solvers import Solver
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 from deediff.sampling.policies import ExitPolicy, Visit
@@ -32,7 +33,7 @@ class Dual(ExitPolicy):
         return self.shallow if timestep >= self.switch else None
 
     def check(self, model: EarlyExitModel, schedule: Schedule | None = None) -> None:
-        if self.switch > self.schedule.num_timesteps:
+        if self.switch >= self.schedule.num_timesteps:
             raise UserError(
                 f"policy {self.spec} switches at timestep {self.switch}, but there are {self.schedule.num_timesteps}: "
                 "the shallow network would never be used; choose a smaller t"
@@ -53,6 +54,14 @@ class Dual(ExitPolicy):
                 f"{model.num_blocks}: give the shallow one to the policy"
             )
         self.shallow.to(next(model.parameters()).device)
+
+    def prepared(self, model: EarlyExitModel, solver: Solver, guidance: float | None = None) -> ExitPolicy:
+        if guidance is not None and not self.shallow.null_label:
+            raise UserError(
+                f"guidance needs a label that means no class, which the dual checkpoint {self.name} has not learnt: "
+                "choose one trained with --label-dropout"
+            )
+        return self
 
 
 def read_dual(argument: str) -> Dual:

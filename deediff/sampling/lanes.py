@@ -91,7 +91,8 @@ class Pool:
         self._walk, self._size, self._lanes = walk, chunk_size, lanes
         self._waiting = walk.chunks(min(batch, lanes * math.ceil(batch / (chunk_size * lanes))))
         self._left: list[tuple[int, Leavers]] = []  # with their exit layer; lanes add to it without the lock
-        self._idle, self._failed = 0, False  # lanes that look for something to do
+        self._idle, self._busy = 0, 0  # lanes that look for something to do, and that do something
+        self._failed = False
         self._changed = threading.Condition()
 
     def work(self) -> None:
@@ -99,6 +100,8 @@ class Pool:
         try:
             while (task := self._next()) is not None:
                 task()
+                with self._changed:
+                    self._busy -= 1
         except BaseException:
             with self._changed:
                 self._failed = True
@@ -109,13 +112,14 @@ class Pool:
         with self._changed:
             self._idle += 1
             while not self._failed and not self._waiting and not self._left:
-                if self._idle == self._lanes:  # so nobody will bring anything any more
+                if not self._busy:  # so nobody will bring anything any more; some lanes may not even have come yet
                     self._changed.notify_all()
                     return None
                 self._changed.wait()
             if self._failed:
                 return None
             self._idle -= 1
+            self._busy += 1
             return self._next_chunk() if self._waiting else self._next_leavers()
 
     def _next_chunk(self) -> Callable[[], None]:

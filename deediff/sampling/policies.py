@@ -214,4 +214,6 @@ class Replay(ExitPolicy):
         self.by_step = list(np.ascontiguousarray(exit_layers.cpu().numpy().T))
 
     def leaves(self, visit: Visit) -> Tensor:
-        return torch.from_numpy(self.by_step[visit.step][visit.samples] == visit.layer)
+        leaves = torch.from_numpy(self.by_step[visit.step][visit.samples] == visit.layer)
+        # As late as a decision that waits for u.
+        return leaves if visit.uncertainty is None else leaves.to(visit.uncertainty.device, non_blocking=True)

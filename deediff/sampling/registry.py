@@ -80,7 +80,7 @@ POLICIES: dict[str, Entry] = {
     ),
     "dual": Entry("dual:t:CHECKPOINT", "another, shallow network for the first steps, down to timestep t", read_dual),
 }
-BOUNDS = "a policy may end in ,min:i (nobody leaves before layer i) and ,max:i (all leave there)"
+BOUNDS = "a policy may end in ,min:i (nobody leaves the full network before layer i) and ,max:i (all leave it there)"
 
 
 def make_policy(spec: str | ExitPolicy) -> ExitPolicy:

@@ -6,6 +6,7 @@ consumer stops asking.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -178,8 +179,8 @@ def _check_classes(
         return None
     if guidance is not None and not model.null_label:
         raise UserError("guidance needs a label that means no class, which this model has not learnt: --label-dropout")
-    if guidance is not None and not guidance >= 0:
-        raise UserError(f"the guidance scale is {guidance}, expected 0 or more")
+    if guidance is not None and not 0 <= guidance < math.inf:
+        raise UserError(f"the guidance scale is {guidance}, expected a number ≥ 0")
     if classes is None:
         return range(labels - model.null_label)
     if not classes or not all(0 <= label < labels for label in classes):

@@ -204,7 +204,7 @@ def _to_host(decision: Tensor | bool) -> Callable[[], NDArray[np.bool_] | bool]:
         return lambda: decision.cpu().numpy()
     host = torch.empty(decision.shape, dtype=torch.bool, pin_memory=True).copy_(decision, non_blocking=True)
     done = torch.cuda.Event()
-    done.record()
+    done.record(torch.cuda.current_stream(decision.device))
 
     def fetch() -> NDArray[np.bool_]:
         done.synchronize()

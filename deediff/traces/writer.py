@@ -125,7 +125,8 @@ def sample_to_trace(
     rank, world = _process()
     if world > len(parts):
         raise UserError(
-            f"{world} processes for {len(parts)} parts: use at most {len(parts)}, or a smaller --batch-size"
+            f"{world} processes for {len(parts)} parts: use at most {len(parts)}"
+            + (", or a smaller --batch-size" if world <= num_samples else "")
         )
     settings = {
         "policy": chosen.spec,
@@ -166,6 +167,8 @@ def sample_to_trace(
     stream: Iterable[Step] = sample(model, num_samples, solver=stepper, parts=todo, **stream_settings)
     try:
         for step in stream:
+            if step.step == len(stepper.timesteps) - 1:  # a part is about to be written
+                _check_claim(folder)
             writer.add(step)
             if on_step is not None:
                 on_step(step)
@@ -173,8 +176,7 @@ def sample_to_trace(
         raise UserError(
             f"{error}: the checkpoint is damaged, or its training failed; what was complete is kept in {folder}"
         ) from None
-    if not (folder / "trace.json").exists():
-        raise UserError(f"{folder} was removed while it was written: run the same command again")
+    _check_claim(folder)
     try:
         finish(folder, len(parts))
     except OSError as error:
@@ -201,6 +203,12 @@ def _cannot_write(folder: AnyPath, error: OSError) -> str:
     )
 
 
+def _check_claim(folder: AnyPath) -> None:
+    """Raises UserError when trace.json, and with it most likely all else, is gone."""
+    if not (folder / "trace.json").exists():
+        raise UserError(f"{folder} was removed while it was written: run the same command again")
+
+
 def _claim(folder: AnyPath, settings: dict[str, Any], meta: dict[str, Any]) -> None:
     """Write trace.json, or check that the one there describes the same trace."""
     path = folder / "trace.json"
@@ -213,6 +221,10 @@ def _claim(folder: AnyPath, settings: dict[str, Any], meta: dict[str, Any]) -> N
                 "repeat its settings to resume, or choose another --out"
             )
         return
+    if any(folder.glob("part-*.parquet")):
+        raise UserError(
+            f"{folder} holds parts of a trace whose trace.json is gone: remove the folder, or choose another --out"
+        )
     try:
         write_json(path, meta)
     except OSError as error:
