@@ -1,20 +1,26 @@
-"""`deediff bench train`: what a frozen backbone saves, in images per second."""
+"""`deediff bench train`: what a frozen backbone saves, and bfloat16, in images per second."""
 
 from __future__ import annotations
 
 import statistics
+from itertools import product
 from typing import Any
 
 import torch
 
 from deediff.bench.clock import make_clock
-from deediff.devices import autocast, device_name, keep_freed_memory
+from deediff.devices import device_name, keep_freed_memory, training_precision
 from deediff.diffusion.objectives import ExitsObjective
 from deediff.models import EarlyExitModel
 
+SLOWEST = ("fine-tuned", "float32")  # what the others are compared with
+
 
 def bench_train(model: EarlyExitModel, device: torch.device, batch_size: int = 64, repeats: int = 7) -> dict[str, Any]:
-    """Images/s of one AdamW step of exits alone (frozen) and of everything (fine-tuned), taking turns; medians."""
+    """Images/s of one AdamW step of exits alone (frozen) and of everything (fine-tuned), taking turns; medians.
+
+    In float32 and in bfloat16, which some CPUs have units for.
+    """
     keep_freed_memory()
     model, clock = model.to(device).train(), make_clock(device)
     generator = torch.Generator().manual_seed(0)
@@ -22,28 +28,29 @@ def bench_train(model: EarlyExitModel, device: torch.device, batch_size: int = 6
     t = torch.randint(0, 1000, (batch_size,), generator=generator).to(device)
     classes = model.backbone.num_classes
     y = torch.arange(batch_size, device=device) % classes if classes else None
-    seconds: dict[str, list[float]] = {"frozen": [], "fine-tuned": []}
+    ways = list(product(("frozen", "fine-tuned"), ("float32", "bfloat16")))
+    seconds: dict[tuple[str, str], list[float]] = {way: [] for way in ways}
     for repeat in range(repeats + 1):
-        for name, times in seconds.items():
+        for (strategy, precision), times in seconds.items():
             model.requires_grad_(True)
-            objective = ExitsObjective(model, frozen=name == "frozen")
+            objective = ExitsObjective(model, frozen=strategy == "frozen")
             optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=1e-5)
             start = clock()
-            with autocast(device):
+            with training_precision(device, precision):
                 total = objective(x, t, noise, y)["total"]
             total.backward()
             optimizer.step()
             if repeat:  # the first one warms up
                 times.append(clock() - start)
             model.zero_grad(set_to_none=True)
-    rate = {name: batch_size / statistics.median(times) for name, times in seconds.items()}
+    rate = {way: batch_size / statistics.median(times) for way, times in seconds.items()}
     return {
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "batch_size": batch_size,
         "rounds": repeats,
         "rows": [
-            {"strategy": name, "images_per_s": value, "speed_up": value / rate["fine-tuned"]}
-            for name, value in rate.items()
+            {"strategy": way[0], "precision": way[1], "images_per_s": value, "speed_up": value / rate[SLOWEST]}
+            for way, value in rate.items()
         ],
     }
