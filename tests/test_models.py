@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from deediff.models import PRESETS, EarlyExitModel, UViT, UViTConfig
-from deediff.models.uvit import STARTS, local_start_, timestep_embedding
+from deediff.models.starts import STARTS, local_start_
+from deediff.models.uvit import timestep_embedding
 from tests.conftest import TINY, make_model
 
 

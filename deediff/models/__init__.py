@@ -6,8 +6,9 @@ from typing import Any
 
 from deediff.models.backbone import Backbone
 from deediff.models.early_exit import EarlyExitModel
+from deediff.models.starts import STARTS
 from deediff.models.uncertainty import UEM, MLPUncertainty
-from deediff.models.uvit import PRESETS, STARTS, UViT, UViTConfig
+from deediff.models.uvit import PRESETS, UViT, UViTConfig
 
 __all__ = [
     "BACKBONES", "PRESETS", "UEM", "Backbone", "BackboneConfig", "EarlyExitModel", "MLPUncertainty", "UViT",
