@@ -135,7 +135,7 @@ class TrainConfig:
     """A run folder or checkpoint to start from (weights only; the optimiser starts fresh)."""
     start: Literal["official", "identity", "local"] = "official"
     """Initial weights without --init: as published, or already answering ε ≈ x_t, which saves the slow first phase;
-    local: with attention to neighbouring patches, too, which shortens the second."""
+    local: with attention to neighbouring patches, too."""
     prediction: Literal["epsilon", "x0", "v"] = "epsilon"
     """What the network predicts: the noise, the clean image, or the velocity (Salimans & Ho 2022)."""
     flip: bool = True
