@@ -27,7 +27,7 @@ class Mutant:
     tests: str
 
 
-WALK = "deediff/sampling/walk.py"
+WALK = "deediff/sampling/forward.py"
 
 MUTANTS = [
     Mutant(
@@ -38,70 +38,70 @@ MUTANTS = [
         "            network.block[i - 1](torch.cat([chunk.state, absent]), "
         "None if skip is None else torch.cat([skip, absent]))\n"
         "            chunk.state = network.block[i - 1](chunk.state, skip)\n",
-        "tests/test_sampling.py",
+        "tests/sampling/test_sampling.py",
     ),
     Mutant(
         "batch-mean decision",
-        "deediff/sampling/policies.py",
+        "deediff/policies/base.py",
         "        return visit.uncertainty <= float(self.threshold)\n",
         "        return (visit.uncertainty.mean() <= float(self.threshold)).expand(len(visit.uncertainty))\n",
-        "tests/test_sampling.py",
+        "tests/sampling/test_sampling.py",
     ),
     Mutant(
         "first sample's timestep for all",
         "deediff/models/uvit.py",
         "emb = timestep_embedding(t, self.dim)",
         "emb = timestep_embedding(t[:1].expand(len(t)), self.dim)",
-        "tests/test_models.py",
+        "tests/models/test_models.py",
     ),
     Mutant(
         "first sample's timestep for all, in UEMs per timestep",
         "deediff/models/uncertainty.py",
         "        if self.first_timestep:\n",
         "        if True:\n",
-        "tests/test_uncertainty.py",
+        "tests/models/test_uncertainty.py",
     ),
     Mutant(
         "exit off by one: the UEM reads the output of its block",
         "deediff/models/early_exit.py",
         "u.append(self.uncertainty(i, state, t) if known",
         "u.append(self.uncertainty(max(i - 1, 0), state, t) if known",
-        "tests/test_models.py",
+        "tests/models/test_models.py",
     ),
     Mutant(
         "exit off by one: the next layer is recorded",
         WALK,
         "exit_layer = torch.from_numpy(self.exit_layer)",
         "exit_layer = torch.from_numpy(np.minimum(self.exit_layer + 1, self.network.num_blocks))",
-        "tests/test_sampling.py",
+        "tests/sampling/test_sampling.py",
     ),
     Mutant(
         "batch-dependent noise",
-        "deediff/sampling/noise.py",
+        "deediff/diffusion/noise.py",
         "key=[seed, sample]",
         "key=[seed, sample - samples[0]]",
-        "tests/test_sampling.py",
+        "tests/sampling/test_sampling.py",
     ),
     Mutant(
         "undetached target",
         "deediff/diffusion/losses.py",
         "return target.detach() if detach else target",
         "return target",
-        "tests/test_diffusion.py",
+        "tests/diffusion/test_diffusion.py",
     ),
     Mutant(
         "histogram without the running minimum",
         "deediff/traces/summary.py",
         "minimum = np.fmin.accumulate(uncertainty, axis=-1)",
         "minimum = uncertainty",
-        "tests/test_traces.py",
+        "tests/traces/test_traces.py",
     ),
     Mutant(
         "GFLOPs without UEMs",
-        "deediff/analysis/cost.py",
+        "deediff/cost/cost.py",
         "asked = np.cumsum(self.uems) if with_uem and self.uems else np.zeros(n)",
         "asked = np.zeros(n)",
-        "tests/test_traces.py tests/test_cost.py",
+        "tests/traces/test_traces.py tests/cost/test_cost.py",
     ),
 ]
 

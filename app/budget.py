@@ -12,7 +12,7 @@ from selection import Selection, select
 
 @st.cache_data(max_entries=200, show_spinner=False)
 def _threshold(_trace: Trace, key: tuple[str, float], gflops: float) -> float:
-    from deediff.sampling.schedules import budget_threshold  # brings torch along: only once it is asked for
+    from deediff.policies.schedule import budget_threshold
 
     return round(float(budget_threshold(gflops, _trace).threshold), 3)
 

@@ -20,7 +20,7 @@ from deediff.runs import Run
 from deediff.traces.reader import Trace, read_trace
 
 if TYPE_CHECKING:
-    from deediff.calibrations import Calibration
+    from deediff.calibration.file import Calibration
     from deediff.diffusion.schedule import Schedule
     from deediff.models import EarlyExitModel
 
@@ -88,7 +88,7 @@ def _model(checkpoint: Path, stamp: int) -> tuple[EarlyExitModel, Schedule]:
 
 def open_calibration(checkpoint: Path) -> Calibration | None:
     """The calibration beside a checkpoint; None when there is none. Raises UserError when it is of other weights."""
-    from deediff.calibrations import calibration_file
+    from deediff.calibration.file import calibration_file
 
     file = calibration_file(checkpoint)
     if not file.exists():
@@ -102,7 +102,7 @@ def open_calibration(checkpoint: Path) -> Calibration | None:
 
 @st.cache_resource(max_entries=4, show_spinner="Reading the calibration …")
 def _calibration(file: Path, stamp: int) -> Calibration:
-    from deediff.calibrations import Calibration
+    from deediff.calibration.file import Calibration
 
     return Calibration.load(file)
 

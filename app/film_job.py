@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deediff.checkpoints import read_json
 from deediff.datasets import to_uint8
+from deediff.diffusion.noise import sample_noise
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
+from deediff.json_files import read_json
 from deediff.models import EarlyExitModel
-from deediff.sampling import sample_noise
+from deediff.recording.recompute import recompute
 from deediff.traces.reader import Trace
-from deediff.traces.recompute import recompute
 from jobs import Job, Session
 
 MOST_FRAMES = 100  # of one film that are remembered

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deediff.errors import UserError
+from deediff.policies import make_policy
 from deediff.quality.results import Quality
-from deediff.sampling import make_policy
+from deediff.recording.writer import sample_to_trace
 from deediff.sampling.sampler import Record
-from deediff.traces.writer import sample_to_trace
 from jobs import Job, Session
 from live_job import Settings
 

@@ -9,13 +9,13 @@ import torch
 
 import data
 import linked
-from deediff.analysis.cost import model_cost
-from deediff.calibrations import calibration_file
+from deediff.calibration.file import calibration_file
+from deediff.cost.components import model_cost
 from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import SOLVERS
 from deediff.models import EarlyExitModel
+from deediff.policies.registry import POLICIES
 from deediff.runs import list_runs
-from deediff.sampling.registry import POLICIES
 from live_job import Settings
 from selection import HIGHEST, STEP, Selection
 

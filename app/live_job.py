@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from deediff.analysis.cost import Cost, sampling_cost
+from deediff.cost.cost import Cost
 from deediff.datasets import to_uint8
 from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import make_solver
 from deediff.models import EarlyExitModel
-from deediff.sampling import ExitPolicy, Never, Step, make_policy, sample
+from deediff.policies import ExitPolicy, Never, make_policy
+from deediff.sampling import Step, sample
+from deediff.sampling.cost import sampling_cost
 from jobs import Job, Session
 
 

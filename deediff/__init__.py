@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deediff.calibrations import recalibrate
+    from deediff.calibration.file import recalibrate
     from deediff.errors import UserError
     from deediff.models import EarlyExitModel
     from deediff.sampling import Step, sample
@@ -23,7 +23,7 @@ _HOMES = {
     "Trace": "deediff.traces.reader",
     "UserError": "deediff.errors",
     "read_trace": "deediff.traces.reader",
-    "recalibrate": "deediff.calibrations",
+    "recalibrate": "deediff.calibration.file",
     "sample": "deediff.sampling",
 }
 
@@ -45,7 +45,7 @@ def load(path: str | Path, device: str = "cpu", recalibrated: bool = False) -> E
     `recalibrated`: its u is corrected by the calibration beside the checkpoint (`deediff calibrate`).
     Raises UserError when there is none or it is corrupt.
     """
-    from deediff.calibrations import recalibrate
+    from deediff.calibration.file import recalibrate
     from deediff.checkpoints import load_checkpoint
 
     model = load_checkpoint(Path(path), device)[0]

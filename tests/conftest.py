@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 
 import deediff
-from deediff.checkpoints import save_checkpoint, write_json
+from deediff.checkpoints import save_checkpoint
 from deediff.diffusion.schedule import Schedule
+from deediff.json_files import write_json
 from deediff.models import EarlyExitModel, UViT, UViTConfig
 from deediff.quality import references
-from deediff.traces.writer import sample_to_trace
+from deediff.recording.writer import sample_to_trace
 
 REPO = Path(__file__).resolve().parents[1]
 TINY = UViTConfig(img_size=16, patch_size=4, in_chans=3, embed_dim=32, depth=12, num_heads=2)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from deediff.checkpoints import write_json
 from deediff.errors import UserError
+from deediff.json_files import write_json
 from deediff.runs import FRESH, delete, folder_size, is_training, list_runs, read_run, rename, why_busy
 
 

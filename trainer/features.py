@@ -15,12 +15,14 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
-from deediff.checkpoints import FORMAT_VERSION, file_sha256, read_json, write_atomically, write_json
+from deediff.checkpoints import file_sha256
 from deediff.datasets import load_images, load_labels, to_model_range
 from deediff.devices import autocast, choose_device, versions
 from deediff.errors import UserError
-from deediff.importing import load_pickled
+from deediff.importing.pickled import load_pickled
+from deediff.json_files import FORMAT_VERSION, read_json, write_json
 from deediff.quality.features import FeatureNetwork
+from deediff.storage import write_atomically
 
 NAMES = {"cifar10": "fd-cifar", "mnist": "fd-mnist"}
 

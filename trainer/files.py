@@ -15,13 +15,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from deediff.checkpoints import find_checkpoint, read_json, save_checkpoint, write_atomically, write_json
+from deediff.checkpoints import find_checkpoint, save_checkpoint
 from deediff.datasets import to_uint8
 from deediff.devices import versions
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
-from deediff.importing import load_pickled
+from deediff.importing.pickled import load_pickled
+from deediff.json_files import read_json, write_json
 from deediff.models import EarlyExitModel
+from deediff.storage import write_atomically
 from trainer.presets import Method, TrainConfig
 
 FORMAT_VERSION = 1

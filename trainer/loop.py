@@ -18,11 +18,11 @@ from tqdm import tqdm
 from deediff.checkpoints import load_checkpoint
 from deediff.datasets import load_images, load_labels, to_model_range
 from deediff.devices import choose_device, keep_freed_memory, training_precision
-from deediff.diffusion.objectives import BackboneObjective, ExitsObjective
 from deediff.diffusion.prediction import training_target
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel, make_backbone
+from deediff.models.objectives import BackboneObjective, ExitsObjective
 from deediff.sampling.sampler import sample
 from trainer.batches import Processes, batch_at
 from trainer.files import RunFiles

@@ -12,12 +12,12 @@ import tyro
 
 from deediff.cli.show import as_text
 from deediff.errors import UserError
-from trainer.claims import as_markdown, verdicts
 from trainer.features import FeaturesConfig, train_features
 from trainer.loop import Training
 from trainer.presets import PRESETS, Precision
-from trainer.suite import Suite, overview
-from trainer.tables import ABOUT
+from trainer.suites.claims import as_markdown, verdicts
+from trainer.suites.suite import Suite, overview
+from trainer.suites.tables import ABOUT
 
 FEATURES = "The classifier behind fd-cifar: ResNet-20; with --dataset mnist behind fd-mnist"
 

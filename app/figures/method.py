@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from plotly.colors import sample_colorscale
 
-from deediff.analysis.cost import Cost
+from deediff.cost.cost import Cost
 from figures.plain import FULL, OTHERS, UNCERTAINTY, Spec, axis, middle_block, packed, spec
 
 GREEN, PINK, ORANGE, SKY = OTHERS  # A and B are colours of traces

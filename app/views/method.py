@@ -14,7 +14,7 @@ import charts
 import data
 import frame
 import gallery
-from deediff.analysis.cost import model_cost
+from deediff.cost.components import model_cost
 from deediff.datasets import to_uint8
 from deediff.models import EarlyExitModel
 from deediff.traces.reader import Trace

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deediff.checkpoints import read_json
 from deediff.errors import UserError
+from deediff.json_files import read_json
 from deediff.models import model_name
 from deediff.storage import AnyPath
 from deediff.traces.reader import Trace

@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deediff.analysis.oracle import can_leave
 from deediff.analysis.variance import Estimate, Floats
-from deediff.checkpoints import write_json
 from deediff.errors import UserError
-from deediff.sampling.schedules import budget_threshold
+from deediff.json_files import write_json
+from deediff.policies.oracle_exits import can_leave
+from deediff.policies.schedule import budget_threshold
 from deediff.traces.reader import Trace
 from deediff.traces.summary import Ints
 

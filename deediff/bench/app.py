@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deediff.analysis.cost import model_cost
 from deediff.bench.browser import (
     first_page,
     links,
@@ -33,6 +32,7 @@ from deediff.bench.browser import (
 )
 from deediff.bench.synthetic import write_synthetic
 from deediff.checkpoints import find_checkpoint, load_checkpoint
+from deediff.cost.components import model_cost
 from deediff.devices import device_name
 from deediff.errors import UserError
 from deediff.runs import read_run

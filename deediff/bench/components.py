@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from deediff.analysis.components import component_calls
 from deediff.bench.clock import make_clock
+from deediff.cost.components import component_calls
 from deediff.devices import autocast, keep_freed_memory
 from deediff.models import EarlyExitModel
 

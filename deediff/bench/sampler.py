@@ -18,18 +18,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deediff.analysis.cost import Cost, model_cost
 from deediff.bench.clock import Clock, make_clock, matmul_peak
 from deediff.bench.profiles import Profile, bimodal_exits, independent_exits, read_profile
+from deediff.cost.components import model_cost
+from deediff.cost.cost import Cost
 from deediff.devices import device_name, keep_freed_memory
 from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import DDPM, Solver
 from deediff.models import EarlyExitModel
+from deediff.policies.base import ExitPolicy, Never, Replay
+from deediff.recording.writer import TraceWriter
 from deediff.sampling.network import Network
-from deediff.sampling.policies import ExitPolicy, Never, Replay
 from deediff.sampling.request import Record
 from deediff.sampling.sampler import Step, denoise
-from deediff.traces.writer import TraceWriter
 
 PART_STEPS = 50  # a part of the trace is charged as if it held this many steps
 NOTE = (

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deediff.analysis.cost import Cost
-from deediff.checkpoints import write_json
-from deediff.traces.parts import headline, write_part
+from deediff.cost.cost import Cost
+from deediff.json_files import write_json
+from deediff.recording.parts import headline, write_part
 from deediff.traces.schema import FORMAT_VERSION, summary_file
 from deediff.traces.summary import Summary
 

@@ -10,23 +10,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from deediff.analysis.cost import model_cost
 from deediff.bench.clock import Clock, make_clock
 from deediff.bench.profiles import independent_exits
-from deediff.checkpoints import write_json
+from deediff.cost.components import model_cost
 from deediff.devices import device_name, keep_freed_memory
 from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import DDIM, Solver
+from deediff.json_files import write_json
 from deediff.models import EarlyExitModel
-from deediff.sampling import make_policy
-from deediff.sampling.policies import ExitPolicy, Never, Replay
+from deediff.policies import make_policy
+from deediff.policies.base import ExitPolicy, Never, Replay
+from deediff.recording.parts import finish, write_part
+from deediff.recording.writer import TraceWriter
 from deediff.sampling.request import Record
 from deediff.sampling.sampler import batches, sample
 from deediff.storage import write_atomically
-from deediff.traces.parts import finish, write_part
 from deediff.traces.reader import read_trace
 from deediff.traces.schema import FORMAT_VERSION, rows_file
-from deediff.traces.writer import TraceWriter
 
 SYNTHETIC = (128, 1000)  # samples and steps of the part whose throughput is measured
 

@@ -10,8 +10,8 @@ import torch
 
 from deediff.bench.clock import make_clock
 from deediff.devices import device_name, keep_freed_memory, training_precision
-from deediff.diffusion.objectives import ExitsObjective
 from deediff.models import EarlyExitModel
+from deediff.models.objectives import ExitsObjective
 
 SLOWEST = ("fine-tuned", "float32")  # what the others are compared with
 

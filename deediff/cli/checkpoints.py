@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from deediff.analysis.breakdown import component_table, exit_table
-from deediff.analysis.calibration import calibrate_checkpoint
 from deediff.bench.components import time_components
+from deediff.calibration.measure import calibrate_checkpoint
 from deediff.cli.command import DEVICE, Result, argument, command, open_model, positive
+from deediff.cost.table import component_table, exit_table
 from deediff.devices import choose_device, device_name
 from deediff.models import PRESETS
 from deediff.models.uncertainty import UEMS

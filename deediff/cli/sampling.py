@@ -10,18 +10,19 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from deediff.checkpoints import read_json
 from deediff.cli.command import DEVICE, Result, argument, command, open_trace
 from deediff.diffusion.solvers import SOLVERS, SPACINGS
-from deediff.importing import import_checkpoint, import_exit_layers
+from deediff.importing.checkpoint import import_checkpoint
+from deediff.importing.exit_layers import import_exit_layers
+from deediff.json_files import read_json
 from deediff.models import PRESETS
 from deediff.models.official import LAYOUTS
 from deediff.models.uncertainty import UEMS
-from deediff.sampling.registry import BOUNDS, POLICIES
+from deediff.policies.registry import BOUNDS, POLICIES
+from deediff.recording.maps import checkpoint_of, write_maps
+from deediff.recording.writer import sample_to_trace
 from deediff.sampling.sampler import Step
-from deediff.traces.maps import checkpoint_of, write_maps
 from deediff.traces.reader import read_trace
-from deediff.traces.writer import sample_to_trace
 
 
 def sample_numbers(text: str) -> range:

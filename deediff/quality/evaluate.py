@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from deediff.checkpoints import read_json
 from deediff.devices import choose_device, device_name
 from deediff.errors import UserError
+from deediff.json_files import read_json
 from deediff.quality.collect import Watch, features_of
 from deediff.quality.extractors import Extractor, MissingWeights, load_extractor
 from deediff.quality.frechet import frechet_infinity

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from deediff.checkpoints import file_sha256, read_json
+from deediff.checkpoints import file_sha256
 from deediff.datasets import to_model_range
 from deediff.errors import UserError
+from deediff.json_files import read_json
 from deediff.quality.features import FeatureNetwork
 
 SHIPPED = Path(__file__).parent / "weights"

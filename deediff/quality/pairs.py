@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from deediff.checkpoints import read_json
 from deediff.errors import UserError
+from deediff.json_files import read_json
 from deediff.storage import AnyPath, read_table
 from deediff.traces.reader import Trace, read_trace
 from deediff.traces.schema import samples_file

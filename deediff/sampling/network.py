@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from deediff.models import EarlyExitModel
-from deediff.sampling.chunks import concatenate
+from deediff.sampling.micro_batch import concatenate
 
 
 class Network:

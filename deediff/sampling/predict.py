@@ -7,10 +7,10 @@ from collections import deque
 from torch import Tensor
 
 from deediff.models import EarlyExitModel
-from deediff.sampling.lanes import MAX_LANES, Pool, in_lanes, one_thread
+from deediff.sampling.cpu import MAX_LANES, Pool, in_lanes, one_thread
+from deediff.sampling.forward import Leavers, Prediction, Walk
 from deediff.sampling.network import Network
 from deediff.sampling.request import Request
-from deediff.sampling.walk import Leavers, Prediction, Walk
 
 CPU_CACHE = 2**19  # values of state per call of a block on one core, the fastest per image on the CPUs measured …
 CPU_CHUNK = 16  # … and at most this many rows

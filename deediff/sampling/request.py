@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deediff.sampling.policies import ExitPolicy
+from deediff.policies.base import ExitPolicy
 
 Record = Literal["exit", "full"]
 

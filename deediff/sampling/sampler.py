@@ -16,17 +16,17 @@ import torch
 from torch import Tensor
 
 from deediff.devices import autocast, keep_freed_memory
+from deediff.diffusion.noise import sample_noise
 from deediff.diffusion.prediction import epsilon_scale, to_epsilon
 from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import Solver, make_solver
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
-from deediff.sampling.lanes import one_thread
+from deediff.policies.base import ExitPolicy, Never
+from deediff.policies.registry import make_policy
+from deediff.sampling.cpu import one_thread
 from deediff.sampling.network import Network
-from deediff.sampling.noise import sample_noise
-from deediff.sampling.policies import ExitPolicy, Never
 from deediff.sampling.predict import predict
-from deediff.sampling.registry import make_policy
 from deediff.sampling.request import Condition, Record, Request
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from deediff.analysis.cost import Cost
+from deediff.cost.cost import Cost
 from deediff.errors import UserError
 from deediff.json_files import read_json
 from deediff.storage import AnyPath, open_folder, read_metadata, read_table

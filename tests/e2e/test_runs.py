@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from deediff.bench.browser import settle
-from deediff.checkpoints import read_json, write_json
+from deediff.json_files import read_json, write_json
 from deediff.quality.results import read_quality
 from tests.e2e.conftest import SHOTS, TRACES, exported, meta_of, prices, recorded
 

@@ -1,0 +1,1 @@
+"""u against the measured error of each exit: measure, store, recalibrate."""

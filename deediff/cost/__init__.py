@@ -1,0 +1,1 @@
+"""GFLOPs per component, per exit and per sampling job."""

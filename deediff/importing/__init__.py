@@ -1,0 +1,1 @@
+"""Checkpoints and exit layers of other code, converted to run folders."""

@@ -1,0 +1,75 @@
+"""DuoDiff's dual backbone (arXiv 2410.09633): a shallow network for the first steps, the full one for the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from deediff.checkpoints import find_checkpoint, load_checkpoint
+from deediff.diffusion.schedule import Schedule
+from deediff.diffusion.solvers import Solver
+from deediff.errors import UserError
+from deediff.models import EarlyExitModel
+from deediff.policies.base import ExitPolicy, Visit
+
+
+class Dual(ExitPolicy):
+    """Timesteps `switch` … T−1 (the first steps) go through the shallow network, the others through the full one.
+
+    The exit layer of a shallow step is that network's number of blocks.
+    """
+
+    needs_heads = False
+
+    def __init__(self, switch: int, shallow: EarlyExitModel, info: dict[str, Any], name: str):
+        self.switch, self.shallow, self.name = switch, shallow, name
+        self.schedule = Schedule(**info["schedule"])
+        self.spec, self.content = f"dual:{switch}:{name}", {"checkpoint_sha256": info["sha256"]}
+
+    def leaves(self, visit: Visit) -> bool:
+        return False
+
+    def network(self, timestep: int) -> EarlyExitModel | None:
+        return self.shallow if timestep >= self.switch else None
+
+    def check(self, model: EarlyExitModel, schedule: Schedule | None = None) -> None:
+        if self.switch >= self.schedule.num_timesteps:
+            raise UserError(
+                f"policy {self.spec} switches at timestep {self.switch}, but there are {self.schedule.num_timesteps}: "
+                "the shallow network would never be used; choose a smaller t"
+            )
+        for what, theirs, ours in (
+            ("images of shape", self.shallow.image_shape, model.image_shape),
+            ("a number of classes of", self.shallow.backbone.num_classes, model.backbone.num_classes),
+            ("the noise", self.schedule, schedule or self.schedule),
+        ):
+            if theirs != ours:
+                raise UserError(
+                    f"the dual checkpoint {self.name} was trained on {what} {theirs}, this model on {ours}: "
+                    "choose two that agree"
+                )
+        if self.shallow.num_blocks > model.num_blocks:
+            raise UserError(
+                f"the dual checkpoint {self.name} has {self.shallow.num_blocks} blocks, more than this model's "
+                f"{model.num_blocks}: give the shallow one to the policy"
+            )
+        self.shallow.to(next(model.parameters()).device)
+
+    def prepared(self, model: EarlyExitModel, solver: Solver, guidance: float | None = None) -> ExitPolicy:
+        if guidance is not None and not self.shallow.null_label:
+            raise UserError(
+                f"guidance needs a label that means no class, which the dual checkpoint {self.name} has not learnt: "
+                "choose one trained with --label-dropout"
+            )
+        return self
+
+
+def read_dual(argument: str) -> Dual:
+    """'t:CHECKPOINT' → policy. Raises UserError when there is no such checkpoint, or t is no timestep."""
+    switch, _, path = argument.partition(":")
+    if not path:
+        raise UserError(f"policy dual:{argument} names no shallow network, expected dual:t:CHECKPOINT")
+    if not switch.isdecimal():
+        raise UserError(f"policy dual:{argument} switches at {switch!r}, expected a timestep 0, 1, …")
+    model, info = load_checkpoint(find_checkpoint(Path(path)))
+    return Dual(int(switch), model, info, path)

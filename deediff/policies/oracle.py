@@ -1,0 +1,71 @@
+"""Leaving where it is known to be nearly free: what no rule that looks at u alone can beat."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deediff.diffusion.prediction import epsilon_scale
+from deediff.diffusion.solvers import Solver
+from deediff.errors import UserError
+from deediff.models import EarlyExitModel
+from deediff.policies.base import ExitPolicy, Visit
+from deediff.policies.optimal_stopping import x0_weights
+from deediff.policies.oracle_exits import affordable_tolerance, oracle_exits, weighted_deviation
+from deediff.traces.reader import Trace
+
+
+class Oracle(ExitPolicy):
+    """Exit at the first layer whose recorded deviation from the full network, weighted by its effect on x_0, is small.
+
+    How small follows from the budget. The deviations are those of the same seed's full trajectories, so the
+    exits are known in advance (open loop) and the trajectories that they lead to are not those recorded.
+    """
+
+    exits: NDArray[np.int64] | None = None  # (samples, S)
+
+    def __init__(self, gflops: float, trace: Trace):
+        if not (trace.meta.get("deviations") and trace.meta["policy"] == "never" and trace.meta.get("complete")):
+            raise UserError(
+                f"{trace.path} does not hold the full network's deviations: sample one with "
+                "--policy never --record full --deviations, to its end"
+            )
+        if not trace.parts:
+            raise UserError(f"{trace.path} came without its rows, and an oracle needs each sample's deviations")
+        self.gflops, self.trace = gflops, trace
+        self.spec, self.seed = f"oracle:{gflops!r}@{trace.path}", int(trace.meta["seed"])
+
+    def prepared(self, model: EarlyExitModel, solver: Solver, guidance: float | None = None) -> ExitPolicy:
+        if list(solver.timesteps) != self.trace.timesteps:
+            raise UserError(
+                f"policy {self.spec}: that trace has other timesteps; record one with this solver and steps"
+            )
+        if model.origin is not None and model.origin[1] != self.trace.meta.get("checkpoint_sha256"):
+            raise UserError(f"policy {self.spec}: that trace was sampled from other weights; record one of this model")
+        if guidance != self.trace.meta.get("guidance"):
+            raise UserError(
+                f"policy {self.spec}: that trace has guidance {self.trace.meta.get('guidance')}, this sampling "
+                f"{guidance}; record one with the same"
+            )
+        scale = [epsilon_scale(model.prediction, solver.alpha_bar(s)) for s in range(len(solver.timesteps))]
+        weights = x0_weights(solver) * scale
+        tolerance = affordable_tolerance(self.trace, self.gflops, weights)
+        ready = copy.copy(self)
+        parts = [weighted_deviation(self.trace, part, weights) for part in self.trace.parts]
+        ready.exits = np.concatenate([oracle_exits(part, tolerance) for part in parts])
+        return ready
+
+    def leaves(self, visit: Visit) -> Tensor:
+        assert self.exits is not None, "call prepared() first"
+        if visit.samples.max() >= len(self.exits):
+            raise UserError(
+                f"policy {self.spec}: that trace holds {len(self.exits)} samples; ask for no more than those"
+            )
+        return torch.from_numpy(self.exits[visit.samples, visit.step] <= visit.layer)
+
+    def given_layers(self, model: EarlyExitModel) -> set[int]:
+        return {layer for layer in range(model.num_blocks) if model.has_exit(layer)}

@@ -1,0 +1,1 @@
+"""Sampling to disk: write, resume, recompute and map."""

@@ -1,0 +1,107 @@
+"""Maps of u over the image for chosen samples of a trace, computed again from the seed.
+
+Sampling itself knows nothing of them: it decides the same and costs the same with or without.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deediff.checkpoints import load_checkpoint
+from deediff.devices import autocast, choose_device
+from deediff.diffusion.noise import sample_noise
+from deediff.diffusion.schedule import Schedule
+from deediff.errors import UserError
+from deediff.models import EarlyExitModel
+from deediff.recording.recompute import recompute
+from deediff.sampling.sampler import Step, make_condition
+from deediff.storage import write_atomically
+from deediff.traces.reader import Trace
+from deediff.traces.schema import FORMAT_VERSION, maps_file
+
+
+def check_maps(model: EarlyExitModel, has_uncertainty: bool) -> None:
+    """Raises UserError when a trace of this model, or this trace, has no maps of u."""
+    if model.uem is None or not model.uem.by_token:
+        raise UserError("maps need UEMs that look at tokens one by one (mlp): this model's tell one number per image")
+    if not has_uncertainty:
+        raise UserError("maps need a policy that asks the UEMs, for example threshold:0.1, or --record full")
+
+
+def checkpoint_of(trace: Trace) -> Path:
+    """The checkpoint in the trace's run that it was sampled from, by its name. Raises UserError when it is gone."""
+    name = str(trace.meta.get("checkpoint"))
+    file = Path(str(trace.path)).parent.parent / "checkpoints" / name
+    if not name.endswith(".safetensors") or not file.is_file():
+        raise UserError(
+            f"{trace.path} is not in the run that it was sampled from, or {name} is gone from there: "
+            "give the checkpoint with --checkpoint"
+        )
+    return file
+
+
+def compute_maps(
+    trace: Trace,
+    number: int,  # which sample of the trace
+    model: EarlyExitModel,  # read from the checkpoint that the trace was sampled from, not recalibrated
+    schedule: Schedule,  # that it was trained with
+    on_step: Callable[[Step], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> NDArray[np.float32] | None:
+    """(S, N, h, w): see `EarlyExitModel.uncertainty_maps`; NaN where no UEM was asked. None when cancelled.
+
+    Under guidance the larger of the two halves, value by value. As exact as `recompute`, at its cost
+    and that of one more evaluation of the network per step. Raises UserError when there are no maps.
+    """
+    meta = trace.meta
+    check_maps(model, meta["has_uncertainty"])
+    device, here = next(model.parameters()).device, range(number, number + 1)
+    found: list[NDArray[np.float32]] = []
+    condition = make_condition(model, here, meta.get("classes"), meta.get("guidance"))
+    labels = None if condition is None else condition.rows()
+    copies = 1 if labels is None else len(labels)
+    x = sample_noise(meta["seed"], here, 0, model.image_shape).to(device)
+    for step in recompute(trace, number, model, schedule, record=meta["record"], cancelled=cancelled):
+        t = torch.full((copies,), step.timestep, device=device)
+        with torch.inference_mode(), autocast(device):
+            maps = model.uncertainty_maps(x.expand(copies, -1, -1, -1), t, labels).amax(dim=1).cpu()  # (N, h, w)
+        asked = ~step.uncertainty[0].isnan().numpy()
+        found.append(np.where(asked[:, None, None], maps.numpy(), np.float32(np.nan)))
+        x = step.x
+        if on_step is not None:
+            on_step(step)
+    return np.stack(found) if len(found) == len(trace.timesteps) else None
+
+
+def write_maps(
+    trace: Trace,
+    samples: Iterable[int],
+    checkpoint: Path,  # that the trace was sampled from
+    device: str = "auto",
+    on_step: Callable[[Step], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> None:
+    """Write the maps of these samples into the trace's folder, in float16, if they are not there yet.
+
+    Raises UserError when there are none, or the folder cannot be written.
+    """
+    missing = [k for k in samples if not maps_file(trace.path, k).exists()]
+    if not missing:
+        return
+    model, info = load_checkpoint(checkpoint, choose_device(device))
+    for number in missing:
+        maps = compute_maps(trace, number, model, Schedule(**info["schedule"]), on_step, cancelled)
+        if maps is None:
+            return
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, format_version=FORMAT_VERSION, maps=maps.astype(np.float16))
+        try:
+            write_atomically(maps_file(trace.path, number), buffer.getvalue())
+        except OSError as error:
+            raise UserError(f"{trace.path} cannot be written any more ({error.strerror}): make room") from None

@@ -1,0 +1,288 @@
+"""Cost against quality: who may share an axis, who forms a line, who is on the front, what a filter keeps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deediff.analysis.published import FULL, SECONDS, TABLES
+from deediff.cost.cost import Cost
+from deediff.quality.results import Quality
+from deediff.traces.reader import Trace
+from tests.app.test_app import APP
+
+FID = Quality("fid", "inception-v3", 10.0, 9.0, 12.0, "jackknife", 100, "cifar10-train", "abc", 50_000, 3.0, 0.5,
+              "5 draws", "cpu")  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def app_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(APP))
+
+
+def make_trace(name: str, policy: str = "threshold:0.1", steps: int = 4, run: str = "a", **meta: Any) -> Trace:
+    """Two blocks; everybody exits at layer 1 unless the policy is never."""
+    cost = Cost(0.1, [1.0, 1.0], [0.0, 0.0], [0.2, 0.2], 0.2).to_json()
+    common = {"solver": "ddim", "timesteps": list(range(steps))[::-1], "eta": 0.0, "seed": 0, "checkpoint_sha256": "x"}
+    fixed = {"num_blocks": 2, "num_samples": 10, "record": "exit", "policy_needs_uncertainty": policy != "never"}
+    trace = Trace(
+        Path("runs") / run / "traces" / name, {**common, **fixed, "policy": policy, "cost": cost, **meta}, [], []
+    )
+    exits = np.zeros((steps, 3), np.int64)
+    exits[:, 2 if policy == "never" else 1] = 10
+    trace.__dict__["summary"] = type("Sums", (), {"exits": exits, "samples": np.int64(10)})
+    return trace
+
+
+def point(gflops: float, value: float, key: str = "r/p", family: str = "threshold", **more: Any) -> Any:
+    from comparison import Point, Reading
+
+    run, reading, is_full = key.partition("/")[0], Reading(value, **more), family == "full network"
+    return Point(key, run, family, key, is_full, gflops, None, 0.5, 10, reading)
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12), st.booleans())
+def test_the_front_is_what_nothing_beats(pairs: list[tuple[int, int]], higher: bool) -> None:
+    from comparison import front
+
+    points = [point(float(cost), float(value), str(k)) for k, (cost, value) in enumerate(pairs)]
+    sign = -1 if higher else 1
+
+    def beats(a: Any, b: Any) -> bool:
+        mine, theirs = (a.gflops, sign * a.reading.value), (b.gflops, sign * b.reading.value)
+        return mine[0] <= theirs[0] and mine[1] <= theirs[1] and mine != theirs
+
+    kept = front(points, "gflops", higher)
+    assert {(p.gflops, p.reading.value) for p in kept} == {
+        (p.gflops, p.reading.value) for p in points if not any(beats(other, p) for other in points)
+    }
+    assert [p.gflops for p in kept] == sorted({p.gflops for p in kept})  # each once, cheapest first
+
+
+def test_points_without_seconds_are_not_on_a_front_of_seconds() -> None:
+    from comparison import front
+
+    assert front([point(1.0, 1.0)], "seconds", False) == []
+
+
+@pytest.mark.parametrize(
+    ("policy", "family", "label"),
+    [
+        ("threshold:0.1", "threshold · DDIM, 4 steps", "τ = 0.1"),
+        ("threshold:0.1,min:3", "threshold, min 3 · DDIM, 4 steps", "τ = 0.1"),
+        ("fixed:6", "fixed · DDIM, 4 steps", "layer 6"),
+        ("excess:0.25", "excess · DDIM, 4 steps", "δ = 0.25"),
+        ("budget:0.3@runs/a/traces/full", "budget · DDIM, 4 steps", "0.3 GFLOPs"),
+        ("dual:500:runs/b/checkpoints/7.safetensors", "dual · DDIM, 4 steps", "down to t = 500"),
+        ("schedule:/tmp/static.json", "schedule static · DDIM, 4 steps", "static"),
+        ("schedule:a/static-0.3.json", "schedule static · DDIM, 4 steps", "static-0.3"),
+        ("schedule:ase", "schedule ase · DDIM, 4 steps", "ase"),
+        ("never", "full network, DDIM", "4 steps"),
+    ],
+)
+def test_a_family_is_a_policy_and_a_label_its_place_in_it(policy: str, family: str, label: str) -> None:
+    from comparison import family_of
+
+    assert family_of(make_trace("t", policy)) == (family, label)
+
+
+@given(st.lists(st.floats(0.1, 100), min_size=1, max_size=30))
+def test_few_values_are_far_above_and_three_times_what_lies_below(values: list[float]) -> None:
+    from comparison import far_above
+
+    points = [point(1.0, value, str(k)) for k, value in enumerate(values)]
+    beyond = [p.reading.value for p in far_above(points)]
+    below = sorted(values)[: len(values) - len(beyond)]
+    assert len(beyond) <= len(values) / 5
+    assert not beyond or min(beyond) > 3 * max(below)
+    scaled = [point(1.0, 2 * value, str(k)) for k, value in enumerate(values)]
+    assert [p.key for p in far_above(scaled)] == [p.key for p in far_above(points)]
+
+
+def test_what_lies_far_above_does_not_squeeze_the_others() -> None:
+    from comparison import far_above
+
+    points = [point(1.0, value, str(k)) for k, value in enumerate([5.0, 6.0, 7.0, 9.0, 12.0, 20.0, 25.0, 90.0, 240.0])]
+    assert not far_above(points)  # nine have no two to spare
+    assert [p.key for p in far_above([*points, point(1.0, 8.0, "more")])] == ["7", "8"]
+
+
+def test_fewer_steps_of_the_full_network_are_one_family_and_those_of_a_policy_are_not() -> None:
+    from comparison import family_of
+
+    assert family_of(make_trace("a", "never", 4))[0] == family_of(make_trace("b", "never", 2))[0]
+    assert family_of(make_trace("a", steps=4))[0] != family_of(make_trace("b", steps=2))[0]
+    again = make_trace("a", recalibration_sha256="y")
+    assert family_of(again)[0] != family_of(make_trace("a"))[0]
+
+
+def test_only_equal_protocols_share_an_axis() -> None:
+    from comparison import axes
+
+    traces = [make_trace(name) for name in "abcd"]
+    found = axes(traces, {
+        "a/a": [FID, replace(FID, metric="kid", value=0.5)],
+        "a/b": [replace(FID, value=20.0)],
+        "a/c": [replace(FID, images=50)],
+        "a/d": [replace(FID, extractor="clip")],
+    })  # fmt: skip
+    shared = [sorted(axis.readings) for axis in found]
+    assert shared == [["a/a", "a/b"], ["a/c"], ["a/d"], ["a/a"]]
+    assert len({axis.label for axis in found}) == 4
+    assert {key: reading.value for key, reading in found[0].readings.items()} == {"a/a": 10.0, "a/b": 20.0}
+
+
+def test_a_change_is_measured_from_the_full_network_of_the_same_noise() -> None:
+    from comparison import axes
+
+    same, other_seed = [make_trace("full", "never"), make_trace("a")], make_trace("b", seed=1)
+    fewer = [make_trace("full2", "never", 2), make_trace("c", steps=2), make_trace("d", steps=2)]
+    found = axes([*same, other_seed, *fewer], {})
+    assert [(axis.full, sorted(axis.readings)) for axis in found] == [
+        ("a/full2", ["a/c", "a/d", "a/full2"]), ("a/full", ["a/a", "a/full"]),
+    ]  # fmt: skip
+
+
+def test_what_differs_beside_the_exits_is_named() -> None:
+    from comparison import what_else_differs
+
+    a, exits, fewer = make_trace("a", "never"), make_trace("b"), make_trace("c", steps=2, checkpoint_sha256="y")
+    assert what_else_differs([a, exits]) == ""
+    assert "differ in steps and weights, too" in what_else_differs([a, fewer])
+    assert "not start from the same noise" in what_else_differs([a, fewer, make_trace("d", seed=1)])
+
+
+def test_cost_counts_every_step() -> None:
+    from comparison import Axis, Reading, points
+
+    traces = [make_trace("full", "never", wall_seconds=5.0), make_trace("a")]
+    axis = Axis("fid", "FID", False, {"a/full": Reading(1.0), "a/a": Reading(2.0)})
+    full, early = points(traces, axis)
+    assert full.gflops == pytest.approx(4 * (0.1 + 1.0 + 1.0 + 0.2))
+    assert early.gflops == pytest.approx(4 * (0.1 + 1.0 + 0.2))
+    assert (full.seconds, early.seconds) == (0.5, None)
+    assert (full.layer_ratio, early.layer_ratio) == (1.0, 0.5)
+    assert (full.is_full, early.is_full) == (True, False)
+
+
+def test_the_picture_holds_values_intervals_and_the_floor() -> None:
+    from comparison import Axis
+    from figures.compare import cost_quality
+
+    shown = [point(3.0, 10.0, "r/a", low=9.0, high=12.0, floor=3.0, floor_spread=0.5), point(5.0, 8.0, "r/b")]
+    spec = cost_quality(shown, shown, Axis("fid", "FID", False), "gflops", {"r/a": "A"}, ["r/b"])
+    figure = go.Figure(spec)  # every attribute is one that Plotly knows
+    line = next(trace for trace in figure.data if trace.name == "threshold")
+    assert (list(line.x), list(line.y)) == ([3.0, 5.0], [10.0, 8.0])
+    assert (list(line.error_y.array), list(line.error_y.arrayminus)) == ([2.0, 0.0], [1.0, 0.0])
+    assert [entry[0] for entry in line.customdata] == ["r/a", "r/b"]
+    band = figure.layout.shapes[0]
+    assert (band.y0, band.y1) == (2.5, 3.5)
+    rings = {trace.name: list(trace.x) for trace in figure.data if trace.mode == "markers"}
+    assert rings == {"trace A": [3.0], "images below": [5.0]}
+
+
+def test_colours_are_runs_and_symbols_policies_where_several_runs_are_compared() -> None:
+    from comparison import Axis
+    from figures.compare import FULL as GREY
+    from figures.compare import cost_quality
+
+    families = ("full network", "fixed", "threshold")
+    places = [(f"r{run}/{family}", family) for run in range(7) for family in families]
+    shown = [point(float(k), float(k), key, family) for k, (key, family) in enumerate(places)]
+    figure = go.Figure(cost_quality(shown, [], Axis("fid", "FID", False), "gflops", {}, []))
+    lines = {trace.customdata[0][0]: trace for trace in figure.data if trace.customdata}
+    assert len(lines) == len(places)
+    looks = {key: (line.line.color, line.line.dash) for key, line in lines.items()}
+    for run in range(7):
+        assert looks[f"r{run}/fixed"] == looks[f"r{run}/threshold"]
+        assert lines[f"r{run}/full network"].marker.color == GREY
+        assert lines[f"r{run}/full network"].marker.line.color == looks[f"r{run}/fixed"][0]
+    assert len({looks[f"r{run}/fixed"] for run in range(7)}) == 7
+    for family in families:
+        assert len({lines[f"r{run}/{family}"].marker.symbol for run in range(7)}) == 1
+    assert len({lines[f"r0/{family}"].marker.symbol for family in families}) == len(families)
+    legend = [trace.name for trace in figure.data if trace.showlegend is not False]
+    assert legend == [*(f"r{run}" for run in range(7)), *families]
+
+
+@given(st.lists(st.tuples(st.floats(0, 500), st.floats(0, 290), st.sampled_from(["τ = 0.1", "50 steps"]))))
+def test_labels_cover_nothing(points: list[tuple[float, float, str]]) -> None:
+    from figures.labels import Box, place, placed
+
+    marks, around = [Box(x - 7, y - 7, x + 7, y + 7) for x, y, _ in points], Box(0, 0, 500, 290)
+    positions = place(points, marks, around)
+    written = [(p, placed(*p, position)) for p, position in zip(points, positions, strict=True) if position is not None]
+    boxes = [box for _, box in written]
+    for (x, y, _), box in written:  # it is read as the nearest point's
+        assert all(box.distance(x, y) < box.distance(u, v) for u, v, _ in points if (u, v) != (x, y))
+    for k, box in enumerate(boxes):
+        assert not any(box.covers(other) for other in (*boxes[k + 1 :], *marks))
+        assert 0 <= box.left < box.right <= 500
+        assert 0 <= box.bottom < box.top <= 290
+    if len(points) == 1:
+        assert len(boxes) == 1
+
+
+@given(st.tuples(*[st.integers(-20, 20)] * 4))
+def test_a_box_meets_a_line_that_has_a_point_in_it(line: tuple[int, int, int, int]) -> None:
+    from figures.labels import Box
+
+    box, along = Box(-5, -3, 6, 4), np.linspace(0, 1, 4001)
+    x, y = line[0] + along * (line[2] - line[0]), line[1] + along * (line[3] - line[1])
+    inside = (x > -5) & (x < 6) & (y > -3) & (y < 4)
+    touches = (x >= -5.01) & (x <= 6.01) & (y >= -3.01) & (y <= 4.01)
+    assert inside.any() <= box.meets(line) <= touches.any()
+
+
+def test_published_marks_are_hollow_and_all_there() -> None:
+    from figures.compare import published_gflops, published_seconds
+
+    for spec, count in ((published_gflops(FULL, TABLES), 1 + len(TABLES)), (published_seconds(SECONDS), 8)):
+        figure = go.Figure(spec)
+        symbols = [symbol for trace in figure.data for symbol in trace.marker.symbol]
+        assert len(symbols) == sum(len(trace.x) for trace in figure.data) == count
+        assert all(symbol.endswith("-open") for symbol in symbols)
+
+
+def test_a_filter_keeps_rows_with_every_word_and_comparison() -> None:
+    from comparison import filtered
+
+    table = pd.DataFrame(
+        {"trace": ["ddim-a", "ddim-b", "ddpm-c"], "gflops_per_step": [0.2, 0.3, 0.25], "fid": [9.0, 8, 7]}
+    )
+
+    def kept(question: str) -> list[str]:
+        return filtered(table, question)["trace"].tolist()
+
+    assert kept("") == table["trace"].tolist()
+    assert kept("DDIM") == ["ddim-a", "ddim-b"]
+    assert kept("gflops<0.3") == ["ddim-a", "ddpm-c"]
+    assert kept("gflops≤0.3 fid>=8 ddim") == ["ddim-a", "ddim-b"]
+    assert kept("fid=7") == ["ddpm-c"]
+    assert kept("nothing") == []
+    assert kept("nothing fid<9") == []
+    with pytest.raises(ValueError, match="gflops_per_step, fid"):
+        filtered(table, "seconds<1")
+
+
+@given(st.lists(st.tuples(st.sampled_from(["b", "a", None]), st.one_of(st.none(), st.integers(0, 3))), min_size=1))
+def test_the_order_is_that_of_the_column_and_leaves_equal_rows_alone(rows: list[tuple[str | None, int | None]]) -> None:
+    from comparison import ordered
+
+    table = pd.DataFrame(rows, columns=["word", "number"]).astype({"number": "float"})
+    for column in table:
+        for falling in (False, True):
+            found = ordered(table, column, falling)
+            values = found[column].dropna().tolist()
+            assert values == sorted(values, reverse=falling)
+            assert found[column].isna().tolist() == sorted(found[column].isna())  # the empty ones are last
+            assert all(group.index.is_monotonic_increasing for _, group in found.groupby(column, dropna=False))

@@ -1,0 +1,300 @@
+"""*Sample live*: what is on screen is what the library samples; jobs can be followed, cancelled, repeated and kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from streamlit.testing.v1 import AppTest
+
+import deediff
+from deediff.policies.registry import POLICIES
+from deediff.quality.results import read_quality
+from deediff.recording.writer import sample_to_trace
+from tests.app.test_app import (
+    APP,
+    BLOCKS,
+    FULL,
+    STEPS,
+    in_the_link,
+    metric,
+    open_app,
+    runs,
+    sentences,
+    shipped,
+    write_run,
+)
+from tests.app.uncertainty.test_page import calibrate_run
+
+__all__ = ["runs", "shipped"]  # fixtures
+
+
+def press(app: AppTest, key: str = "sample") -> AppTest:
+    """Press a button and wait for the end of the job that it starts."""
+    app.button(key=key).click().run()
+    assert not app.exception
+    app.session_state["job"].join(60)
+    return app.run()
+
+
+def shown_tiles(app: AppTest, grid: str) -> list[dict]:
+    """The tiles of a grid, as they were sent to the browser."""
+    found = [e.proto for e in app.get("bidi_component") if e.proto.id.endswith(f"-{grid}")]
+    assert len(found) == 1
+    return json.loads(found[0].json)["tiles"]
+
+
+def test_live_sampling_shows_what_the_library_samples(runs: Path) -> None:
+    app = open_app("live")
+    app.slider(key="live tau").set_value(0.12)
+    app.number_input(key="live steps").set_value(STEPS)
+    app.number_input(key="live images").set_value(3)
+    app.number_input(key="live seed").set_value(7).run()
+    app = press(app)
+    assert not app.error
+    model = deediff.load(runs / "toy")
+    steps = list(deediff.sample(model, 3, "threshold:0.12", "ddim", STEPS, seed=7, batch_size=3))
+    exits = torch.stack([s.exit_layer for s in steps])  # (S, B)
+    assert len(exits.unique()) > 1
+    assert metric(app, "Layer ratio", 1) == f"{exits.double().mean().item() / BLOCKS:.3f}"
+    job = app.session_state["job"]
+    assert (job.status.state, job.status.done) == ("done", STEPS)
+    np.testing.assert_array_equal(job.early.images, deediff.datasets.to_uint8(steps[-1].x).numpy())
+    tiles = shown_tiles(app, "live Early exit")
+    assert [tile["strip"] for tile in tiles] == exits.T.tolist()
+    assert [tile["caption"] for tile in tiles] == [f"exits at {m:.1f}" for m in exits.double().mean(dim=0).tolist()]
+    app.switch_page("views/images.py").run()
+    app.switch_page("views/live.py").run()
+    assert metric(app, "Layer ratio", 1) == f"{exits.double().mean().item() / BLOCKS:.3f}"  # it survives page switches
+
+
+def test_a_link_samples_what_a_colleague_saw(runs: Path) -> None:
+    app = open_app("live")
+    app.selectbox(key="live policy").set_value("patience")
+    app.number_input(key="live steps").set_value(2)
+    app.number_input(key="live images").set_value(3).run()
+    app.slider(key="live tau").set_value(0.15)
+    app.slider(key="live bounds").set_value((2, 9)).run()
+    job = press(app).session_state["job"]
+    assert job.settings.policy == "patience:0.15,min:2,max:9"
+    theirs = open_app("live", **in_the_link(app)).session_state["job"]  # nobody pressed a button
+    theirs.join(60)
+    assert theirs.settings == job.settings
+    np.testing.assert_array_equal(theirs.early.images, job.early.images)
+
+
+@pytest.mark.parametrize(("policy", "ratio"), [("fixed", 6 / BLOCKS), ("never", 1.0)])
+def test_live_sampling_with_static_policies(policy: str, ratio: float, runs: Path) -> None:
+    app = open_app("live")
+    app.selectbox(key="live policy").set_value(policy)
+    app.number_input(key="live steps").set_value(2).run()
+    app = press(app)
+    assert metric(app, "Layer ratio", 1) == f"{ratio:.3f}"
+
+
+@pytest.mark.parametrize("policy", sorted(set(POLICIES) - {"excess", "stopping", "oracle"}))
+def test_every_policy_has_controls_that_name_it(policy: str, runs: Path) -> None:
+    app = open_app("live")
+    app.toggle(key="live mode").set_value(False)
+    app.number_input(key="live steps").set_value(2)
+    app.selectbox(key="live policy").set_value(policy).run()
+    app = press(app)
+    assert not app.exception
+    assert not app.error
+    job = app.session_state["job"]
+    assert job.settings.policy.partition(":")[0] == policy
+    assert job.status.state == "done"
+
+
+@pytest.mark.parametrize(
+    ("policy", "command", "complaint"),
+    [
+        ("excess", "deediff calibrate ", "has no calibration yet"),
+        ("stopping", "deediff calibrate ", "has no calibration yet"),
+        ("oracle", "deediff sample ", "names no trace"),
+    ],
+)
+def test_a_policy_that_lacks_what_it_needs_shows_the_command(
+    policy: str, command: str, complaint: str, runs: Path
+) -> None:
+    app = open_app("live")
+    app.selectbox(key="live policy").set_value(policy).run()
+    assert any(block.value.startswith(command) for block in app.code)
+    app.button(key="sample").click().run()
+    assert not app.exception
+    assert complaint in sentences(app)
+
+
+def test_a_calibrated_checkpoint_leaves_by_what_is_still_to_gain(runs: Path) -> None:
+    """What was found: `excess` beats plain thresholds, so it comes first where it can be asked for."""
+    assert open_app("live").selectbox(key="live policy").value == "threshold"
+    calibrate_run(runs)
+    app = open_app("live")
+    assert app.selectbox(key="live policy").value == "excess"
+    app.number_input(key="live steps").set_value(2)
+    assert press(app).session_state["job"].settings.policy == "excess:0.25"
+
+
+def test_the_oracle_finds_its_recording(runs: Path) -> None:
+    folder = runs / "toy" / "traces" / "recording"
+    sample_to_trace(runs / "toy", folder, 3, "never", "ddim", 2, record="full", deviations=True)
+    app = open_app("live")
+    app.number_input(key="live steps").set_value(2)
+    app.number_input(key="live images").set_value(3)
+    app.selectbox(key="live policy").set_value("oracle").run()
+    app = press(app)
+    assert sentences(app) == ""
+    assert app.session_state["job"].settings.policy.endswith(f"@{folder}")
+    assert app.session_state["job"].status.state == "done"
+
+
+def test_bounds_become_part_of_the_policy(runs: Path) -> None:
+    app = open_app("live")
+    app.number_input(key="live steps").set_value(2)
+    app.slider(key="live bounds").set_value((3, 5)).run()
+    app = press(app)
+    job = app.session_state["job"]
+    assert job.settings.policy.endswith(",min:3,max:5")
+    assert set(job.early.exit_layers.ravel()) <= {3, 4, 5}
+
+
+def test_live_mode_samples_when_the_slider_is_released(runs: Path) -> None:
+    app = open_app("live")
+    app.number_input(key="live steps").set_value(2).run()
+    assert "job" not in app.session_state  # not before Sample was pressed once
+    first = press(app).session_state["job"]
+    app.slider(key="live tau").set_value(0.2).run()
+    second = app.session_state["job"]
+    assert second is not first
+    assert second.settings.policy == "threshold:0.2"
+    second.join(60)
+    assert second.full.remembered  # the full network does not depend on the threshold
+    np.testing.assert_array_equal(second.full.images, first.full.images)
+    app.run()
+    assert "(≈ " in metric(app, "Seconds, measured (full: before)")  # seconds from different moments
+    assert app.session_state["job"] is second  # nothing changed, nothing is sampled
+    app.toggle(key="live mode").set_value(False).run()
+    app.slider(key="live tau").set_value(0.1).run()
+    assert app.session_state["job"] is second
+    third = press(app).session_state["job"]
+    assert not third.full.remembered  # asked for: both are measured side by side
+
+
+def test_live_mode_leaves_big_jobs_to_the_button(runs: Path) -> None:
+    app = open_app("live")
+    app.number_input(key="live steps").set_value(2).run()
+    first = press(app).session_state["job"]
+    app.number_input(key="live steps").set_value(500).run()
+    assert app.session_state["job"] is first
+
+
+def test_another_seed_at_one_key(runs: Path) -> None:
+    app = open_app("live")
+    app.number_input(key="live steps").set_value(2).run()
+    press(app)
+    assert app.button(key="reseed").proto.shortcut.lower() == "n"
+    app = press(app, "reseed")
+    assert app.session_state["job"].settings.seed == 1
+    assert app.number_input(key="live seed").value == 1
+
+
+def test_cancel_stops_a_live_job(runs: Path) -> None:
+    app = open_app("live")
+    app.number_input(key="live steps").set_value(1000)
+    app.number_input(key="live images").set_value(16).run()
+    app.button(key="sample").click().run()
+    assert app.button(key="sample").disabled
+    app.button(key="cancel").click().run()
+    app.session_state["job"].join(60)
+    app.run()
+    assert app.session_state["job"].status.state == "cancelled"
+    assert "Cancelled at step" in sentences(app)
+    assert not app.button(key="sample").disabled
+
+
+def keep(app: AppTest, button: str, count: int, name: str) -> AppTest:
+    """Fill in *Keep as a trace* and wait until everything asked for is done."""
+    next(n for n in app.number_input if n.label == "Images" and n.key is None).set_value(count)
+    next(t for t in app.text_input if t.label == "Name").set_value(name).run()
+    app.button(key=button).click().run()
+    assert not app.exception
+    if "kept jobs" not in app.session_state:
+        return app  # refused
+    for job in app.session_state["kept jobs"]:
+        job.join(60)
+    return app.run()
+
+
+def test_a_saved_trace_is_the_one_of_the_command_line(runs: Path) -> None:
+    app = open_app("live")
+    app.number_input(key="live steps").set_value(STEPS)
+    app.number_input(key="live seed").set_value(3).run()
+    app = press(app)
+    job = app.session_state["job"]
+    app = keep(app, "save", 6, "mine")
+    assert "Saved 6 images as trace mine" in " ".join(box.value for box in app.success)
+    trace = deediff.read_trace(runs / "toy" / "traces" / "mine")
+    assert trace.meta["complete"]
+    assert (trace.meta["policy"], trace.meta["seed"], trace.meta["num_samples"]) == (job.settings.policy, 3, 6)
+    np.testing.assert_array_equal(trace.exit_layers()[:4], job.early.exit_layers)  # the four that were on screen
+    app.button(key="open 0").click().run()
+    assert app.selectbox(key="trace").value == "mine"
+
+
+def test_a_name_that_is_taken_is_refused(runs: Path) -> None:
+    app = open_app("live")
+    app.number_input(key="live steps").set_value(2).run()
+    app = press(app)
+    before = (runs / "toy" / "traces" / FULL / "trace.json").read_bytes()
+    for name, complaint in ((FULL, "there is a trace"), ("../elsewhere", "is no name"), ("", "is no name")):
+        app = keep(app, "save", 4, name)
+        assert complaint in sentences(app)
+    assert (runs / "toy" / "traces" / FULL / "trace.json").read_bytes() == before
+    assert not (runs / "toy" / "elsewhere").exists()
+
+
+def test_a_threshold_on_a_model_without_uems_is_refused_in_a_sentence(runs: Path) -> None:
+    write_run(runs / "plain", exits=False)
+    app = AppTest.from_file(str(APP / "explorer.py"), default_timeout=60)
+    app.query_params["run"] = "plain"
+    app.run()
+    app.switch_page("views/live.py").run()
+    assert app.selectbox(key="live policy").value == "never"
+    app.selectbox(key="live policy").set_value("threshold").run()
+    app.button(key="sample").click().run()
+    assert not app.exception
+    assert "needs UEMs, but this model has none" in sentences(app)
+
+
+def test_a_corrupt_checkpoint_is_a_sentence(runs: Path) -> None:
+    (runs / "toy" / "checkpoints" / "100.safetensors").write_bytes(b"nonsense")
+    app = open_app("live")
+    assert "not a readable checkpoint" in sentences(app)
+
+
+def test_a_kept_trace_is_evaluated_in_the_queue(runs: Path, image_folder: Path) -> None:
+    app = open_app("live")
+    app.number_input(key="live steps").set_value(2).run()
+    app = press(app)
+    app.text_input(key="reference").set_value(str(image_folder)).run()
+    app = keep(app, "save and evaluate", 40, "mine")
+    assert not app.error
+    found = read_quality(runs / "toy" / "traces" / "mine")
+    assert {(q.metric, q.images, q.reference) for q in found} >= {("fd-mnist", 40, image_folder.name)}
+    value = next(q.value for q in found if q.metric == "fd-mnist")
+    assert f"fd-mnist {value:.3g}" in " ".join(box.value for box in app.success)
+
+
+def test_an_evaluation_that_cannot_be_is_a_sentence(runs: Path) -> None:
+    app = open_app("live")
+    app.number_input(key="live steps").set_value(2).run()
+    app = keep(press(app), "save", 4, "few")
+    assert app.button(key="save and evaluate").disabled
+    app.button(key="evaluate 0").click().run()
+    for job in app.session_state["kept jobs"]:
+        job.join(60)
+    app.run()
+    assert "holds 4 images, expected at least 40" in sentences(app)

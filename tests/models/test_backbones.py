@@ -1,0 +1,147 @@
+"""Nothing outside `deediff.models` knows a U-ViT from another backbone: here is another, and everything works."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+import deediff
+from deediff.analysis.origin import origin_of
+from deediff.calibration.measure import calibrate_checkpoint
+from deediff.cost.components import model_cost
+from deediff.diffusion.noise import sample_noise
+from deediff.models import BACKBONES, Backbone, EarlyExitModel
+from deediff.policies import make_policy
+from deediff.recording.writer import sample_to_trace
+from deediff.sampling.predict import predict
+from deediff.sampling.request import Request
+from trainer.loop import Training
+from trainer.presets import Method, Stage, TrainConfig
+
+
+@dataclass(frozen=True)
+class MixerConfig:
+    """Of `Mixer`."""
+
+    img_size: int = 8
+    in_chans: int = 3
+    width: int = 16
+    blocks: int = 5
+    num_classes: int = 0
+
+    def __str__(self) -> str:
+        return f"a mixer of {self.blocks} blocks"
+
+
+class Mixer(Backbone):
+    """A token per row of pixels and none for the time, which is added; block 3 reads the output of block 0."""
+
+    extras = 0
+
+    def __init__(self, config: MixerConfig):
+        super().__init__()
+        self.cfg, self.num_blocks, self.dim = config, config.blocks, config.width
+        self.img_size, self.in_chans, self.num_classes = config.img_size, config.in_chans, config.num_classes
+        self.patch_dim = config.img_size * config.in_chans
+        self.state_size = config.img_size * config.width
+        self.enter, self.leave = nn.Linear(self.patch_dim, self.dim), nn.Linear(self.dim, self.patch_dim)
+        self.time = nn.Linear(1, self.dim)
+        self.layers = nn.ModuleList(nn.Linear(self.dim, self.dim) for _ in range(self.num_blocks))
+
+    def embed(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.enter(self.patchify(x)) + self.time(t[:, None, None] / 1000)
+
+    def block(self, i: int, state: Tensor, skip: Tensor | None = None) -> Tensor:
+        mixed = state + state.flip(1).roll(1, dims=1)
+        return state + self.layers[i](mixed).tanh() + (0 if skip is None else skip)
+
+    def skip_source(self, i: int) -> int | None:
+        return 0 if i == 3 else None
+
+    def decode(self, state: Tensor) -> Tensor:
+        return self.unpatchify(self.leave(state))
+
+    def patchify(self, image: Tensor) -> Tensor:
+        return rearrange(image, "b c h w -> b h (w c)")
+
+    def unpatchify(self, values: Tensor) -> Tensor:
+        channels = self.in_chans if values.shape[2] == self.patch_dim else 1
+        return rearrange(values, "b h (w c) -> b c h w", c=channels)
+
+    def make_head(self) -> nn.Module:
+        return MixerHead(self)
+
+    def config(self) -> dict[str, Any]:
+        return {"name": "mixer", **asdict(self.cfg)}
+
+
+class MixerHead(nn.Module):
+    """A linear map."""
+
+    def __init__(self, net: Mixer):
+        super().__init__()
+        self.leave, self.channels = nn.Linear(net.dim, net.patch_dim), net.in_chans
+
+    def forward(self, state: Tensor) -> Tensor:
+        return rearrange(self.leave(state), "b h (w c) -> b c h w", c=self.channels)
+
+
+@pytest.fixture(autouse=True)
+def _registered() -> Iterator[None]:
+    BACKBONES["mixer"] = (MixerConfig, Mixer)
+    yield
+    del BACKBONES["mixer"]
+
+
+@pytest.fixture
+def run(image_folder: Path, tmp_path: Path) -> Path:
+    stage = Stage(steps=3, batch_size=4, warmup=1)
+    config = TrainConfig(
+        dataset=str(image_folder), model=MixerConfig(), backbone=stage, exits=stage, method=Method(map=True),  # type: ignore[arg-type]
+        out=tmp_path / "run", device="cpu", sample_every=2, log_every=1,
+    )  # fmt: skip
+    return Training("mixer", config).run()
+
+
+def test_it_trains_calibrates_samples_and_is_described(run: Path, image_folder: Path) -> None:
+    calibrate_checkpoint(run, 8, 3, dataset=str(image_folder), device="cpu")
+    for policy in ("never", "threshold:0.5", "fixed:2", "excess:0.1", "stopping:0.0002"):
+        folder = run / "traces" / policy.partition(":")[0]
+        sample_to_trace(run, folder, 4, policy, steps=3, record="full", maps=range(2))
+        trace = deediff.read_trace(folder)
+        assert 0 < trace.meta["mean_gflops"] <= trace.cost.at_exit(with_uem=True)[-1]
+        assert trace.maps(0).shape == (3, 5, 8, 8)
+        assert origin_of(trace).model == "a mixer of 5 blocks"
+
+
+def test_its_real_exits_equal_the_simulated_ones(run: Path) -> None:
+    model = deediff.load(run)
+    assert isinstance(model.backbone, Mixer)
+    with torch.no_grad():
+        assert isinstance(model.uem.weight, Tensor)
+        model.uem.weight.normal_(std=2.0)
+    x = sample_noise(0, range(16), 0, model.image_shape)
+    answers, u = model.all_exits(x, torch.full((16,), 500))
+    tau = float(u.amin(dim=0).median())
+    found = predict(model, x, Request(make_policy(f"threshold:{tau}"), 0, 500, np.arange(16)))
+    leaves = torch.cat([u <= np.float32(tau), torch.ones(1, 16, dtype=torch.bool)])
+    layers = leaves.float().argmax(dim=0)
+    assert len(layers.unique()) > 1
+    assert torch.equal(found.exit_layer, layers)
+    torch.testing.assert_close(found.output, answers[layers, torch.arange(16)], atol=1e-5, rtol=1e-4)
+
+
+def test_its_cost_is_counted_by_hand() -> None:
+    net = Mixer(MixerConfig())
+    cost = model_cost(EarlyExitModel(net).add_exits({"name": "mlp"}))
+    assert cost.blocks == [2 * 8 * 16 * 16 / 1e9] * 5  # 8 tokens through a 16 × 16 matrix
+    assert cost.heads == [2 * 8 * 16 * 24 / 1e9] * 5
+    assert cost.decode == cost.heads[0]

@@ -1,0 +1,183 @@
+"""What holds for every exit policy: alone, under bounds, and under guidance."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import deediff
+from deediff.calibration.measure import calibrate_checkpoint
+from deediff.checkpoints import save_checkpoint
+from deediff.diffusion.schedule import Schedule
+from deediff.diffusion.solvers import make_solver
+from deediff.errors import UserError
+from deediff.models import EarlyExitModel, UViT
+from deediff.policies import POLICIES, ExitPolicy, make_policy
+from deediff.policies.base import Visit
+from deediff.recording.writer import sample_to_trace
+from deediff.sampling import sample
+from tests.conftest import TINY, make_model, make_run
+
+STEPS, SAMPLES, SEED = 5, 8, 3
+CLASSES = replace(TINY, num_classes=4)  # three, and none
+ASE = [28, 28, 24, 24, 20, 20, 16, 16, 12, 12]  # of 28 blocks, per hundred timesteps
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything that a policy may ask for, beside a run with class labels."""
+    folder = tmp_path_factory.mktemp("every")
+    model = make_model(config=CLASSES)
+    model.null_label = True
+    run = make_run(folder / "run", model)
+    torch.manual_seed(5)
+    shallow = EarlyExitModel(UViT(replace(CLASSES, depth=2)))
+    save_checkpoint(folder / "knows-no-none.safetensors", shallow, Schedule(), 1, 1)
+    shallow.null_label = True
+    save_checkpoint(folder / "shallow.safetensors", shallow, Schedule(), 1, 1)
+    for name in "abc":
+        (folder / "images" / name).mkdir(parents=True)
+        for i in range(4):
+            pixels = np.random.default_rng(ord(name) + i).integers(0, 255, (16, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / "images" / name / f"{i}.png")
+    calibrate_checkpoint(run, images=12, bins=3, dataset=str(folder / "images"), device="cpu")
+    for guidance in (None, 2.5):
+        sample_to_trace(
+            run, folder / f"full-{guidance}", SAMPLES, steps=STEPS, seed=SEED, record="full", deviations=True,
+            guidance=guidance, device="cpu",
+        )  # fmt: skip
+    return folder
+
+
+def spec(name: str, folder: Path, guidance: float | None) -> str:
+    """A policy of this name under which some leave and some stay."""
+    trace = folder / f"full-{guidance}"
+    budget = 0.6 * deediff.read_trace(trace).meta["mean_gflops"]
+    arguments = {
+        "never": "", "threshold": ":0.48", "patience": ":0.48", "batch-mean": ":0.49", "fixed": ":6",
+        "schedule": ":ase", "budget": f":{budget}@{trace}", "excess": ":0.02", "stopping": f":{budget}",
+        "oracle": f":{budget}@{trace}", "dual": f":600:{folder / 'shallow.safetensors'}",
+    }  # fmt: skip
+    return name + arguments[name]
+
+
+def first_left(policy: ExitPolicy, u: torch.Tensor, step: int, timestep: int) -> torch.Tensor:
+    """The definition, on u of all layers (B, N): ask those who are still in, layer after layer. → (B,)"""
+    exits = torch.full((len(u),), u.shape[1])
+    inside = torch.arange(len(u))
+    for layer in range(u.shape[1]):
+        lowest = u[inside, :layer].amin(dim=1) if layer else None
+        visit = Visit(layer, u.shape[1], step, timestep, inside.numpy(), u[inside, layer], lowest)
+        leaves = torch.as_tensor(policy.leaves(visit)).expand(len(inside))
+        exits[inside[leaves]] = layer
+        inside = inside[~leaves]
+        if not len(inside):
+            break
+    return exits
+
+
+@pytest.mark.parametrize("bounds", ["", ",min:3,max:9"])
+@pytest.mark.parametrize("guidance", [None, 2.5])
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_pair_leaves_where_the_policy_says_of_its_larger_u(
+    folder: Path, name: str, guidance: float | None, bounds: str
+) -> None:
+    """Whether the rest is computed or not: the images are the same, and u up to the exit."""
+    model, solver = deediff.load(folder / "run"), make_solver("ddim", Schedule(), STEPS)
+    policy = make_policy(spec(name, folder, guidance) + bounds).prepared(model, solver, guidance)
+    options = {"policy": policy, "solver": solver, "seed": SEED, "guidance": guidance, "batch_size": SAMPLES}
+    real = list(sample(model, SAMPLES, **options))  # type: ignore[arg-type]
+    full = list(sample(model, SAMPLES, record="full", **options))  # type: ignore[arg-type]
+    left = set()
+    for a, b in zip(real, full, strict=True):
+        if policy.network(a.timestep) is not None:
+            assert (a.exit_layer == 3).all()  # all blocks of the shallow network
+            continue
+        assert torch.equal(a.exit_layer, first_left(policy, b.uncertainty, a.step, a.timestep))
+        torch.testing.assert_close(a.x, b.x, atol=1e-4, rtol=1e-4)
+        left |= set(a.exit_layer.tolist())
+        assert not bounds or set(a.exit_layer.tolist()) <= set(range(3, 10))
+    assert left == {13} if name in ("never", "dual") and not bounds else min(left) < 13
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 13), st.integers(0, 13), st.integers(0, 13))
+def test_layers_given_in_advance_are_moved_to_the_bounds(layer: int, a: int, b: int) -> None:
+    low, high = sorted((a, b))
+    model = make_model()
+    for policy, given_layers in ((f"fixed:{layer}", [layer] * 10), ("schedule:ase", [round(i * 13 / 28) for i in ASE])):
+        steps = list(sample(model, 1, policy=f"{policy},min:{low},max:{high}", steps=4))
+        expected = [min(max(given_layers[s.timestep // 100], low), high) for s in steps]
+        assert [int(s.exit_layer) for s in steps] == expected
+
+
+def test_bounds_may_come_in_any_order_and_once() -> None:
+    assert make_policy("threshold:0.1,max:9,min:2").spec == make_policy("threshold:0.1,min:2,max:9").spec
+    with pytest.raises(UserError, match="gives min twice"):
+        make_policy("threshold:0.1,min:2,min:3")
+
+
+def test_nobody_is_held_back_to_a_layer_without_an_exit() -> None:
+    model = EarlyExitModel(UViT(TINY)).add_exits({"name": "mlp", "layers": [2, 9]}).eval()
+    assert [int(s.exit_layer) for s in sample(model, 1, policy="fixed:2,min:9", steps=1)] == [9]
+    with pytest.raises(UserError, match="leaves at layer 5, where this model has no trained exit"):
+        sample(model, policy="fixed:2,min:5")
+    make_policy("fixed:9,min:5").check(model)
+
+
+def test_bounds_are_for_the_full_network_of_two(folder: Path) -> None:
+    model, policy = deediff.load(folder / "run"), spec("dual", folder, None) + ",min:5,max:6"
+    steps = sample(model, 2, policy=policy, steps=10)
+    assert [s.exit_layer.tolist() for s in steps] == [[3, 3]] * 4 + [[6, 6]] * 6
+
+
+def test_under_guidance_both_networks_know_no_class(folder: Path) -> None:
+    model, policy = deediff.load(folder / "run"), f"dual:600:{folder / 'knows-no-none.safetensors'}"
+    with pytest.raises(UserError, match=r"knows-no-none\.safetensors has not learnt"):
+        sample(model, 2, policy=policy, steps=2, guidance=2.0)
+    assert len(list(sample(model, 2, policy=policy, steps=2))) == 2
+
+
+def test_a_trace_of_two_networks_answers_no_threshold(folder: Path) -> None:
+    trace = deediff.read_trace(
+        sample_to_trace(folder / "run", folder / "dual", 2, spec("dual", folder, None), steps=5, record="full")
+    )
+    assert trace.meta["layer_ratio"] == pytest.approx((2 * 3 / 13 + 3) / 5)
+    with pytest.raises(UserError, match="a shallow network, which has no exits, took its first steps"):
+        trace.what_if(0.5)
+
+
+@pytest.mark.parametrize(
+    ("policy", "sentence"),
+    [
+        ("dual:600", "names no shallow network, expected dual:t:CHECKPOINT"),
+        ("budget:1", "names no trace, expected budget:GFLOPs@TRACE"),
+        ("oracle:nan@x", "asks for nan GFLOPs, expected a number above 0"),
+        ("oracle:0@x", "asks for 0 GFLOPs"),
+        ("dual:x:runs/none", "switches at 'x', expected a timestep"),
+        ("budget:x@y", "asks for x GFLOPs, expected a number above 0"),
+        ("schedule:", r"needs a JSON file, or a ready-made schedule \(ase\)"),
+        ("schedule:asee", r"policy schedule:asee needs a JSON file, or a ready-made schedule \(ase\): asee is neither"),
+        ("fixed:-1", "policy fixed:-1 leaves at layer -1, expected 0"),
+        ("threshold:0.1,mid:3", "'0.1,mid:3' is not a number, expected threshold:τ; a policy may end in ,min:i"),
+    ],
+)
+def test_a_policy_that_lacks_something_is_a_sentence(policy: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        make_policy(policy)
+
+
+def test_an_oracle_of_another_sampling_is_refused(folder: Path, tmp_path: Path) -> None:
+    model, oracle = deediff.load(folder / "run"), spec("oracle", folder, 2.5)
+    with pytest.raises(UserError, match=r"that trace has guidance 2\.5, this sampling None"):
+        sample(model, SAMPLES, policy=oracle, steps=STEPS, seed=SEED)
+    other = deediff.load(make_run(tmp_path / "other", make_model(seed=1, config=CLASSES)))
+    with pytest.raises(UserError, match="was sampled from other weights"):
+        sample(other, SAMPLES, policy=spec("oracle", folder, None), steps=STEPS, seed=SEED)

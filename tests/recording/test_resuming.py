@@ -1,0 +1,303 @@
+"""A sampling may be shared between processes, stopped or killed at any moment: the same command goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import deediff
+from deediff.diffusion.noise import sample_noise
+from deediff.errors import UserError
+from deediff.recording.parts import finish
+from tests.conftest import REPO, TAU, TINY, comparable, make_model, make_run, record
+
+
+class Killed(BaseException):
+    """Nothing in the code catches it or cleans up after it, as after kill −9."""
+
+
+def interrupt(patch: pytest.MonkeyPatch, moment: int, error: BaseException) -> list[str]:
+    """From the `moment`-th time on that a file is synced, renamed or removed, that fails. Returns what was asked."""
+    asked: list[str] = []
+
+    def failing(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            asked.append(name)
+            if len(asked) >= moment:
+                raise error
+            return real(*args, **kwargs)
+
+        return call
+
+    for name in ("fsync", "replace", "unlink"):
+        patch.setattr(os, name, failing(name, getattr(os, name)))
+    return asked
+
+
+@pytest.mark.parametrize("error", [Killed(), OSError(28, "No space left on device")])
+def test_whenever_it_ends_the_same_command_goes_on(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """Also between two files of a part, while the summaries are merged, and while the last leftovers are removed."""
+    options: dict[str, Any] = {"num_samples": 3, "batch_size": 2, "steps": 2, "deviations": True, "record": "full"}
+    whole = record(run_folder, f"whole-{error}", **options)
+    parts = {0: range(2), 1: range(2, 3)}
+    for moment in range(1, 100):
+        name = f"moment-{moment}-{error}"
+        with monkeypatch.context() as patch:
+            asked = interrupt(patch, moment, error)
+            try:
+                record(run_folder, name, **options)
+                break
+            except (Killed, UserError) as caught:
+                said = str(caught)
+        assert isinstance(error, Killed) or "No space left on device" in said
+        complete: list[int] = []
+        if (run_folder / "traces" / name / "trace.json").exists():
+            halfway = deediff.read_trace(run_folder / "traces" / name)
+            complete = halfway.parts
+            for part in complete:
+                np.testing.assert_array_equal(halfway.uncertainty(part), whole.uncertainty(part))
+        redone: set[range] = set()
+        resumed = record(run_folder, name, on_step=lambda step, redone=redone: redone.add(step.samples), **options)
+        assert redone == {samples for part, samples in parts.items() if part not in complete}
+        assert comparable(resumed) == comparable(whole)
+        assert {**resumed.meta, "wall_seconds": 0} == {**whole.meta, "wall_seconds": 0}
+    assert len(asked) == moment - 1 > 20
+    assert {"fsync", "replace", "unlink"} == set(asked)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"cut"])
+def test_a_part_whose_summary_is_lost_is_added_up_from_its_rows(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    """A loss of power may keep a file and lose an earlier one."""
+    whole, name = record(run_folder, "whole"), f"lost-{content}"
+    with monkeypatch.context() as patch:
+        interrupt(patch, 18, Killed())
+        with pytest.raises(Killed):
+            record(run_folder, name)
+    lost = run_folder / "traces" / name / "summary-00000.npz"
+    lost.unlink() if content is None else lost.write_bytes(content)
+    resumed = record(run_folder, name)
+    assert comparable(resumed) == comparable(whole)
+    np.testing.assert_array_equal(resumed.what_if(0.5).exits, whole.what_if(0.5).exits)
+
+
+def test_what_was_complete_before_the_network_broke_down_is_kept(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def noise(seed: int, samples: range, draw: int, shape: tuple[int, ...]) -> torch.Tensor:
+        drawn = sample_noise(seed, samples, draw, shape)
+        if draw == 2 and 5 in samples:
+            drawn[list(samples).index(5)] = torch.nan
+        return drawn
+
+    monkeypatch.setattr("deediff.sampling.sampler.sample_noise", noise)
+    with pytest.raises(UserError, match=r"not finite for sample 5 at timestep 799: .* what was complete is kept in"):
+        record(run_folder, "broken", solver="ddpm")
+    monkeypatch.undo()
+    kept = deediff.read_trace(run_folder / "traces" / "broken")
+    assert kept.parts == [0]
+    np.testing.assert_array_equal(kept.exit_layers(), record(run_folder, "sound", solver="ddpm").exit_layers()[:4])
+
+
+@pytest.mark.parametrize(("rank", "world"), [("2", "2"), ("-1", "2"), ("x", "2"), ("0", "0"), ("0", "many")])
+def test_a_process_that_cannot_be_is_refused(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, rank: str, world: str
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", world)
+    with pytest.raises(UserError, match=f"RANK is '{rank}' of WORLD_SIZE '{world}'"):
+        record(run_folder, "nobody")
+    assert not (run_folder / "traces" / "nobody").exists()
+
+
+@pytest.mark.parametrize("solver", ["ddim", "ddpm"])
+def test_resume_equals_uninterrupted(run_folder: Path, solver: str) -> None:
+    whole = record(run_folder, f"whole-{solver}", solver=solver)
+
+    def kill(step: deediff.Step) -> None:
+        if step.done == 8:  # in the middle of the second part
+            raise Killed
+
+    with pytest.raises(Killed):
+        record(run_folder, f"killed-{solver}", solver=solver, on_step=kill)
+    halfway = deediff.read_trace(run_folder / "traces" / f"killed-{solver}")
+    assert halfway.parts == [0]
+    assert "not complete" in halfway.problems[0]
+    assert halfway.exit_layers().shape == (4, 5)  # what was complete stays readable
+    resumed_steps = []
+    resumed = record(run_folder, f"killed-{solver}", solver=solver, on_step=lambda s: resumed_steps.append(s))
+    assert {s.samples for s in resumed_steps} == {range(4, 8), range(8, 10)}  # only unfinished parts
+    assert comparable(resumed) == comparable(whole)
+
+
+@pytest.mark.parametrize("shared_folder", ["shared", "memory://bucket/shared"])
+def test_processes_share_the_parts_without_talking(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, shared_folder: str
+) -> None:
+    alone = record(run_folder, "alone")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        shared = record(run_folder, shared_folder)
+    assert comparable(shared) == comparable(alone)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(UserError, match="4 processes for 3 parts"):
+        record(run_folder, "too-many")
+
+
+def test_a_truncated_part_is_ignored_and_redone(run_folder: Path) -> None:
+    trace = record(run_folder, "cut")
+    before = comparable(trace)
+    rows = trace.path / "part-00001.parquet"
+    rows.write_bytes(rows.read_bytes()[:-20])
+    cut = deediff.read_trace(trace.path)
+    assert cut.parts == [0, 2]
+    assert cut.problems == ["part-00001.parquet is cut short and was ignored; run the same sampling command to redo it"]
+    assert cut.exit_layers().shape == (6, 5)
+    assert comparable(record(run_folder, "cut")) == before
+
+
+def test_another_trace_in_the_folder_is_not_overwritten(run_folder: Path, exits: deediff.Trace) -> None:
+    with pytest.raises(UserError, match=r"holds another trace \(different: steps, seed\)"):
+        record(run_folder, "exits", steps=6, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("number", "reason", "advice"),
+    [(28, "No space left on device", "make room"), (30, "Read-only file system", "make it writable")],
+)
+def test_a_disk_that_takes_no_more_loses_nothing_that_was_complete(
+    number: int, reason: str, advice: str, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deediff.recording import parts
+
+    whole, real = record(run_folder, f"whole-{number}"), parts.write_atomically
+
+    def failing_disk(path: Path, data: bytes, sync: bool = True) -> None:
+        if path.name == "samples-00001.parquet":
+            raise OSError(number, reason)
+        real(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "write_atomically", failing_disk)
+        with pytest.raises(UserError, match=rf"{reason}\): what was complete is kept .*; {advice}"):
+            record(run_folder, f"cut-{number}")
+    assert deediff.read_trace(run_folder / "traces" / f"cut-{number}").parts == [0]
+    assert comparable(record(run_folder, f"cut-{number}")) == comparable(whole)
+
+
+def test_a_folder_that_is_removed_meanwhile_is_said(run_folder: Path) -> None:
+    folder = run_folder / "traces" / "removed"
+
+    def remove(step: deediff.Step) -> None:
+        if step.done == 2:
+            shutil.rmtree(folder)
+
+    with pytest.raises(UserError, match="was removed while it was written: run the same command again"):
+        record(run_folder, "removed", on_step=remove)
+    assert record(run_folder, "removed").meta["complete"] is True
+
+
+def test_parts_whose_trace_is_gone_are_taken_for_no_other(run_folder: Path) -> None:
+    record(run_folder, "orphans")
+    (run_folder / "traces" / "orphans" / "trace.json").unlink()
+    with pytest.raises(UserError, match=r"holds parts of a trace whose trace\.json is gone"):
+        record(run_folder, "orphans")
+
+
+def command_line(run: Path, name: str, *more: str) -> list[str]:
+    out = ["--out", str(run / "traces" / name)]
+    options = ["--policy", f"threshold:{TAU}", "--solver", "ddpm", "--num-samples", "24", "--batch-size", "4", *more]
+    return ["-m", "deediff.cli", "sample", str(run), *options, *out]
+
+
+@pytest.mark.parametrize("damaged", ["samples-00001.parquet", "summary.npz", "part-00000.parquet"])
+def test_whatever_is_damaged_is_redone_by_the_same_command(run_folder: Path, damaged: str) -> None:
+    trace = record(run_folder, f"damaged-{damaged}")
+    before = comparable(trace)
+    (trace.path / damaged).write_bytes(before[damaged][:40])
+    assert comparable(record(run_folder, f"damaged-{damaged}")) == before
+
+
+def test_several_processes_may_finish_at_once(run_folder: Path) -> None:
+    """One finds the part summaries gone, because another has merged them and cleaned up."""
+    trace = record(run_folder, "finished")
+    before = json.loads((trace.path / "trace.json").read_text())
+    for _ in range(2):
+        assert finish(trace.path, 3)
+    assert json.loads((trace.path / "trace.json").read_text()) == before
+    assert before["wall_seconds"] > 0
+
+
+def test_an_edited_schedule_is_another_trace(run_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "schedule.json"
+    file.write_text('{"exit_layer": [13, 5]}')
+    trace = record(run_folder, "scheduled", policy=f"schedule:{file}")
+    assert trace.meta["policy_content"] == {"exit_layer": [13, 5]}
+    file.write_text('{"exit_layer": [13, 6]}')
+    with pytest.raises(UserError, match="policy_content"):
+        record(run_folder, "scheduled", policy=f"schedule:{file}")
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_write_the_trace_of_one(run_folder: Path) -> None:
+    """To the byte where both count on one thread: a product split among threads may round otherwise."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    for launch, name in (([], "solo"), (launcher, "duet")):
+        command = [sys.executable, *launch, *command_line(run_folder, name, "--steps", "20")]
+        subprocess.run(command, check=True, cwd=REPO, env=environment, timeout=300)
+    solo, duet = (deediff.read_trace(run_folder / "traces" / name) for name in ("solo", "duet"))
+    assert comparable(solo) == comparable(duet)
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_resumed_to_the_same_trace(run_folder: Path) -> None:
+    """kill -9 as soon as the first part stands, wherever the second one is."""
+    whole, killed = (command_line(run_folder, name, "--steps", "200") for name in ("unharmed", "killed-hard"))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, *whole], check=True, cwd=REPO, env=environment)
+    process = subprocess.Popen([sys.executable, *killed], cwd=REPO, env=environment)
+    folder = run_folder / "traces" / "killed-hard"
+    while not (folder / "part-00000.parquet").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert 1 <= len(deediff.read_trace(folder).parts) < 6
+    subprocess.run([sys.executable, *killed], check=True, cwd=REPO, env=environment)
+    assert comparable(deediff.read_trace(folder)) == comparable(deediff.read_trace(run_folder / "traces" / "unharmed"))
+
+
+PEAK_MEMORY = """
+import resource, sys
+from deediff.recording.writer import sample_to_trace
+sample_to_trace(sys.argv[1], sys.argv[2], int(sys.argv[3]), policy="threshold:0.5", steps=4, batch_size=64)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_samples(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", make_model(config=replace(TINY, embed_dim=16, img_size=8)))
+
+    def peak(samples: int) -> int:
+        command = [sys.executable, "-c", PEAK_MEMORY, str(run), str(tmp_path / str(samples)), str(samples)]
+        return int(subprocess.run(command, check=True, cwd=REPO, capture_output=True, text=True).stdout)
+
+    assert peak(8192) < 1.1 * peak(256)

@@ -1,0 +1,1 @@
+"""Experiment suites: rows of published tables, their baselines, results and claims."""
