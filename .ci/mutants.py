@@ -43,8 +43,8 @@ MUTANTS = [
     Mutant(
         "batch-mean decision",
         "deediff/policies/base.py",
-        "        return visit.uncertainty <= float(self.threshold)\n",
-        "        return (visit.uncertainty.mean() <= float(self.threshold)).expand(len(visit.uncertainty))\n",
+        "        return state.uncertainty <= float(self.threshold)\n",
+        "        return (state.uncertainty.mean() <= float(self.threshold)).expand(len(state.uncertainty))\n",
         "tests/sampling/test_sampling.py",
     ),
     Mutant(

@@ -5,11 +5,11 @@ from deediff.policies.base import (
     Bounded,
     ExitPolicy,
     Fixed,
+    LayerState,
     Never,
     Patience,
     Replay,
     Threshold,
-    Visit,
     check_threshold,
 )
 from deediff.policies.registry import BOUNDS, POLICIES, Entry, make_policy
@@ -22,11 +22,11 @@ __all__ = [
     "Entry",
     "ExitPolicy",
     "Fixed",
+    "LayerState",
     "Never",
     "Patience",
     "Replay",
     "Threshold",
-    "Visit",
     "check_threshold",
     "make_policy",
 ]

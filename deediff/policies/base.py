@@ -19,7 +19,7 @@ from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 
 
-class Visit(NamedTuple):
+class LayerState(NamedTuple):
     """The samples that reach the input of a block, at one denoising step."""
 
     layer: int  # 0 … N−1: this many blocks have been run
@@ -28,14 +28,14 @@ class Visit(NamedTuple):
     timestep: int  # diffusion t
     samples: NDArray[np.int64]  # (k,) sample numbers
     uncertainty: Tensor | None = None  # (k,) u of this layer, when the policy needs it
-    lowest: Tensor | None = None  # (k,) the smallest u of the layers before this one, when the policy needs it
+    lowest_uncertainty: Tensor | None = None  # (k,) smallest u of the earlier layers, when the policy needs it
 
 
 class ExitPolicy(ABC):
     """Decides per sample. `spec` is the text that names the policy everywhere."""
 
     needs_uncertainty: bool = False  # evaluates the UEM of every layer up to the exit
-    needs_lowest: bool = False  # reads `Visit.lowest`
+    needs_lowest_uncertainty: bool = False  # reads `LayerState.lowest_uncertainty`
     needs_heads: ClassVar[bool] = True
     decides_for_batch: bool = False  # has to see the whole batch at once
     spec: str
@@ -43,7 +43,7 @@ class ExitPolicy(ABC):
     seed: int | None = None  # the only one it knows what to do for; None: any
 
     @abstractmethod
-    def leaves(self, visit: Visit) -> Tensor | bool:
+    def should_exit(self, state: LayerState) -> Tensor | bool:
         """Which samples leave here: (k,) bool, or one bool for all of them."""
 
     def check(self, model: EarlyExitModel, schedule: Schedule | None = None) -> None:
@@ -71,7 +71,7 @@ class ExitPolicy(ABC):
         """Another network that takes this timestep, in full; None: the model itself."""
         return None
 
-    def given_layers(self, model: EarlyExitModel) -> set[int]:
+    def fixed_exit_layers(self, model: EarlyExitModel) -> set[int]:
         """Layers at which samples leave whatever their u is; none where u decides."""
         return set()
 
@@ -89,7 +89,7 @@ class Never(ExitPolicy):
     needs_heads = False
     spec = "never"
 
-    def leaves(self, visit: Visit) -> bool:
+    def should_exit(self, state: LayerState) -> bool:
         return False
 
 
@@ -102,27 +102,27 @@ class Threshold(ExitPolicy):
         self.threshold = check_threshold(threshold)
         self.spec = f"threshold:{float(threshold)!r}"
 
-    def leaves(self, visit: Visit) -> Tensor:
-        assert visit.uncertainty is not None
-        return visit.uncertainty <= float(self.threshold)
+    def should_exit(self, state: LayerState) -> Tensor:
+        assert state.uncertainty is not None
+        return state.uncertainty <= float(self.threshold)
 
 
 class Patience(Threshold):
     """Exit when u ≤ τ; in the first half only if an earlier layer was certain as well (AdaDiff's public code)."""
 
-    needs_lowest = True
+    needs_lowest_uncertainty = True
 
     def __init__(self, threshold: float):
         super().__init__(threshold)
         self.spec = f"patience:{float(threshold)!r}"
 
-    def leaves(self, visit: Visit) -> Tensor:
-        certain = super().leaves(visit)
-        if visit.layer > visit.num_blocks // 2:
+    def should_exit(self, state: LayerState) -> Tensor:
+        certain = super().should_exit(state)
+        if state.layer > state.num_blocks // 2:
             return certain
-        if visit.lowest is None:
+        if state.lowest_uncertainty is None:
             return torch.zeros_like(certain)
-        return certain & (visit.lowest <= float(self.threshold))
+        return certain & (state.lowest_uncertainty <= float(self.threshold))
 
 
 class BatchMean(Threshold):
@@ -137,9 +137,9 @@ class BatchMean(Threshold):
         super().__init__(threshold)
         self.spec = f"batch-mean:{float(threshold)!r}"
 
-    def leaves(self, visit: Visit) -> Tensor:
-        assert visit.uncertainty is not None
-        return (visit.uncertainty.mean() <= float(self.threshold)).expand(len(visit.samples))
+    def should_exit(self, state: LayerState) -> Tensor:
+        assert state.uncertainty is not None
+        return (state.uncertainty.mean() <= float(self.threshold)).expand(len(state.samples))
 
 
 class Fixed(ExitPolicy):
@@ -151,10 +151,10 @@ class Fixed(ExitPolicy):
         self.layer = layer
         self.spec = f"fixed:{layer}"
 
-    def leaves(self, visit: Visit) -> bool:
-        return visit.layer >= self.layer  # above it, a bound kept them in
+    def should_exit(self, state: LayerState) -> bool:
+        return state.layer >= self.layer  # above it, a bound kept them in
 
-    def given_layers(self, model: EarlyExitModel) -> set[int]:
+    def fixed_exit_layers(self, model: EarlyExitModel) -> set[int]:
         return {self.layer}
 
     def check(self, model: EarlyExitModel, schedule: Schedule | None = None) -> None:
@@ -175,15 +175,15 @@ class Bounded(ExitPolicy):
         bounds = [f"min:{lowest}"] * (lowest > 0) + [f"max:{highest}"] * (highest is not None)
         self.spec, self.content = ",".join([inner.spec, *bounds]), inner.content
         self.needs_uncertainty = inner.needs_uncertainty
-        self.needs_lowest, self.decides_for_batch = inner.needs_lowest, inner.decides_for_batch
+        self.needs_lowest_uncertainty, self.decides_for_batch = inner.needs_lowest_uncertainty, inner.decides_for_batch
         self.seed = inner.seed
 
-    def leaves(self, visit: Visit) -> Tensor | bool:
-        if visit.layer < self.lowest:
+    def should_exit(self, state: LayerState) -> Tensor | bool:
+        if state.layer < self.lowest:
             return False
-        if self.highest is not None and visit.layer >= self.highest:
+        if self.highest is not None and state.layer >= self.highest:
             return True
-        return self.inner.leaves(visit)
+        return self.inner.should_exit(state)
 
     def check(self, model: EarlyExitModel, schedule: Schedule | None = None) -> None:
         if max(self.lowest, self.highest or 0) > model.num_blocks:
@@ -193,7 +193,7 @@ class Bounded(ExitPolicy):
         self.inner.check(model, schedule)
         if self.highest is not None:
             self.check_layer(model, self.highest)
-        if any(layer < self.lowest for layer in self.inner.given_layers(model)):  # they leave at the bound instead
+        if any(layer < self.lowest for layer in self.inner.fixed_exit_layers(model)):  # exits there move to the bound
             self.check_layer(model, self.lowest)
 
     def prepared(self, model: EarlyExitModel, solver: Solver, guidance: float | None = None) -> ExitPolicy:
@@ -213,7 +213,7 @@ class Replay(ExitPolicy):
     def __init__(self, exit_layers: Tensor):  # (samples, steps)
         self.by_step = list(np.ascontiguousarray(exit_layers.cpu().numpy().T))
 
-    def leaves(self, visit: Visit) -> Tensor:
-        leaves = torch.from_numpy(self.by_step[visit.step][visit.samples] == visit.layer)
+    def should_exit(self, state: LayerState) -> Tensor:
+        leaves = torch.from_numpy(self.by_step[state.step][state.samples] == state.layer)
         # As late as a decision that waits for u.
-        return leaves if visit.uncertainty is None else leaves.to(visit.uncertainty.device, non_blocking=True)
+        return leaves if state.uncertainty is None else leaves.to(state.uncertainty.device, non_blocking=True)

@@ -16,7 +16,7 @@ from deediff.diffusion.prediction import epsilon_scale
 from deediff.diffusion.solvers import Solver
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
-from deediff.policies.base import ExitPolicy, Visit
+from deediff.policies.base import ExitPolicy, LayerState
 from deediff.policies.optimal_stopping import Stopping, x0_weights
 
 
@@ -48,11 +48,11 @@ class Calibrated(ExitPolicy):
     ) -> NDArray[np.float32]:
         """(S, 1) or (S, N)."""
 
-    def leaves(self, visit: Visit) -> Tensor:
-        assert visit.uncertainty is not None
+    def should_exit(self, state: LayerState) -> Tensor:
+        assert state.uncertainty is not None
         assert self.table is not None, "call prepared() first"
-        row = self.table[visit.step]
-        return visit.uncertainty <= float(row[visit.layer if len(row) > 1 else 0])
+        row = self.table[state.step]
+        return state.uncertainty <= float(row[state.layer if len(row) > 1 else 0])
 
 
 class Excess(Calibrated):

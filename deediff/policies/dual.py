@@ -10,7 +10,7 @@ from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import Solver
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
-from deediff.policies.base import ExitPolicy, Visit
+from deediff.policies.base import ExitPolicy, LayerState
 
 
 class Dual(ExitPolicy):
@@ -26,7 +26,7 @@ class Dual(ExitPolicy):
         self.schedule = Schedule(**info["schedule"])
         self.spec, self.content = f"dual:{switch}:{name}", {"checkpoint_sha256": info["sha256"]}
 
-    def leaves(self, visit: Visit) -> bool:
+    def should_exit(self, state: LayerState) -> bool:
         return False
 
     def network(self, timestep: int) -> EarlyExitModel | None:

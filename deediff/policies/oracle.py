@@ -13,7 +13,7 @@ from deediff.diffusion.prediction import epsilon_scale
 from deediff.diffusion.solvers import Solver
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
-from deediff.policies.base import ExitPolicy, Visit
+from deediff.policies.base import ExitPolicy, LayerState
 from deediff.policies.optimal_stopping import x0_weights
 from deediff.policies.oracle_exits import affordable_tolerance, oracle_exits, weighted_deviation
 from deediff.traces.reader import Trace
@@ -59,13 +59,13 @@ class Oracle(ExitPolicy):
         ready.exits = np.concatenate([oracle_exits(part, tolerance) for part in parts])
         return ready
 
-    def leaves(self, visit: Visit) -> Tensor:
+    def should_exit(self, state: LayerState) -> Tensor:
         assert self.exits is not None, "call prepared() first"
-        if visit.samples.max() >= len(self.exits):
+        if state.samples.max() >= len(self.exits):
             raise UserError(
                 f"policy {self.spec}: that trace holds {len(self.exits)} samples; ask for no more than those"
             )
-        return torch.from_numpy(self.exits[visit.samples, visit.step] <= visit.layer)
+        return torch.from_numpy(self.exits[state.samples, state.step] <= state.layer)
 
-    def given_layers(self, model: EarlyExitModel) -> set[int]:
+    def fixed_exit_layers(self, model: EarlyExitModel) -> set[int]:
         return {layer for layer in range(model.num_blocks) if model.has_exit(layer)}

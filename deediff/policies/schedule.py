@@ -14,7 +14,7 @@ from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.json_files import read_json
 from deediff.models import EarlyExitModel
-from deediff.policies.base import ExitPolicy, Threshold, Visit
+from deediff.policies.base import ExitPolicy, LayerState, Threshold
 from deediff.traces.reader import Trace
 from deediff.traces.schema import THRESHOLDS
 
@@ -50,10 +50,10 @@ class ScheduledExit(_OverTime):
         super().__init__(spec, len(layers), num_timesteps)
         self.layers, self.num_blocks = layers, num_blocks  # of the network that the layers were given for
 
-    def leaves(self, visit: Visit) -> bool:
-        return visit.layer >= self._scaled(self.layers[self.range_of(visit.timestep)], visit.num_blocks)
+    def should_exit(self, state: LayerState) -> bool:
+        return state.layer >= self._scaled(self.layers[self.range_of(state.timestep)], state.num_blocks)
 
-    def given_layers(self, model: EarlyExitModel) -> set[int]:
+    def fixed_exit_layers(self, model: EarlyExitModel) -> set[int]:
         return {self._scaled(layer, model.num_blocks) for layer in self.layers}
 
     def _scaled(self, layer: int, num_blocks: int) -> int:
@@ -68,7 +68,7 @@ class ScheduledExit(_OverTime):
                 f"give layers 0 … {blocks}"
             )
         super().check(model, schedule)
-        for layer in self.given_layers(model):
+        for layer in self.fixed_exit_layers(model):
             self.check_layer(model, layer)
 
 
@@ -81,10 +81,10 @@ class ScheduledThreshold(_OverTime):
         super().__init__(spec, len(table), num_timesteps)
         self.table = table
 
-    def leaves(self, visit: Visit) -> Tensor:
-        assert visit.uncertainty is not None
-        layer = visit.layer if self.table.shape[1] > 1 else 0
-        return visit.uncertainty <= float(self.table[self.range_of(visit.timestep), layer])
+    def should_exit(self, state: LayerState) -> Tensor:
+        assert state.uncertainty is not None
+        layer = state.layer if self.table.shape[1] > 1 else 0
+        return state.uncertainty <= float(self.table[self.range_of(state.timestep), layer])
 
     def check(self, model: EarlyExitModel, schedule: Schedule | None = None) -> None:
         super().check(model, schedule)

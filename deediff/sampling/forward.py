@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deediff.policies.base import Visit
+from deediff.policies.base import LayerState
 from deediff.sampling.micro_batch import Chunk, Rows, concatenate, gather
 from deediff.sampling.network import Network
 from deediff.sampling.request import Request
@@ -116,11 +116,10 @@ class Walk:
             self.asked.append((i, chunk.rows, u))
         elif self.policy.needs_uncertainty:
             u = torch.full((len(chunk),), torch.nan, device=self.x.device)  # no UEM here: below no threshold
-        visit = Visit(
-            i, self.network.num_blocks, self.step, self.timestep, self.samples[chunk.rows], u, chunk.lowest
-        )  # fmt: skip
-        decision = self.policy.leaves(visit)
-        if self.policy.needs_lowest and i in self.asked_layers and u is not None:
+        blocks, samples = self.network.num_blocks, self.samples[chunk.rows]
+        state = LayerState(i, blocks, self.step, self.timestep, samples, u, chunk.lowest)
+        decision = self.policy.should_exit(state)
+        if self.policy.needs_lowest_uncertainty and i in self.asked_layers and u is not None:
             chunk.lowest = u if chunk.lowest is None else torch.fmin(chunk.lowest, u)
         return decision
 

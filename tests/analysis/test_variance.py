@@ -18,7 +18,7 @@ from deediff.cost.cost import Cost
 from deediff.diffusion.solvers import spaced_timesteps
 from deediff.errors import UserError
 from deediff.json_files import write_json
-from deediff.policies.base import Visit
+from deediff.policies.base import LayerState
 from deediff.policies.oracle_exits import oracle_exits, weighted_deviation
 from deediff.policies.registry import make_policy
 from deediff.policies.schedule import ScheduledExit
@@ -278,7 +278,7 @@ def test_a_planted_schedule_is_found_and_its_file_runs_it(tmp_path: Path, capsys
     policy = make_policy(f"schedule:{file}")
     assert isinstance(policy, ScheduledExit)
     for timestep, layer in [(999, 2), (799, 2), (599, 5), (500, 5), (498, 13), (199, 13), (0, 13)]:
-        assert next(i for i in range(14) if policy.leaves(Visit(i, 13, 0, timestep, np.arange(1)))) == layer
+        assert next(i for i in range(14) if policy.should_exit(LayerState(i, 13, 0, timestep, np.arange(1)))) == layer
 
 
 def run(capsys: pytest.CaptureFixture[str], *args: object) -> dict:

@@ -20,7 +20,7 @@ from deediff.diffusion.solvers import make_solver
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel, UViT
 from deediff.policies import POLICIES, ExitPolicy, make_policy
-from deediff.policies.base import Visit
+from deediff.policies.base import LayerState
 from deediff.recording.writer import sample_to_trace
 from deediff.sampling import sample
 from tests.conftest import TINY, make_model, make_run
@@ -74,8 +74,8 @@ def first_left(policy: ExitPolicy, u: torch.Tensor, step: int, timestep: int) ->
     inside = torch.arange(len(u))
     for layer in range(u.shape[1]):
         lowest = u[inside, :layer].amin(dim=1) if layer else None
-        visit = Visit(layer, u.shape[1], step, timestep, inside.numpy(), u[inside, layer], lowest)
-        leaves = torch.as_tensor(policy.leaves(visit)).expand(len(inside))
+        state = LayerState(layer, u.shape[1], step, timestep, inside.numpy(), u[inside, layer], lowest)
+        leaves = torch.as_tensor(policy.should_exit(state)).expand(len(inside))
         exits[inside[leaves]] = layer
         inside = inside[~leaves]
         if not len(inside):

@@ -20,7 +20,7 @@ from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel, UViT
 from deediff.policies import Fixed, Never, Replay, Threshold, make_policy
-from deediff.policies.base import Visit
+from deediff.policies.base import LayerState
 from deediff.sampling import Step, sample
 from deediff.sampling.cost import sampling_cost
 from deediff.sampling.cpu import one_thread
@@ -182,8 +182,8 @@ def test_so_do_samplings_that_overlap() -> None:
 
 
 class _Failing(Never):
-    def leaves(self, visit: Visit) -> bool:
-        if visit.layer == 5 and 0 in visit.samples:
+    def should_exit(self, state: LayerState) -> bool:
+        if state.layer == 5 and 0 in state.samples:
             raise RuntimeError("in a lane")
         return False
 
@@ -278,11 +278,11 @@ def test_replayed_exits_are_followed_sample_by_sample() -> None:
 
 def test_the_threshold_is_rounded_to_float32_once() -> None:
     u = torch.tensor([0.1], dtype=torch.float32)  # 0.10000000149 > 0.1 in float64
-    assert Threshold(0.1).leaves(_visit(u)).all()
+    assert Threshold(0.1).should_exit(_layer_state(u)).all()
 
 
-def _visit(u: torch.Tensor) -> Visit:
-    return Visit(0, 13, 0, 0, np.zeros(1, dtype=np.int64), u)
+def _layer_state(u: torch.Tensor) -> LayerState:
+    return LayerState(0, 13, 0, 0, np.zeros(1, dtype=np.int64), u)
 
 
 def test_a_consumer_that_stops_asking_stops_the_work() -> None:
