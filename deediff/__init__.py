@@ -1,4 +1,7 @@
-"""Early exit for diffusion models: train, sample with real exits, look at what happened."""
+"""Early exit for diffusion models: train, sample with real exits, analyse what was recorded.
+
+`__all__` is the public API. Each name is imported on first access: reading a trace does not import torch.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,47 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deediff.calibration.file import recalibrate
+    from deediff.diffusion.schedule import Schedule
+    from deediff.diffusion.solvers import Solver, make_solver
     from deediff.errors import UserError
-    from deediff.models import EarlyExitModel
+    from deediff.models import UEM, Backbone, EarlyExitModel, make_backbone
+    from deediff.policies import ExitPolicy, make_policy
     from deediff.sampling import Step, sample
     from deediff.traces.reader import Trace, read_trace
 
-__all__ = ["EarlyExitModel", "Step", "Trace", "UserError", "load", "read_trace", "recalibrate", "sample"]
 __version__ = "0.1.0"
+__all__ = [
+    "UEM",
+    "Backbone",
+    "EarlyExitModel",
+    "ExitPolicy",
+    "Schedule",
+    "Solver",
+    "Step",
+    "Trace",
+    "UserError",
+    "load",
+    "make_backbone",
+    "make_policy",
+    "make_solver",
+    "read_trace",
+    "recalibrate",
+    "sample",
+]
 
-# Found when they are asked for: reading a trace need not wait for torch.
-_HOMES = {
+_MODULES = {  # the module that defines each name
+    "UEM": "deediff.models",
+    "Backbone": "deediff.models",
     "EarlyExitModel": "deediff.models",
+    "ExitPolicy": "deediff.policies",
+    "Schedule": "deediff.diffusion.schedule",
+    "Solver": "deediff.diffusion.solvers",
     "Step": "deediff.sampling",
     "Trace": "deediff.traces.reader",
     "UserError": "deediff.errors",
+    "make_backbone": "deediff.models",
+    "make_policy": "deediff.policies",
+    "make_solver": "deediff.diffusion.solvers",
     "read_trace": "deediff.traces.reader",
     "recalibrate": "deediff.calibration.file",
     "sample": "deediff.sampling",
@@ -29,21 +59,20 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    try:
-        return import_module(f"{__name__}.{name}")  # a module of this package
-    except ModuleNotFoundError as error:
-        if error.name != f"{__name__}.{name}":
-            raise
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def load(path: str | Path, device: str = "cpu", recalibrated: bool = False) -> EarlyExitModel:
-    """A run folder (its newest checkpoint) or one checkpoint file → the model, in eval mode.
+    """The model of a checkpoint, in eval mode. `path` is a checkpoint file, or a run folder: its newest checkpoint.
 
-    `recalibrated`: its u is corrected by the calibration beside the checkpoint (`deediff calibrate`).
-    Raises UserError when there is none or it is corrupt.
+    With `recalibrated`, u is corrected by the calibration beside the checkpoint (`deediff calibrate`).
+    Raises UserError when there is no checkpoint or it is corrupt.
     """
     from deediff.calibration.file import recalibrate
     from deediff.checkpoints import load_checkpoint

@@ -18,9 +18,6 @@ from deediff.models import EarlyExitModel, build_backbone
 from deediff.runs import numbered_checkpoints
 from deediff.storage import write_atomically
 
-__all__ = ["FORMAT_VERSION", "file_sha256", "find_checkpoint", "load_checkpoint", "numbered_checkpoints", "read_json",
-           "save_checkpoint", "write_json"]  # fmt: skip
-
 
 def file_sha256(path: Path) -> str:
     """Hex digest of a file's content."""
