@@ -1,8 +1,8 @@
-"""Makes `import torchvision` work where its compiled operators do not match the installed torch.
+"""Makes `import torchvision` work when its compiled operators do not match the installed torch.
 
-torchvision's wheels from PyPI are CUDA builds; on a CPU-only torch they fail at import with
-"operator torchvision::nms does not exist". Data sets and transforms need neither operator, so
-declaring the two names is enough. Import this module before torchvision or torch_fidelity.
+torchvision's wheels from PyPI are CUDA builds; with a CPU-only torch they fail on import: "operator torchvision::nms
+does not exist". Data sets and transforms use neither operator, so declaring the two names is sufficient. Import this
+module before torchvision or torch_fidelity.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _library: torch.library.Library | None = None
 
 
 def declare_missing_operators() -> bool:
-    """Declare `torchvision::nms` and `qnms` when importing torchvision needs it; True if declared."""
+    """Declare `torchvision::nms` and `qnms` if `import torchvision` fails without them. Returns whether it did."""
     global _library
     try:
         import torchvision  # noqa: F401

@@ -1,4 +1,4 @@
-"""Checkpoints: weights as safetensors, and beside them a JSON with what rebuilds the model."""
+"""Checkpoints: weights as safetensors, with a JSON file of the same name that holds the model's configuration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from deediff.storage import write_atomically
 
 
 def file_sha256(path: Path) -> str:
-    """Hex digest of a file's content."""
+    """SHA-256 of a file, as a hex string."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -30,11 +30,11 @@ def save_checkpoint(
     model: EarlyExitModel,
     schedule: Schedule,
     step: int,  # optimiser steps
-    images_seen: int,  # training images, those of the initial checkpoint included
-    dtype: torch.dtype | None = None,  # store in this precision; None: as they are
+    images_seen: int,  # training images, including those of the initial checkpoint
+    dtype: torch.dtype | None = None,  # precision on disk; None: unchanged
     **extra: Any,  # more JSON fields
 ) -> Path:
-    """Write weights, then the JSON beside them. Returns `path`."""
+    """Write the weights, then the JSON file. Returns `path`."""
     tensors = {
         name: value.detach().to("cpu", dtype or value.dtype).contiguous() for name, value in model.state_dict().items()
     }
@@ -59,7 +59,10 @@ def save_checkpoint(
 
 
 def find_checkpoint(path: Path) -> Path:
-    """A checkpoint file, or the newest one of a run folder. Raises UserError when there is none."""
+    """The path itself if it is a checkpoint file, or the newest checkpoint of a run folder.
+
+    Raises UserError when there is none.
+    """
     path = Path(path)
     if path.is_dir():
         found = numbered_checkpoints(path)
@@ -76,9 +79,9 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> tuple[EarlyExitModel, dict[str, Any]]:
-    """Rebuild the model in eval mode, float32. Returns it with the checkpoint's JSON.
+    """The model in eval mode and float32, and the content of the checkpoint's JSON file.
 
-    Raises UserError when a file is missing, corrupt, or does not fit the model it describes.
+    Raises UserError when a file is missing or corrupt, or the weights do not fit the configuration.
     """
     path = find_checkpoint(path)
     info = read_json(path.with_suffix(".json"))

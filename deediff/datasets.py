@@ -20,7 +20,7 @@ DEFAULT_ROOT = Path(os.environ.get("DEEDIFF_DATA", Path.home() / ".cache" / "dee
 
 
 class Images(Protocol):
-    """Anything indexable by a tensor of positions."""
+    """A data set of images, indexed by a tensor of positions."""
 
     def __len__(self) -> int: ...
 
@@ -30,7 +30,7 @@ class Images(Protocol):
 
 
 def _image_files(folder: Path) -> list[Path]:
-    """In the order of the data set. Raises UserError when there are none."""
+    """Sorted paths of the images below `folder`. Raises UserError when there are none."""
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
         raise UserError(f"no images below {folder}: expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
@@ -38,7 +38,7 @@ def _image_files(folder: Path) -> list[Path]:
 
 
 class FolderImages:
-    """Every image below a folder, decoded on demand, shorter side resized, centre cropped."""
+    """Every image below a folder: decoded on access, resized by the shorter side, centre cropped."""
 
     def __init__(self, folder: Path, img_size: int, in_chans: int):
         self.paths = _image_files(folder)
@@ -69,11 +69,11 @@ def load_images(
     name: str,  # "cifar10", "mnist", or the path of a folder of images
     img_size: int,  # pixels per side; MNIST's 28 are padded, folders are resized
     in_chans: int,  # 1 or 3
-    root: Path | None = None,  # where torchvision keeps its data sets; default: DEFAULT_ROOT
+    root: Path | None = None,  # folder in torchvision's layout; None: DEFAULT_ROOT
     train: bool = True,
     download: bool = True,
 ) -> Images:
-    """Images of a data set. Raises UserError when they can neither be found nor downloaded."""
+    """Images of a data set. Raises UserError when it is neither on disk nor downloadable."""
     if name not in NAMED:
         return FolderImages(_folder(name), img_size, in_chans)
 
@@ -81,7 +81,7 @@ def load_images(
     pixels = torch.as_tensor(data.data)  # CIFAR-10 (M,32,32,3), MNIST (M,28,28)
     pixels = pixels.permute(0, 3, 1, 2) if pixels.ndim == 4 else pixels[:, None]
     if pixels.shape[1] != in_chans:
-        raise UserError(f"{name} has {pixels.shape[1]} channel(s), the model takes {in_chans}: choose a fitting preset")
+        raise UserError(f"{name} has {pixels.shape[1]} channel(s), the model takes {in_chans}: choose another preset")
     border = img_size - pixels.shape[-1]
     if border < 0 or border % 2 or (border and name != "mnist"):
         raise UserError(
@@ -91,16 +91,16 @@ def load_images(
 
 
 def load_labels(name: str, root: Path | None = None, train: bool = True) -> Tensor:
-    """Classes (M,) int64 of the images of `load_images`; those of a folder are its sub-folders, by name.
+    """Class labels (M,) int64 of the images of `load_images`; in a folder of images, sub-folders are classes, by name.
 
-    Raises UserError like `load_images`, and when an image lies in no sub-folder.
+    Raises UserError as `load_images` does, and when an image is in no sub-folder.
     """
     if name in NAMED:
         return torch.as_tensor(_named(name, root, train, download=True).targets, dtype=torch.int64)
     folder = _folder(name)
     inside = [path.relative_to(folder).parts for path in _image_files(folder)]
     if loose := [parts[0] for parts in inside if len(parts) == 1]:
-        raise UserError(f"{folder / loose[0]} has no class: expected every image in a sub-folder named for its class")
+        raise UserError(f"{folder / loose[0]} has no class: expected every image in a sub-folder named after its class")
     classes = {label: number for number, label in enumerate(sorted({parts[0] for parts in inside}))}
     return torch.tensor([classes[parts[0]] for parts in inside])
 

@@ -1,5 +1,5 @@
-"""The one exception that means: the user can fix this; show the sentence, not a traceback."""
+"""The exception for invalid input: command line and app show its message instead of a traceback."""
 
 
 class UserError(ValueError):
-    """Bad input. The message is one sentence: what, where, what was expected, what to do."""
+    """Invalid input. The message names the value, where it was found, what was expected, and the remedy."""

@@ -1,4 +1,4 @@
-"""JSON files, written whole or not at all, and never trusted when read."""
+"""JSON files, written atomically and checked when read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def write_json(path: AnyPath, content: dict[str, Any]) -> None:
 
 
 def read_json(path: AnyPath) -> dict[str, Any]:
-    """Read a JSON object. Raises UserError when the file is missing or is not one."""
+    """Read a JSON object. Raises UserError when the file is missing or holds anything else."""
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError:

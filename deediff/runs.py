@@ -1,4 +1,4 @@
-"""Where a run keeps its files; listing, reading, renaming and deleting them, never trusting what is read."""
+"""Run folders: their layout; list, read, rename and delete them. File contents are checked, never trusted."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from deediff.errors import UserError
 from deediff.json_files import read_json
 
 FORMAT_VERSION = 1
-FRESH = 15 * 60  # seconds after its last file within which a training or a sampling counts as going on
-NAME = re.compile(r"[\w+=-][\w.+=-]{0,119}", re.ASCII)  # of a run or a trace: a plain folder name, not hidden
+FRESH = 15 * 60  # seconds since the last write within which a training or sampling job counts as running
+NAME = re.compile(r"[\w+=-][\w.+=-]{0,119}", re.ASCII)  # of a run or trace: one path component, not hidden
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Run:
 
     @property
     def status(self) -> str:
-        """As run.json says, but `training` only while somebody does."""
+        """The status in run.json; `interrupted` for a training that stopped writing."""
         status = str(self.info.get("status") or "unknown")
         return "interrupted" if status == "training" and not is_training(self) else status
 
     @property
     def has_exits(self) -> bool:
-        """Whether its network can be left early, as far as run.json tells."""
+        """Whether the model has exits, judged by run.json."""
         parameters = self.info.get("parameters")
         return not isinstance(parameters, dict) or bool(parameters.get("uem"))
 
@@ -58,7 +58,7 @@ def read_run(path: Path) -> Run:
 
 
 def list_runs(root: Path) -> tuple[list[Run], list[str]]:
-    """Every readable run below `root`, by name, and what was wrong with the others."""
+    """Readable runs in `root`, sorted by name, and one message per unreadable run."""
     runs, problems = [], []
     for file in sorted(root.glob("*/run.json")):
         try:
@@ -69,30 +69,30 @@ def list_runs(root: Path) -> tuple[list[Run], list[str]]:
 
 
 def is_fresh(folder: Path, now: float | None = None) -> bool:
-    """Whether something in the folder was written in the last quarter of an hour."""
+    """Whether any file in the folder was written within the last FRESH seconds."""
     newest = max((file.stat().st_mtime for file in _files(folder)), default=0.0)
     return (time.time() if now is None else now) - newest < FRESH
 
 
 def is_training(run: Run) -> bool:
-    """Whether a trainer still writes here; one that was killed is found out once its files are no longer fresh."""
+    """Whether a trainer still writes to the run. A killed trainer counts as running until its files are not fresh."""
     own = [run.path / "run.json", run.path / "metrics.parquet", *run.checkpoints[-1:]]
     newest = max((file.stat().st_mtime for file in own if file.exists()), default=0.0)
     return run.info.get("status") == "training" and time.time() - newest < FRESH
 
 
 def why_busy(folder: Path) -> str | None:
-    """Who still writes into this run or trace, by what its files say; None when nobody does."""
+    """The job that still writes to this run or trace, as a sentence; None if there is none."""
     for file in [folder / "trace.json", *(folder / "traces").glob("*/trace.json")]:
-        if file.exists() and not _says(file, "complete") and is_fresh(file.parent):
-            return f"a sampling command still writes {file.parent.name}"
-    if _says(folder / "run.json", "format_version") == FORMAT_VERSION and is_training(read_run(folder)):
-        return "it is still being trained"
+        if file.exists() and not _field(file, "complete") and is_fresh(file.parent):
+            return f"a sampling job is still writing {file.parent.name}"
+    if _field(folder / "run.json", "format_version") == FORMAT_VERSION and is_training(read_run(folder)):
+        return "the run is still being trained"
     return None
 
 
-def _says(file: Path, key: str) -> Any:
-    """A field of a JSON file; None when it is not there or damaged, which must not keep it from being deleted."""
+def _field(file: Path, key: str) -> Any:
+    """A field of a JSON file; None if the file is missing or damaged, so that it can still be deleted."""
     try:
         return read_json(file).get(key)
     except UserError:
@@ -100,18 +100,18 @@ def _says(file: Path, key: str) -> Any:
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes of everything in it."""
+    """Total size of its files in bytes."""
     return sum(file.stat().st_size for file in _files(folder))
 
 
 def rename(folder: Path, name: str, root: Path) -> Path:
-    """Give a run or a trace below `root` another name; returns its new path.
+    """Rename a run or trace in `root`; returns the new path.
 
-    Raises UserError when the name is no plain folder name or is taken, or somebody writes there.
+    Raises UserError when the name is invalid or taken, or a job still writes there.
     """
-    _check_ours(folder, root)
+    _check_inside(folder, root)
     if not NAME.fullmatch(name):
-        raise UserError(f"{name!r} is no name for a folder: use letters, digits, . _ + - =, and start with no dot")
+        raise UserError(f"{name!r} is not a valid folder name: use letters, digits, . _ + - = and no leading dot")
     new = folder.with_name(name)
     if new == folder:
         return folder
@@ -126,11 +126,11 @@ def rename(folder: Path, name: str, root: Path) -> Path:
 
 
 def delete(folder: Path, root: Path) -> None:
-    """Remove a run or a trace below `root` and everything in it; it is gone from every list at once.
+    """Delete a run or trace in `root`. It is first renamed to a hidden name, so no list shows it half deleted.
 
-    Raises UserError when it is anything else, or somebody writes there.
+    Raises UserError when the folder is neither, or a job still writes there.
     """
-    _check_ours(folder, root)
+    _check_inside(folder, root)
     _check_idle(folder, "deleted")
     doomed = folder.with_name(f".deleted-{uuid.uuid4().hex}")
     try:
@@ -141,28 +141,28 @@ def delete(folder: Path, root: Path) -> None:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Every file below a folder, whoever removes some meanwhile."""
+    """Every file below a folder."""
     for file in folder.rglob("*"):
         if file.is_file():
             yield file
 
 
-def _check_ours(folder: Path, root: Path) -> None:
-    """Raises UserError unless this is root/<run> or root/<run>/traces/<trace>, and no link to elsewhere."""
+def _check_inside(folder: Path, root: Path) -> None:
+    """Raises UserError unless the folder is root/<run> or root/<run>/traces/<trace> and no symbolic link."""
     real, home = folder.resolve(), root.resolve()
     is_run = real.parent == home and (real / "run.json").is_file()
     is_trace = real.parent.name == "traces" and real.parents[2] == home and (real / "trace.json").is_file()
     if folder.is_symlink() or not (is_run or is_trace):
-        raise UserError(f"{folder} is no run or trace of {root}: only those can be renamed or deleted here")
+        raise UserError(f"{folder} is not a run or trace in {root}: only those can be renamed or deleted")
 
 
-def _check_idle(folder: Path, what: str) -> None:
+def _check_idle(folder: Path, action: str) -> None:
     if (reason := why_busy(folder)) is not None:
-        raise UserError(f"{folder} cannot be {what} now: {reason}; stop it first, or wait until it ends")
+        raise UserError(f"{folder} cannot be {action}: {reason}; stop it, or wait until it ends")
 
 
 def numbered_checkpoints(run: Path) -> list[Path]:
-    """The complete checkpoints of a run folder (weights and JSON), newest last."""
+    """The complete checkpoints (weights and JSON) of a run folder, newest last."""
     files = (run / "checkpoints").glob("*.safetensors")
-    whole = [p for p in files if p.stem.isdigit() and p.with_suffix(".json").exists()]
-    return sorted(whole, key=lambda p: int(p.stem))
+    complete = [p for p in files if p.stem.isdigit() and p.with_suffix(".json").exists()]
+    return sorted(complete, key=lambda p: int(p.stem))

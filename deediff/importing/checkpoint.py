@@ -13,21 +13,21 @@ from deediff.importing.pickled import load_pickled
 from deediff.importing.run_files import check_new_run, write_imported_run
 from deediff.models.official import read_state
 
-CLAMPED = "its attention UEMs end in no sigmoid, so what leaves [0, 1] is cut to it; traces count how often"
+CLAMPED = "its attention UEMs have no final sigmoid: u is clamped to [0, 1], and traces count the clamped values"
 
 
 def import_checkpoint(
     path: Path,  # a .pth
-    out: Path,  # run folder to write
+    out: Path,  # the new run folder
     layout: str = "uvit",  # or another of official.LAYOUTS
     num_heads: int | None = None,
     normalize_timesteps: bool = False,
-    images_seen: int = 0,  # training images behind these weights, for the record
+    images_seen: int = 0,  # training images of these weights, recorded in run.json
 ) -> Path:
     """Write a run of status `imported` with one checkpoint. Raises UserError when the tensors do not fit."""
     state = load_pickled(path)
     if isinstance(state, dict):
-        state = state.get("model_state_dict", state)  # what a training of the DuoDiff repository saves
+        state = state.get("model_state_dict", state)  # the format of the DuoDiff repository's trainer
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise UserError(f"{path} holds no state dict (names → tensors)")
     if images_seen < 0:

@@ -6,6 +6,7 @@ import re
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,9 +26,9 @@ PART_SIZE = 4096  # samples per part of an imported trace
 
 
 def read_exit_layers(path: Path) -> dict[str, NDArray[np.int8]]:
-    """Name → (timesteps, samples), index 0 is t = 0, value i = i blocks were run.
+    """Set name → exit layers (timesteps, samples); row 0 is t = 0, and value i means that i blocks were run.
 
-    A folder of .pt files (each (timesteps, some samples)) is one set, an .npz one per array.
+    A folder of .pt files, each (timesteps, some of the samples), is one set; an .npz has one set per array.
     """
     if path.is_dir():
         files = sorted(path.glob("*.pt"), key=lambda p: [int(n) for n in re.findall(r"\d+", p.name)])
@@ -36,7 +37,7 @@ def read_exit_layers(path: Path) -> dict[str, NDArray[np.int8]]:
         tensors = [load_pickled(file) for file in files]
         shapes = {tuple(t.shape[:1]) if isinstance(t, Tensor) and t.ndim == 2 else None for t in tensors}
         if None in shapes or len(shapes) > 1:
-            raise UserError(f"the .pt files in {path} are not tensors (timesteps, samples) of equally many timesteps")
+            raise UserError(f"the .pt files in {path} are not tensors (timesteps, samples) of equal timesteps")
         arrays = {path.name: torch.cat(tensors, dim=1).numpy()}
     else:
         try:
@@ -49,64 +50,71 @@ def read_exit_layers(path: Path) -> dict[str, NDArray[np.int8]]:
 
 def import_exit_layers(
     path: Path,  # a folder of .pt files or an .npz
-    out: Path,  # run folder to write
-    preset: str = "uvit_small",  # the model that was sampled: decides the GFLOPs
-    uem: str = "auto",  # mlp, attention, or auto: the first word of the set's name
+    out: Path,  # the new run folder
+    preset: str = "uvit_small",  # the sampled model, which determines the GFLOPs
+    uem: str = "auto",  # "mlp", "attention", or "auto": the first word of the set's name
 ) -> Path:
-    """Write a run of status `imported`, one trace per set: no images, no u, DDPM over all timesteps.
+    """Write a run of status `imported` with one trace per set: DDPM over all timesteps, without images or u.
 
     Raises UserError when shapes or values are not exit layers of that model.
     """
     if preset not in PRESETS:
         raise UserError(f"unknown model {preset!r}, expected one of: {', '.join(PRESETS)}")
-    num_blocks = PRESETS[preset].num_blocks
     sets = read_exit_layers(path)
+    uems = {name: name.split("_")[0] if uem == "auto" else uem for name in sets}
     for name, layers in sets.items():
-        if not isinstance(layers, np.ndarray):
-            raise UserError(f"{path}: {name} is not an array of exit layers")
-        if not re.fullmatch(r"\w[\w.+-]*", name):
-            raise UserError(f"{path}: a set is called {name!r}, expected letters, digits and . _ + - only")
-        if layers.dtype.kind not in "iuf" or layers.ndim != 2 or layers.size == 0 or (layers != np.round(layers)).any():
-            raise UserError(f"{path}: {name} has shape {layers.shape}, expected whole numbers (timesteps, samples)")
-        if layers.min() < 0 or layers.max() > num_blocks:
-            raise UserError(
-                f"{path}: {name} holds {layers.min():g} … {layers.max():g}, expected exit layers 0 … {num_blocks}"
-            )
+        _check_set(path, name, layers, PRESETS[preset].num_blocks)
+        if uems[name] not in ("mlp", "attention"):
+            raise UserError(f"the UEM of {name!r} is unknown: pass --uem mlp or --uem attention")
     check_new_run(out)
     for name, layers in sets.items():
-        kind = name.split("_")[0] if uem == "auto" else uem
-        if kind not in ("mlp", "attention"):
-            raise UserError(f"cannot tell the UEM of {name!r}: say --uem mlp or --uem attention")
-        steps, samples = layers.shape
-        model = EarlyExitModel(make_backbone(PRESETS[preset])).add_exits({"name": kind, "scope": "layer"})
-        folder = out / "traces" / name
-        parts = [range(a, min(a + PART_SIZE, samples)) for a in range(0, samples, PART_SIZE)]
-        timesteps = list(range(steps - 1, -1, -1))
-        write_json(
-            folder / "trace.json",
-            {
-                "format_version": schema.FORMAT_VERSION,
-                "complete": False,
-                "imported": True,
-                "policy": "imported",
-                "solver": "ddpm",
-                "steps": steps,
-                "num_samples": samples,
-                "batch_size": PART_SIZE,
-                "record": "exit",
-                "num_blocks": num_blocks,
-                "timesteps": timesteps,
-                "has_uncertainty": False,
-                "policy_needs_uncertainty": True,
-                "uem": kind,
-                "cost": model_cost(model).to_json(),
-                "source": path.name,
-            },
-        )
-        in_order = np.ascontiguousarray(layers[::-1].T).astype(np.int8)  # (samples, steps), t = T−1 first
-        for part, numbers in enumerate(parts):
-            block = in_order[numbers.start : numbers.stop]
-            write_part(folder, part, numbers, timesteps, block, None, None, None, num_blocks)
-        finish(folder, len(parts))
+        model = EarlyExitModel(make_backbone(PRESETS[preset])).add_exits({"name": uems[name], "scope": "layer"})
+        _write_trace(out / "traces" / name, layers, model, uem=uems[name], source=path.name)
     write_imported_run(out, source=path.name, model=preset)
     return out
+
+
+def _check_set(path: Path, name: str, layers: object, num_blocks: int) -> None:
+    """Raises UserError unless `layers` are exit layers (timesteps, samples) and `name` is a folder name."""
+    if not isinstance(layers, np.ndarray):
+        raise UserError(f"{path}: {name} is not an array of exit layers")
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        raise UserError(f"{path}: a set is called {name!r}, expected letters, digits and . _ + - only")
+    if layers.dtype.kind not in "iuf" or layers.ndim != 2 or layers.size == 0 or (layers != np.round(layers)).any():
+        raise UserError(f"{path}: {name} has shape {layers.shape}, expected whole numbers (timesteps, samples)")
+    if layers.min() < 0 or layers.max() > num_blocks:
+        found = f"{layers.min():g} … {layers.max():g}"
+        raise UserError(f"{path}: {name} holds {found}, expected exit layers 0 … {num_blocks}")
+
+
+def _write_trace(folder: Path, layers: NDArray[Any], model: EarlyExitModel, uem: str, source: str) -> None:
+    """Write exit layers (timesteps, samples) as a trace."""
+    steps, samples = layers.shape
+    timesteps = list(range(steps - 1, -1, -1))
+    write_json(
+        folder / "trace.json",
+        {
+            "format_version": schema.FORMAT_VERSION,
+            "complete": False,
+            "imported": True,
+            "policy": "imported",
+            "solver": "ddpm",
+            "steps": steps,
+            "num_samples": samples,
+            "batch_size": PART_SIZE,
+            "record": "exit",
+            "num_blocks": model.num_blocks,
+            "timesteps": timesteps,
+            "has_uncertainty": False,
+            "policy_needs_uncertainty": True,
+            "uem": uem,
+            "cost": model_cost(model).to_json(),
+            "source": source,
+        },
+    )
+    exit_layers = np.ascontiguousarray(layers[::-1].T).astype(np.int8)  # (samples, steps), t = T−1 first
+    parts = [range(first, min(first + PART_SIZE, samples)) for first in range(0, samples, PART_SIZE)]
+    for part, numbers in enumerate(parts):
+        block = exit_layers[numbers.start : numbers.stop]
+        write_part(folder, part, numbers, timesteps, block, None, None, None, model.num_blocks)
+    finish(folder, len(parts))

@@ -1,4 +1,4 @@
-"""`torch.load` that executes nothing."""
+"""`torch.load` without code execution."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from deediff.errors import UserError
 
-PLAIN: list[Any] = [  # classes of plain data, and the name under which a file may ask for each
+PLAIN: list[Any] = [  # classes of plain data, and the names under which pickles refer to them
     (argparse.Namespace, "argparse.Namespace"),
     *(
         (plain, f"{module}.{name}")
@@ -23,10 +23,10 @@ PLAIN: list[Any] = [  # classes of plain data, and the name under which a file m
 
 
 def load_pickled(path: Path) -> Any:
-    """`torch.load` that executes nothing. Raises UserError when the file is missing, corrupt or holds code.
+    """`torch.load` without code execution. Raises UserError when the file is missing, corrupt or holds code.
 
-    Command lines and paths, which many trainings keep beside their weights, are plain data too: paths of any system
-    and Python come back as pure paths, which name a file and cannot touch it.
+    Parsed arguments and paths, which trainers often save beside the weights, count as plain data: paths of any system
+    and Python version are loaded as pure paths, which cannot access the file system.
     """
     try:
         with torch.serialization.safe_globals(PLAIN):
@@ -36,5 +36,5 @@ def load_pickled(path: Path) -> Any:
     except (OSError, EOFError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
         reason = (str(error) or "it is empty").splitlines()[0]
         raise UserError(
-            f"{path} is not a file of plain tensors ({reason}): it is corrupt, or holds code and was not run"
+            f"{path} is not a file of plain tensors ({reason}): it is corrupt, or holds code, which was not run"
         ) from None

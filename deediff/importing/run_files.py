@@ -1,4 +1,4 @@
-"""The run folder of an import."""
+"""The run folder that an import writes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from deediff.runs import FORMAT_VERSION
 
 
 def check_new_run(out: Path) -> None:
-    """Raises UserError when the folder already holds a run."""
+    """Raises UserError if the folder already holds a run."""
     if (out / "run.json").exists():
         raise UserError(f"{out} already holds a run: choose another --out")
 

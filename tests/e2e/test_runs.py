@@ -90,7 +90,7 @@ def test_rename_and_delete_in_dialogs(tab: Page, served: str, copied: Path) -> N
     name.fill("no/name")
     name.press("Enter")
     dialog.get_by_role("button", name="Rename").click()
-    expect(dialog.get_by_text("no name for a folder")).to_be_visible()
+    expect(dialog.get_by_text("not a valid folder name")).to_be_visible()
     name.fill("zzz")
     name.press("Enter")
     dialog.get_by_role("button", name="Rename").click()

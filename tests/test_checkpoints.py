@@ -1,0 +1,57 @@
+"""Checkpoint files: saved, loaded, missing, corrupt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import deediff
+from deediff.checkpoints import save_checkpoint
+from deediff.diffusion.schedule import Schedule
+from deediff.errors import UserError
+from deediff.models import EarlyExitModel, UViT
+from tests.conftest import TINY, make_model
+
+
+def test_checkpoint_round_trip_in_half_precision(tmp_path: Path) -> None:
+    model = make_model()
+    path = save_checkpoint(tmp_path / "1.safetensors", model, Schedule(), 1, 64, dtype=torch.bfloat16)
+    again = deediff.load(path)
+    for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(a.bfloat16().float(), b)
+
+
+def test_missing_and_corrupt_checkpoints(tmp_path: Path, run: Path) -> None:
+    with pytest.raises(UserError, match="does not exist: pass a run folder"):
+        deediff.load(tmp_path / "none.safetensors")
+    with pytest.raises(UserError, match="no checkpoint in"):
+        deediff.load(tmp_path)
+    file = run / "checkpoints" / "7.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UserError, match="corrupt or cut short"):
+        deediff.load(run)
+
+
+def test_a_checkpoint_that_does_not_fit_its_json(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path / "1.safetensors", EarlyExitModel(UViT(TINY)), Schedule(), 1, 64)
+    info = path.with_suffix(".json")
+    info.write_text(info.read_text().replace('"embed_dim": 32', '"embed_dim": 64'))
+    with pytest.raises(UserError, match="does not fit the model its JSON describes"):
+        deediff.load(path)
+
+
+def test_a_checkpoint_without_its_json_is_ignored(run: Path) -> None:
+    """A trainer killed between the two files must not hide the older, complete checkpoint."""
+    (run / "checkpoints" / "9.safetensors").write_bytes(b"half a checkpoint")
+    assert deediff.load(run).num_blocks == 13
+
+
+@pytest.mark.parametrize("schedule", ['{"num_timesteps": 3.5}', '{"beta_end": 5}', '{"beta_start": "x"}'])
+def test_an_invalid_schedule_is_refused(run: Path, schedule: str) -> None:
+    file = run / "checkpoints" / "7.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "schedule": json.loads(schedule)}))
+    with pytest.raises(UserError, match="does not fit the model its JSON describes"):
+        deediff.load(run)
