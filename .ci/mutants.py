@@ -27,17 +27,17 @@ class Mutant:
     tests: str
 
 
-WALK = "deediff/sampling/forward.py"
+FORWARD = "deediff/sampling/forward.py"
 
 MUTANTS = [
     Mutant(
-        "simulated exit: what has left is computed all the same",
-        WALK,
-        "            chunk.state = network.block[i - 1](chunk.state, skip)\n",
-        "            absent = torch.zeros(len(self.x) - len(chunk.state), *chunk.state.shape[1:])\n"
-        "            network.block[i - 1](torch.cat([chunk.state, absent]), "
+        "simulated exit: exited samples are computed all the same",
+        FORWARD,
+        "            mb.state = network.block[i - 1](mb.state, skip)\n",
+        "            absent = torch.zeros(len(self.x) - len(mb.state), *mb.state.shape[1:])\n"
+        "            network.block[i - 1](torch.cat([mb.state, absent]), "
         "None if skip is None else torch.cat([skip, absent]))\n"
-        "            chunk.state = network.block[i - 1](chunk.state, skip)\n",
+        "            mb.state = network.block[i - 1](mb.state, skip)\n",
         "tests/sampling/test_sampling.py",
     ),
     Mutant(
@@ -70,7 +70,7 @@ MUTANTS = [
     ),
     Mutant(
         "exit off by one: the next layer is recorded",
-        WALK,
+        FORWARD,
         "exit_layer = torch.from_numpy(self.exit_layer)",
         "exit_layer = torch.from_numpy(np.minimum(self.exit_layer + 1, self.network.num_blocks))",
         "tests/sampling/test_sampling.py",

@@ -28,8 +28,8 @@ from deediff.diffusion.solvers import DDPM, Solver
 from deediff.models import EarlyExitModel
 from deediff.policies.base import ExitPolicy, Never, Replay
 from deediff.recording.writer import TraceWriter
+from deediff.sampling.forward import Record
 from deediff.sampling.network import Network
-from deediff.sampling.request import Record
 from deediff.sampling.sampler import Step, denoise
 
 PART_STEPS = 50  # a part of the trace is charged as if it held this many steps

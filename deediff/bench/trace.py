@@ -22,7 +22,7 @@ from deediff.policies import make_policy
 from deediff.policies.base import ExitPolicy, Never, Replay
 from deediff.recording.parts import finish, write_part
 from deediff.recording.writer import TraceWriter
-from deediff.sampling.request import Record
+from deediff.sampling.forward import Record
 from deediff.sampling.sampler import batches, sample
 from deediff.storage import write_atomically
 from deediff.traces.reader import read_trace

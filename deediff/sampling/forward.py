@@ -1,14 +1,15 @@
-"""One evaluation of the network with real exits: what has left is not computed any more.
+"""One evaluation of the network with real exits: later blocks run without the samples that have exited.
 
-A batch goes through the blocks in chunks. Before every block the policy is asked; those who leave are
-set aside for their output head, and the rest of the chunk is compacted. Who advances which chunk when
-does not change the result: see `predict`.
+`predict` sends a batch through a `ForwardPass` in micro-batches. Before each block the policy decides which samples
+exit; these are set aside for their output head, and the micro-batch is compacted. The result does not depend on the
+order in which micro-batches are advanced, so the device decides it: see `_on_gpu` and `deediff.sampling.cpu`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
 from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,31 +17,71 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deediff.policies.base import LayerState
-from deediff.sampling.micro_batch import Chunk, Rows, concatenate, gather
+from deediff.models import EarlyExitModel
+from deediff.policies.base import ExitPolicy, LayerState
+from deediff.sampling.cpu import CPU_GROUP, one_thread, run_on_cpu
+from deediff.sampling.micro_batch import MicroBatch, Rows, gather, in_order, to_host
 from deediff.sampling.network import Network
-from deediff.sampling.request import Request
 
-Leavers = tuple[Rows, Tensor]  # rows that leave at one layer, and the states that its head reads
+Record = Literal["exit", "full"]
+GPU_MICRO_BATCHES = 2  # while the host waits for the decision of one, the device computes the other
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Classes of a class-conditional model."""
+
+    labels: Tensor  # (B,)
+    guidance: float | None = None  # scale of classifier-free guidance; None: without
+    null_label: int = 0  # the label that means "no class"
+
+    def rows(self) -> Tensor:
+        """Labels of the network's rows: (B,), or with guidance (2·B,), label and null label of each sample in turn."""
+        if self.guidance is None:
+            return self.labels
+        return torch.stack([self.labels, torch.full_like(self.labels, self.null_label)], dim=1).flatten()
+
+    def split(self, size: int) -> list[Condition]:
+        """Conditions of consecutive groups of `size` samples."""
+        return [replace(self, labels=labels) for labels in self.labels.split(size)]
+
+
+@dataclass(frozen=True)
+class Request:
+    """Arguments of one evaluation, beside the images: B samples at one denoising step."""
+
+    policy: ExitPolicy
+    step: int
+    timestep: int  # diffusion t
+    samples: NDArray[np.int64]  # (B,) sample numbers
+    record: Record = "exit"  # "full": no sample is dropped, so that every UEM is evaluated
+    deviations: bool = False  # every head is evaluated too, and compared with the full network
+    condition: Condition | None = None
+
+    def split(self, size: int) -> list[Request]:
+        """Requests of consecutive groups of `size` samples."""
+        samples = np.split(self.samples, range(size, len(self.samples), size))
+        conditions = [None] * len(samples) if self.condition is None else self.condition.split(size)
+        return [replace(self, samples=s, condition=c) for s, c in zip(samples, conditions, strict=True)]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one evaluation of the network gave, per sample."""
+    """Result of one evaluation, per sample."""
 
-    output: Tensor  # (B,C,H,W) what the network predicts: ε, x_0 or v
+    output: Tensor  # (B,C,H,W) prediction of ε, x_0 or v
     exit_layer: Tensor  # (B,) int64 on the CPU, 0 … N
     uncertainty: Tensor  # (B,N) float32 on the CPU; NaN where no UEM was evaluated
-    deviation: Tensor | None  # (B,N) RMS(g_i − full output), when asked for
+    deviation: Tensor | None  # (B,N) RMS(g_i − full output), if requested
 
     def padded(self, num_blocks: int) -> Prediction:
-        """The same, as if it came from a network with more blocks: u is NaN there."""
+        """The prediction with u of a deeper network's shape, (B,num_blocks): NaN at the layers that this one lacks."""
         missing = num_blocks - self.uncertainty.shape[1]
         return replace(self, uncertainty=F.pad(self.uncertainty, (0, missing), value=torch.nan))
 
     @staticmethod
     def concatenate(parts: list[Prediction]) -> Prediction:
-        """Of consecutive groups of samples."""
+        """Joins the predictions of consecutive groups of samples."""
         deviation = [p.deviation for p in parts if p.deviation is not None]
         return Prediction(
             torch.cat([p.output for p in parts]),
@@ -50,163 +91,188 @@ class Prediction:
         )
 
 
-class Walk:
-    """The way of some samples through the network at one denoising step.
+def predict(
+    model: EarlyExitModel | Network,
+    x: Tensor,  # (B,C,H,W)
+    request: Request,
+    threads: int | None = None,  # CPU threads to use, by a caller inside `one_thread`; None: as many as torch has
+) -> Prediction:
+    """Evaluate the network on a batch; each block runs only on the samples that have not exited before it."""
+    if threads is None:
+        with one_thread() as threads:
+            return predict(model, x, request, threads)
+    network = model if isinstance(model, Network) else Network(model)
+    on_cpu = x.device.type == "cpu"
+    size = CPU_GROUP if on_cpu and not request.policy.decides_for_batch else len(x)
+    parts = []
+    for images, part in zip(x.split(size), request.split(size), strict=True):
+        forward = ForwardPass(network, images, part)
+        if on_cpu:
+            run_on_cpu(forward, threads)
+        else:
+            _on_gpu(forward)
+        parts.append(forward.collect())
+    return parts[0] if len(parts) == 1 else Prediction.concatenate(parts)
 
-    Take `chunks`; `advance` and `settle` each in turn until it is empty; `read_out` all who left; `collect`.
-    Different chunks may be advanced and settled by different threads at once. `record="full"` drops
-    nobody, so that every UEM is asked, but answers as the policy would. Under guidance the two halves
-    of a pair leave together, once both are certain: their u is the larger one.
+
+def _on_gpu(forward: ForwardPass) -> None:
+    """Advance the micro-batches in turn, so that the device always has the blocks of one queued."""
+    count = 1 if forward.request.policy.decides_for_batch else min(GPU_MICRO_BATCHES, len(forward.x))
+    queue, exited = deque(forward.micro_batches(count)), list[Exited]()
+    for micro_batch in queue:
+        forward.advance(micro_batch)
+    while queue:
+        micro_batch = queue.popleft()
+        if (exits := forward.apply_exits(micro_batch)) is not None:
+            exited.append(exits)
+        if len(micro_batch):
+            forward.advance(micro_batch)
+            queue.append(micro_batch)
+    forward.read_out(exited)
+
+
+class Exited(NamedTuple):
+    """Samples that exited at one layer, before their output head is evaluated."""
+
+    layer: int  # 0 … N
+    rows: Rows  # (n,) positions in the batch
+    state: Tensor  # (n, …) input of the head, (2·n, …) with guidance
+
+
+class ForwardPass:
+    """One batch on its way through the network at one denoising step.
+
+    For each of `micro_batches`, call `advance` and `apply_exits` in turn until it is empty; `read_out` everything that
+    exited; then `collect`. Different micro-batches may be advanced by different threads at the same time. With
+    `record="full"` no sample is dropped, but the result is that of the exits which the policy decides. With guidance,
+    the two rows of a sample exit together: its u is the larger of theirs.
     """
 
     def __init__(self, network: Network, x: Tensor, request: Request):  # x: (B,C,H,W)
-        batch, blocks, policy, condition = len(x), network.num_blocks, request.policy, request.condition
-        self.network, self.x, self.policy, self.step, self.timestep = network, x, policy, request.step, request.timestep
-        self.samples, self.record, self.deviations = request.samples, request.record, request.deviations
+        batch, condition = len(x), request.condition
+        self.network, self.x, self.request = network, x, request
         self.guidance = None if condition is None else condition.guidance
         self.labels = None if condition is None else condition.rows()
         self.copies = 1 if self.guidance is None else 2  # rows of the network per sample
-        self.t = torch.full((batch * self.copies,), self.timestep, device=x.device)
-        asks = policy.needs_uncertainty or self.record == "full"
-        self.asked_layers = network.asked_layers if asks else frozenset[int]()
-        self.exit_layer = np.full(batch, blocks)
-        self.alive = np.ones(batch, dtype=np.bool_)
-        self.present = self.alive if self.record == "exit" else np.ones(batch, dtype=np.bool_)  # who is still computed
-        self.asked: list[tuple[int, Rows, Tensor]] = []  # layer, who was asked there, their u
-        self.answers: list[tuple[Rows, Tensor]] = []  # what the heads said
+        self.t = torch.full((batch * self.copies,), request.timestep, device=x.device)
+        reads_uncertainty = request.policy.needs_uncertainty or request.record == "full"
+        self.queried_layers = network.uem_layers if reads_uncertainty else frozenset[int]()
+        self.exit_layer = np.full(batch, network.num_blocks)
+        self.active = np.ones(batch, dtype=np.bool_)  # (B,) samples that have not exited …
+        self.present = (
+            self.active if request.record == "exit" else np.ones(batch, dtype=np.bool_)
+        )  # … and those computed
+        self.uncertainty: list[tuple[int, Rows, Tensor]] = []  # layer, rows, their u
+        self.outputs: list[tuple[Rows, Tensor]] = []
         self.deviation: list[tuple[Rows, Tensor]] = []
 
-    def chunks(self, count: int) -> list[Chunk]:
-        """The batch in `count` chunks of about the same size."""
+    def micro_batches(self, count: int) -> list[MicroBatch]:
+        """The batch in `count` micro-batches of about the same size."""
         parts = np.array_split(np.arange(len(self.x)), count)
         images = self.x.split([len(rows) for rows in parts])
-        return [Chunk(rows, part) for rows, part in zip(parts, images, strict=True)]
+        return [MicroBatch(rows, part) for rows, part in zip(parts, images, strict=True)]
 
-    def advance(self, chunk: Chunk) -> None:
-        """Run the next block on a chunk, ask the UEM behind it, and let the policy decide; wait for no device."""
+    def advance(self, mb: MicroBatch) -> None:
+        """Run the next block on a micro-batch, then its UEM and the policy, without waiting for the device."""
         network = self.network
-        i = chunk.layer = chunk.layer + 1
+        i = mb.layer = mb.layer + 1
         if i == 0:
-            chunk.state = self._embed(chunk)
+            mb.state = self._embed(mb)
         else:
             source = network.skip_source[i - 1]
-            skip = None if source is None else chunk.take_skip(source, self.present)
-            chunk.state = network.block[i - 1](chunk.state, skip)
+            skip = None if source is None else mb.take_skip(source, self.present)
+            mb.state = network.block[i - 1](mb.state, skip)
             if network.is_source[i - 1]:
-                chunk.skips[i - 1] = [(chunk.rows, chunk.state)]
-        if self.deviations:
-            chunk.heads.append(self._combined(network.head(i, chunk.state)))
-        chunk.decision = _to_host(self._decide(i, chunk)) if i < network.num_blocks else None
+                mb.skips[i - 1] = [(mb.rows, mb.state)]
+        if self.request.deviations:
+            mb.outputs.append(self._combined(network.read_out_layer(i, mb.state)))
+        mb.decision = to_host(self._decide(i, mb)) if i < network.num_blocks else None
 
-    def _embed(self, chunk: Chunk) -> Tensor:
-        """The images of a chunk → the input of block 0, each twice with guidance."""
-        images = chunk.state if self.copies == 1 else chunk.state.repeat_interleave(self.copies, dim=0)
+    def _embed(self, mb: MicroBatch) -> Tensor:
+        """(n,C,H,W) images → (n, …) input of block 0, (2·n, …) with guidance."""
+        images = mb.state if self.copies == 1 else mb.state.repeat_interleave(self.copies, dim=0)
         labels = self.labels
-        if labels is not None:  # chunks that joined before are in any order
-            labels = labels.view(-1, self.copies)[torch.from_numpy(chunk.rows)].flatten()
+        if labels is not None:  # joined micro-batches hold rows in any order
+            labels = labels.view(-1, self.copies)[torch.from_numpy(mb.rows)].flatten()
         return self.network.embed(images, self.t[: len(images)], labels)
 
-    def _decide(self, i: int, chunk: Chunk) -> Tensor | bool:
-        """Which of a chunk leave at layer i, by the policy."""
-        u = None
-        if i in self.asked_layers:
-            u = self.network.uncertainty(i, chunk.state, self.t[: len(chunk.state)])
+    def _decide(self, i: int, mb: MicroBatch) -> Tensor | bool:
+        """The policy's decision at layer i: (n,) bool, or one bool for all."""
+        request, policy, u = self.request, self.request.policy, None
+        if i in self.queried_layers:
+            u = self.network.uncertainty(i, mb.state, self.t[: len(mb.state)])
             if self.copies > 1:
                 u = u.view(-1, self.copies).amax(dim=1)
-            self.asked.append((i, chunk.rows, u))
-        elif self.policy.needs_uncertainty:
-            u = torch.full((len(chunk),), torch.nan, device=self.x.device)  # no UEM here: below no threshold
-        blocks, samples = self.network.num_blocks, self.samples[chunk.rows]
-        state = LayerState(i, blocks, self.step, self.timestep, samples, u, chunk.lowest)
-        decision = self.policy.should_exit(state)
-        if self.policy.needs_lowest_uncertainty and i in self.asked_layers and u is not None:
-            chunk.lowest = u if chunk.lowest is None else torch.fmin(chunk.lowest, u)
+            self.uncertainty.append((i, mb.rows, u))
+        elif policy.needs_uncertainty:
+            u = torch.full((len(mb),), torch.nan, device=self.x.device)  # a layer without UEM is below no threshold
+        samples = request.samples[mb.rows]
+        state = LayerState(i, self.network.num_blocks, request.step, request.timestep, samples, u, mb.lowest)
+        decision = policy.should_exit(state)
+        if policy.needs_lowest_uncertainty and i in self.queried_layers and u is not None:
+            mb.lowest = u if mb.lowest is None else torch.fmin(mb.lowest, u)
         return decision
 
-    def settle(self, chunk: Chunk) -> Leavers | None:
-        """Those who leave here, if any; unless everything is recorded, they are dropped from the chunk."""
-        if chunk.decision is None:
-            return self._end(chunk)
-        leaves = chunk.decision()
-        if leaves is False:
+    def apply_exits(self, mb: MicroBatch) -> Exited | None:
+        """Wait for the policy's decision; the samples that exit, if any, are dropped unless everything is recorded."""
+        if mb.decision is None:
+            return self._finish(mb)
+        exits = mb.decision()
+        if exits is False:
             return None
-        if leaves is True:
-            leaves = np.ones(len(chunk), dtype=np.bool_)
-        if self.record == "full":
-            leaves = leaves & self.alive[chunk.rows]
-        going = leaves.nonzero()[0]
-        if not len(going):
+        if exits is True:
+            exits = np.ones(len(mb), dtype=np.bool_)
+        if self.request.record == "full":
+            exits = exits & self.active[mb.rows]
+        exiting = exits.nonzero()[0]
+        if not len(exiting):
             return None
-        leavers = self._leave(chunk, going)
-        if self.record == "exit":
-            chunk.keep((~leaves).nonzero()[0])
-        return leavers
+        exited = self._exit(mb, exiting)
+        if self.request.record == "exit":
+            mb.keep((~exits).nonzero()[0])
+        return exited
 
-    def _end(self, chunk: Chunk) -> Leavers | None:
-        """The network's own output, for those who have not left before."""
-        if chunk.heads:
-            errors = [(g - chunk.heads[-1]).square().mean(dim=(1, 2, 3)).sqrt() for g in chunk.heads[:-1]]
-            self.deviation.append((chunk.rows, torch.stack(errors, dim=1)))
-        going = self.alive[chunk.rows].nonzero()[0]
-        leavers = self._leave(chunk, going) if len(going) else None
-        chunk.rows = chunk.rows[:0]
-        return leavers
+    def _finish(self, mb: MicroBatch) -> Exited | None:
+        """After the last block: the samples that have not exited before."""
+        if mb.outputs:
+            errors = [(g - mb.outputs[-1]).square().mean(dim=(1, 2, 3)).sqrt() for g in mb.outputs[:-1]]
+            self.deviation.append((mb.rows, torch.stack(errors, dim=1)))  # (n,N)
+        exiting = self.active[mb.rows].nonzero()[0]
+        exited = self._exit(mb, exiting) if len(exiting) else None
+        mb.rows = mb.rows[:0]
+        return exited
 
-    def _leave(self, chunk: Chunk, going: Rows) -> Leavers:
-        """Give those who leave, (n,) of the chunk, their exit layer."""
-        rows = chunk.rows[going]
-        self.exit_layer[rows], self.alive[rows] = chunk.layer, False
-        return rows, gather(chunk.state, going, len(chunk))
+    def _exit(self, mb: MicroBatch, exiting: Rows) -> Exited:
+        """Record the exit of (k,) rows of a micro-batch."""
+        rows = mb.rows[exiting]
+        self.exit_layer[rows], self.active[rows] = mb.layer, False
+        return Exited(mb.layer, rows, gather(mb.state, exiting, len(mb)))
 
-    def read_out(self, left: list[tuple[int, Leavers]]) -> None:
-        """Run the output heads on some who left, with the layer where they did."""
-        left = sorted(left, key=lambda each: each[0])
-        answer = self._combined(self.network.read_out([(layer, state) for layer, (_, state) in left]))
-        self.answers.append((np.concatenate([rows for _, (rows, _) in left]), answer))
+    def read_out(self, exited: list[Exited]) -> None:
+        """Evaluate the output heads of samples that exited."""
+        exited = sorted(exited, key=lambda each: each.layer)
+        output = self._combined(self.network.read_out([(each.layer, each.state) for each in exited]))
+        self.outputs.append((np.concatenate([each.rows for each in exited]), output))
 
-    def _combined(self, answer: Tensor) -> Tensor:
-        """The two halves of each pair as one answer: (n, …) or, under guidance, (2·n, …) → (n,C,H,W).
+    def _combined(self, output: Tensor) -> Tensor:
+        """Classifier-free guidance: (n, …), or with guidance (2·n, …) → (n,C,H,W) float32.
 
-        Source of the combination: Ho & Salimans 2022, Eq. 6, with the scale's zero moved: 1 is no guidance.
+        Source: Ho & Salimans 2022, Eq. 6, where a scale of 0 is no guidance; here it is 1.
         """
         if self.guidance is None:
-            return answer.float()
-        with_label, without = answer.float().unflatten(0, (-1, 2)).unbind(dim=1)
+            return output.float()
+        with_label, without = output.float().unflatten(0, (-1, 2)).unbind(dim=1)
         return without + self.guidance * (with_label - without)
 
     def collect(self) -> Prediction:
-        """Everything in the order of the batch."""
+        """The result, in the order of the batch."""
         uncertainty = np.full((len(self.x), self.network.num_blocks), np.nan, dtype=np.float32)
-        if self.asked:
-            values = torch.cat([u for _, _, u in self.asked]).cpu().numpy()
+        if self.uncertainty:
+            values = torch.cat([u for _, _, u in self.uncertainty]).cpu().numpy()  # one transfer from the device
             start = 0
-            for layer, rows, _ in self.asked:
+            for layer, rows, _ in self.uncertainty:
                 uncertainty[rows, layer] = values[start : start + len(rows)]
                 start += len(rows)
-        deviation = _in_order(self.deviation).cpu() if self.deviation else None
+        deviation = in_order(self.deviation).cpu() if self.deviation else None
         exit_layer = torch.from_numpy(self.exit_layer)
-        return Prediction(_in_order(self.answers), exit_layer, torch.from_numpy(uncertainty), deviation)
-
-
-def _in_order(pieces: list[tuple[Rows, Tensor]]) -> Tensor:
-    """Values of rows of the batch, in pieces → (B, …)."""
-    order = torch.from_numpy(np.argsort(np.concatenate([rows for rows, _ in pieces])))
-    values = concatenate([part for _, part in pieces])
-    return values.index_select(0, order.to(values.device))
-
-
-def _to_host(decision: Tensor | bool) -> Callable[[], NDArray[np.bool_] | bool]:
-    """Start copying (k,) bool to the host; the answer waits only for what was queued before."""
-    if isinstance(decision, bool):
-        return lambda: decision
-    if decision.device.type != "cuda":
-        return lambda: decision.cpu().numpy()
-    host = torch.empty(decision.shape, dtype=torch.bool, pin_memory=True).copy_(decision, non_blocking=True)
-    done = torch.cuda.Event()
-    done.record(torch.cuda.current_stream(decision.device))
-
-    def fetch() -> NDArray[np.bool_]:
-        done.synchronize()
-        return host.numpy()
-
-    return fetch
+        return Prediction(in_order(self.outputs), exit_layer, torch.from_numpy(uncertainty), deviation)

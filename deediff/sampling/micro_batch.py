@@ -1,4 +1,4 @@
-"""Rows of a batch that go through the network together; samples leave one by one, and chunks join or split."""
+"""Micro-batches: rows of a batch that run through the network together. Rows exit; micro-batches join and split."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ Rows = NDArray[np.int64]  # positions in a batch
 
 
 @dataclass(eq=False)
-class Chunk:
-    """Rows that are handed to a block in one call."""
+class MicroBatch:
+    """Rows that a block processes in one call."""
 
     rows: Rows  # (n,) their positions in the batch
     state: Tensor  # (n, …) input of the next block, (2·n, …) with guidance; before layer 0: the images
-    layer: int = -1  # blocks run so far; −1: not even embedded
+    layer: int = -1  # number of blocks run; −1: before the embedding
     skips: dict[int, list[tuple[Rows, Tensor]]] = field(default_factory=dict)
-    """block → its output in pieces: the rows it was for, their states."""
-    lowest: Tensor | None = None  # (n,) smallest u so far, for policies that need it
-    heads: list[Tensor] = field(default_factory=list)  # every layer's answer, for the deviations
-    decision: Callable[[], NDArray[np.bool_] | bool] | None = None  # who leaves at `layer`: waits for the device
+    """Block → its output in pieces of (rows, their states), for the long skips."""
+    lowest: Tensor | None = None  # (n,) smallest u so far, for policies that read it
+    outputs: list[Tensor] = field(default_factory=list)  # (n,C,H,W) of every layer so far, for the deviations
+    decision: Callable[[], NDArray[np.bool_] | bool] | None = None  # rows that exit at `layer`; waits for the device
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def keep(self, staying: Rows) -> None:
-        """Only these of the rows stay; the skips are compacted when they are needed."""
+        """Drop all rows but these (k,). Skips are compacted when a block reads them."""
         count = len(self)
         self.rows, self.state = self.rows[staying], gather(self.state, staying, count)
         if self.lowest is not None:
             self.lowest = gather(self.lowest, staying, count)
 
-    def join(self, others: list[Chunk]) -> None:
-        """Take in the rows of other chunks at the same layer."""
+    def join(self, others: list[MicroBatch]) -> None:
+        """Append the rows of other micro-batches at the same layer."""
         if not others:
             return
-        all_of = [self, *others]
-        self.rows = np.concatenate([chunk.rows for chunk in all_of])
-        self.state = torch.cat([chunk.state for chunk in all_of])
+        parts = [self, *others]
+        self.rows = np.concatenate([part.rows for part in parts])
+        self.state = torch.cat([part.state for part in parts])
         if self.lowest is not None:
-            self.lowest = torch.cat([chunk.lowest for chunk in all_of if chunk.lowest is not None])
+            self.lowest = torch.cat([part.lowest for part in parts if part.lowest is not None])
         for other in others:
             for source, pieces in other.skips.items():
                 self.skips[source] += pieces
 
-    def split(self, present: NDArray[np.bool_]) -> Chunk:
-        """Give away the second half of the rows; `present` as for `take_skip`."""
+    def split(self, present: NDArray[np.bool_]) -> MicroBatch:
+        """Remove the second half of the rows and return it; `present` as for `take_skip`."""
         half, copies = len(self) // 2, len(self.state) // len(self)
-        other = Chunk(self.rows[half:], self.state[copies * half :], self.layer)
+        other = MicroBatch(self.rows[half:], self.state[copies * half :], self.layer)
         for source in list(self.skips):
             skip = self.take_skip(source, present)
             self.skips[source] = [(self.rows[:half], skip[: copies * half])]
@@ -63,19 +63,43 @@ class Chunk:
         return other
 
     def take_skip(self, source: int, present: NDArray[np.bool_]) -> Tensor:
-        """Output of block `source` for the rows that are still here; `present` (B,) says which of the batch are."""
+        """Output of block `source` for the remaining rows; `present` (B,) marks those of the whole batch."""
         pieces = self.skips.pop(source)
-        return concatenate([gather(state, present[held].nonzero()[0], len(held)) for held, state in pieces])
+        return concatenate([gather(state, present[rows].nonzero()[0], len(rows)) for rows, state in pieces])
 
 
 def concatenate(parts: list[Tensor]) -> Tensor:
-    """No copy when there is only one."""
+    """`torch.cat` along the batch, without a copy of a single part."""
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def gather(values: Tensor, wanted: Rows, count: int) -> Tensor:
-    """The wanted of `count` samples, in (count, …) or, in pairs, (2·count, …): no copy when all are."""
+    """Rows `wanted` of (count, …), or pairs of rows of (2·count, …); no copy when all are wanted."""
     if len(wanted) == count:
         return values
     index = torch.from_numpy(wanted if len(values) == count else np.stack([2 * wanted, 2 * wanted + 1], axis=1).ravel())
     return values.index_select(0, index if values.device.type == "cpu" else index.to(values.device, non_blocking=True))
+
+
+def in_order(pieces: list[tuple[Rows, Tensor]]) -> Tensor:
+    """Values of the batch's rows, in pieces → (B, …)."""
+    order = torch.from_numpy(np.argsort(np.concatenate([rows for rows, _ in pieces])))
+    values = concatenate([part for _, part in pieces])
+    return values.index_select(0, order.to(values.device))
+
+
+def to_host(decision: Tensor | bool) -> Callable[[], NDArray[np.bool_] | bool]:
+    """Start copying (n,) bool to the host; the returned function waits only for work queued before the copy."""
+    if isinstance(decision, bool):
+        return lambda: decision
+    if decision.device.type != "cuda":
+        return lambda: decision.cpu().numpy()
+    host = torch.empty(decision.shape, dtype=torch.bool, pin_memory=True).copy_(decision, non_blocking=True)
+    done = torch.cuda.Event()
+    done.record(torch.cuda.current_stream(decision.device))
+
+    def fetch() -> NDArray[np.bool_]:
+        done.synchronize()
+        return host.numpy()
+
+    return fetch

@@ -19,14 +19,14 @@ class Network:
 
     def __init__(self, model: EarlyExitModel):
         backbone, self.model, self.num_blocks = model.backbone, model, model.num_blocks
-        self.embed, self.head = backbone.embed, model.read_out
+        self.embed, self.read_out_layer = backbone.embed, model.read_out
         self.block = [backbone.ready_block(i) for i in range(self.num_blocks)]
         self.skip_source = [backbone.skip_source(i) for i in range(self.num_blocks)]
         self.is_source = [i in self.skip_source for i in range(self.num_blocks)]
-        self.asked_layers = frozenset(() if model.uem is None else model.uem.layers)
+        self.uem_layers = frozenset(() if model.uem is None else model.uem.layers)
         # On other devices a UEM has to be kept out of autocast, and time is lost elsewhere.
         on_cpu = next(model.parameters()).device.type == "cpu"
-        self._probes = {i: model.uem.probe(i) for i in self.asked_layers} if on_cpu and model.uem is not None else {}
+        self._probes = {i: model.uem.probe(i) for i in self.uem_layers} if on_cpu and model.uem is not None else {}
         heads = list(model.heads or [])
         self._heads = backbone.ready_heads(heads)
         self._head_of = [min(i, len(heads) - 1) if heads else 0 for i in range(self.num_blocks)] + [len(heads)]
@@ -40,6 +40,6 @@ class Network:
         """The answers of several exits: layers, the same next to each other, and (n, …) states → (Σn,C,H,W)."""
         groups = [(layer, concatenate([state for _, state in same])) for layer, same in groupby(parts, lambda p: p[0])]
         if self._heads is None or len(groups) == 1:
-            return concatenate([self.head(layer, state) for layer, state in groups])
+            return concatenate([self.read_out_layer(layer, state) for layer, state in groups])
         which = [self._head_of[layer] for layer, state in groups for _ in range(len(state))]
         return self._heads(concatenate([state for _, state in groups]), torch.tensor(which))

@@ -25,9 +25,8 @@ from deediff.models import EarlyExitModel
 from deediff.policies.base import ExitPolicy, Never
 from deediff.policies.registry import make_policy
 from deediff.sampling.cpu import one_thread
+from deediff.sampling.forward import Condition, Record, Request, predict
 from deediff.sampling.network import Network
-from deediff.sampling.predict import predict
-from deediff.sampling.request import Condition, Record, Request
 
 
 class NotFinite(UserError):

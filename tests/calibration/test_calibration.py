@@ -35,8 +35,7 @@ from deediff.policies.optimal_stopping import Stopping, x0_weights
 from deediff.policies.oracle_exits import affordable_tolerance, oracle_exits, weighted_deviation
 from deediff.recording.writer import sample_to_trace
 from deediff.sampling import sample
-from deediff.sampling.predict import predict
-from deediff.sampling.request import Request
+from deediff.sampling.forward import Request, predict
 from tests.conftest import TINY, make_model, make_run
 
 MODEL = make_model()

@@ -21,8 +21,7 @@ from deediff.diffusion.noise import sample_noise
 from deediff.models import BACKBONES, Backbone, EarlyExitModel
 from deediff.policies import make_policy
 from deediff.recording.writer import sample_to_trace
-from deediff.sampling.predict import predict
-from deediff.sampling.request import Request
+from deediff.sampling.forward import Request, predict
 from trainer.loop import Training
 from trainer.presets import Method, Stage, TrainConfig
 

@@ -19,8 +19,7 @@ from deediff.models.embedding import timestep_embedding
 from deediff.models.uncertainty import MLPUncertainty, Watched, build_uem
 from deediff.policies import make_policy
 from deediff.sampling import sample
-from deediff.sampling.predict import predict
-from deediff.sampling.request import Request
+from deediff.sampling.forward import Request, predict
 from tests.conftest import TINY
 
 WATCHED = Watched(num_layers=13, dim=32, extras=1, patch_dim=48)

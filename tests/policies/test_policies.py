@@ -21,8 +21,7 @@ from deediff.models import EarlyExitModel, UViT
 from deediff.policies import POLICIES, make_policy
 from deediff.sampling import Step, sample
 from deediff.sampling.cost import sampling_cost
-from deediff.sampling.predict import predict
-from deediff.sampling.request import Request
+from deediff.sampling.forward import Request, predict
 from tests.conftest import TINY, make_model
 
 MODEL = make_model()

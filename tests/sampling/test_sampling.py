@@ -24,8 +24,7 @@ from deediff.policies.base import LayerState
 from deediff.sampling import Step, sample
 from deediff.sampling.cost import sampling_cost
 from deediff.sampling.cpu import one_thread
-from deediff.sampling.predict import predict
-from deediff.sampling.request import Condition, Request
+from deediff.sampling.forward import Condition, Request, predict
 from tests.conftest import TINY, make_model
 
 MODEL = make_model()
@@ -125,7 +124,7 @@ def test_chunks_that_join_before_the_first_block_keep_their_labels(
 ) -> None:
     """Of seven samples in chunks of at most three, the last one joins the first two."""
     copies = 1 if guidance is None else 2
-    monkeypatch.setattr("deediff.sampling.predict.CPU_CACHE", 3 * copies * CONDITIONAL.backbone.state_size)
+    monkeypatch.setattr("deediff.sampling.cpu.CPU_CACHE", 3 * copies * CONDITIONAL.backbone.state_size)
     x, condition = X[:7], Condition(torch.arange(7) % 3, guidance, null_label=3)
     with one_thread():
         alone, shared = (
