@@ -1,7 +1,7 @@
-"""What every run of the script begins with. Navigation only; what a page shows stands in app/views/.
+"""The script that Streamlit runs for every page: navigation, then the page within its frame.
 
-(Not in a folder called `pages`: Streamlit would take that for its older convention, and the first link
-that a fresh server gets would open the page without the frame around it.)
+The pages are in `views/`, not in a folder called `pages`: Streamlit would apply its older convention to that, and
+the first link opened on a new server would show the page without its frame.
 """
 
 import os
@@ -10,28 +10,33 @@ from pathlib import Path
 
 import streamlit as st
 
-import frame
-import library
+from app.shell import frame, head
 
 begin = time.thread_time()
 st.set_page_config(
     page_title="DeeDiff explorer", page_icon=str(Path(__file__).parent / "assets" / "icon.png"), layout="wide"
 )
-library.load()
+head.load()
+
+PAGES = {  # folder in views/, and path of the URL: title, icon
+    "runs": ("Runs", "folder_open"),
+    "trends": ("Exit trends", "stairs"),
+    "live": ("Sample live", "play_circle"),
+    "uncertainty": ("Uncertainty", "blur_on"),
+    "images": ("Images", "grid_view"),
+    "sample": ("Sample", "movie"),
+    "compare": ("Compare", "scatter_plot"),
+    "method": ("Method", "school"),
+}
+FIRST = "trends"  # the page at the server's bare address
 
 page = st.navigation(
     [
-        st.Page("views/runs.py", title="Runs", icon=":material/folder_open:"),
-        st.Page("views/trends.py", title="Exit trends", icon=":material/stairs:", default=True),
-        st.Page("views/live.py", title="Sample live", icon=":material/play_circle:"),
-        st.Page("views/uncertainty.py", title="Uncertainty", icon=":material/blur_on:"),
-        st.Page("views/images.py", title="Images", icon=":material/grid_view:"),
-        st.Page("views/sample.py", title="Sample", icon=":material/movie:"),
-        st.Page("views/compare.py", title="Compare", icon=":material/scatter_plot:"),
-        st.Page("views/method.py", title="Method", icon=":material/school:"),
+        st.Page(f"views/{name}/page.py", title=title, icon=f":material/{icon}:", url_path=name, default=name == FIRST)
+        for name, (title, icon) in PAGES.items()
     ]
 )
 frame.around(page)
-if "DEEDIFF_BENCH" in os.environ:  # for `deediff bench app`, which looks from outside
+if "DEEDIFF_BENCH" in os.environ:  # read from the browser by `deediff bench app`
     spent = 1000 * (time.thread_time() - begin)
     st.html(f'<span class="server-ms" data-ms="{spent:.3f}" data-run="{time.time_ns() // 1000}"></span>')

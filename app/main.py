@@ -1,15 +1,17 @@
-"""The server of the explorer: `streamlit run app/main.py`. What it shows begins in explorer.py.
+"""The server of the explorer: `streamlit run app/main.py`. Its pages are defined in explorer.py.
 
-What the first page would wait for is got ready here: its imports before the server answers, and plotly.js in
-the browser while Streamlit's own scripts arrive.
+To open the first page sooner, its imports are done before the server answers, and the browser fetches plotly.js
+while Streamlit's own scripts arrive.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import import_module
+from pathlib import Path
 
 import streamlit as st
 from starlette.middleware import Middleware
@@ -17,15 +19,20 @@ from starlette.routing import Route
 from streamlit.cli_util import open_browser
 from streamlit.web.server.server_util import get_url
 
-import library
+FOLDER = Path(__file__).resolve().parent
+if str(FOLDER) in sys.path:  # Streamlit adds the script's own folder; modules are imported as app.…
+    sys.path.remove(str(FOLDER))
+sys.path.insert(0, str(FOLDER.parent))
 
-FIRST_PAGE = ("frame", "budget", "exit_panels", "trend_lines", "variance_panel")  # what it imports
-SOON = 1.0  # seconds until the server certainly answers
+from app.shell import head  # noqa: E402
+
+FIRST_PAGE = ("app.shell.frame", *(f"app.views.trends.{name}" for name in ("budget", "exits", "lines", "variance")))
+SOON = 1.0  # seconds after which the server certainly answers
 
 
 @asynccontextmanager
 async def ready(_: st.App) -> AsyncIterator[None]:
-    """Import what the first page is drawn with, and open it where there is a screen, as Streamlit's own servers do."""
+    """Import the modules of the first page, and open it where there is a screen, as Streamlit's own servers do."""
     for module in FIRST_PAGE:
         import_module(module)
     if not st.get_option("server.headless"):
@@ -36,6 +43,6 @@ async def ready(_: st.App) -> AsyncIterator[None]:
 app = st.App(
     "explorer.py",
     lifespan=ready,
-    routes=[Route(library.address(), library.serve)],
-    middleware=[Middleware(library.InHead)],
+    routes=[Route(head.address(), head.serve)],
+    middleware=[Middleware(head.InHead)],
 )

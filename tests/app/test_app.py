@@ -3,131 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
 import pytest
-import torch
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
 from streamlit.testing.v1 import AppTest
 
 import deediff
-from deediff.checkpoints import save_checkpoint
-from deediff.diffusion.schedule import Schedule
+from app.shell import head
 from deediff.json_files import read_json, write_json
-from deediff.models import EarlyExitModel, UViT, UViTConfig
 from deediff.quality.results import Quality, write_quality
 from deediff.recording.writer import sample_to_trace
-
-APP = Path(__file__).resolve().parents[2] / "app"
-STEPS, SAMPLES, BLOCKS = 4, 6, 13
-FULL, EXITS = "ddim4-never", "ddim4-threshold-0.1"
-
-
-def write_run(folder: Path, exits: bool = True) -> Path:
-    """An untrained run whose uncertainties spread around 0.1."""
-    torch.manual_seed(0)
-    config = UViTConfig(embed_dim=16, patch_size=8, num_heads=2, in_chans=1, depth=12)
-    model = EarlyExitModel(UViT(config))
-    if exits:
-        model.add_exits({"name": "mlp", "scope": "layer"})
-        assert model.uem is not None
-        torch.nn.init.normal_(model.uem.weight, std=0.25)
-        model.uem.bias.data.fill_(-2.2)
-    save_checkpoint(folder / "checkpoints" / "100.safetensors", model, Schedule(), 100, 6400)
-    write_json(folder / "run.json", {"format_version": 1, "status": "done", "dataset": "toy", "images_seen": 6400})
-    return folder
-
-
-@pytest.fixture(scope="session")
-def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A runs folder with one run and two traces; tests that damage something copy it first."""
-    root = tmp_path_factory.mktemp("runs")
-    run = write_run(root / "toy")
-    for name, policy, record in ((FULL, "never", "full"), (EXITS, "threshold:0.1", "exit")):
-        sample_to_trace(run, run / "traces" / name, SAMPLES, policy, "ddim", STEPS, batch_size=3, record=record)  # type: ignore[arg-type]
-    return root
-
-
-@pytest.fixture
-def runs(shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the runs folder that the app is pointed at."""
-    root = tmp_path / "runs"
-    shutil.copytree(shipped, root)
-    monkeypatch.setenv("DEEDIFF_RUNS", str(root))
-    monkeypatch.syspath_prepend(str(APP))
-    import background
-
-    monkeypatch.setattr(background, "QUIET", 0)  # no browser, no timer
-    return root
-
-
-def open_app(page: str | None = None, **link: str) -> AppTest:
-    """The app after its first run, on a page, opened by a link."""
-    app = AppTest.from_file(str(APP / "explorer.py"), default_timeout=60)
-    for key, value in link.items():
-        app.query_params[key] = value
-    app.run()
-    if page is not None:
-        app.switch_page(f"views/{page}.py").run()
-    assert not app.exception
-    return app
-
-
-def metric(app: AppTest, label: str, which: int = 0) -> str:
-    """What a figure on screen says; `which` counts those of the same label from the top."""
-    return [m.value for m in app.metric if m.label == label][which]
-
-
-def sentences(app: AppTest) -> str:
-    """Everything that complains or explains."""
-    return " ".join(box.value for boxes in (app.error, app.warning, app.info) for box in boxes)
-
-
-def figure(app: AppTest, panel: str) -> dict[str, Any]:
-    """The figure of a panel, as it was sent to the browser."""
-    found = [e.proto for e in app.get("bidi_component") if e.proto.id.endswith(f"-plot {panel}")]
-    assert len(found) == 1, f"{panel} is on the page {len(found)} times"
-    return json.loads(found[0].json)["figure"]
-
-
-def unpacked(values: Any) -> np.ndarray:
-    """An array out of a figure."""
-    if not isinstance(values, dict):
-        return np.asarray(values)
-    shape = [int(n) for n in values["shape"].split(",")] if "shape" in values else -1
-    return np.frombuffer(base64.b64decode(values["bdata"]), values["dtype"]).reshape(shape)
-
-
-def line(app: AppTest, panel: str, name: str) -> np.ndarray:
-    """The y values of a named line."""
-    found = [trace for trace in figure(app, panel)["data"] if trace.get("name") == name]
-    assert len(found) == 1, [trace.get("name") for trace in figure(app, panel)["data"]]
-    return unpacked(found[0]["y"])
-
-
-def select(app: AppTest, **point: int) -> AppTest:
-    """What a click in a figure leaves behind, and the run after it."""
-    app.session_state["clicked"] = {"t" if key == "timestep" else key: value for key, value in point.items()}
-    return app.run()
-
-
-def in_the_link(app: AppTest) -> dict[str, str]:
-    """What the browser's address says."""
-    return {key: values[0] if isinstance(values, list) else values for key, values in app.query_params.items()}
-
-
-def counted_exits(trace: Path, threshold: float) -> np.ndarray:
-    """(samples · steps,) exit layers at a threshold, from the Parquet rows alone."""
-    lists = [pq.read_table(file)["uncertainty"].to_pylist() for file in sorted(trace.glob("part-*.parquet"))]
-    leaves = np.concatenate([np.asarray(rows, np.float32) for rows in lists]) <= np.float32(threshold)
-    return np.where(leaves.any(axis=1), leaves.argmax(axis=1), BLOCKS)
+from tests.app.helpers import (
+    APP,
+    BLOCKS,
+    EXITS,
+    FULL,
+    SAMPLES,
+    STEPS,
+    counted_exits,
+    in_the_link,
+    metric,
+    open_app,
+    select,
+    sentences,
+    times,
+)
 
 
 def test_the_ratio_at_the_slider_is_a_count_over_the_rows(runs: Path) -> None:
@@ -182,10 +86,6 @@ def test_a_link_restores_the_selection(runs: Path) -> None:
     assert app.number_input(key="chosen layer").value == 5
     assert app.number_input(key="chosen sample").value == 2
     assert not app.warning
-
-
-def times(runs: Path, trace: str = FULL) -> list[int]:
-    return deediff.read_trace(runs / "toy" / "traces" / trace).timesteps
 
 
 def test_the_link_says_everything_that_is_selected_defaults_too(runs: Path) -> None:
@@ -253,7 +153,7 @@ def test_no_runs_shows_the_command_that_makes_one(page: str | None, runs: Path) 
     shutil.rmtree(runs / "toy")
     app = AppTest.from_file(str(APP / "explorer.py"), default_timeout=60).run()
     if page is not None:
-        app.switch_page(f"views/{page}.py").run()
+        app.switch_page(f"views/{page}/page.py").run()
     assert not app.exception
     assert app.code[0].value == "python -m trainer.run mnist_tiny"
 
@@ -291,7 +191,7 @@ def test_a_corrupt_file_of_a_trace_never_ends_in_a_traceback(file: str, runs: Pa
         app.query_params["trace"] = FULL
         app.run()
         if page is not None:
-            app.switch_page(f"views/{page}.py").run()
+            app.switch_page(f"views/{page}/page.py").run()
         assert not app.exception
 
 
@@ -306,7 +206,7 @@ def test_an_imported_trace_disables_the_slider_with_the_reason(runs: Path) -> No
     layers = deediff.read_trace(folder).exit_layers()
     assert metric(app, "Layer ratio") == f"{layers.mean() / BLOCKS:.3f}"
     assert metric(app, "Seconds per image") == "unknown"
-    app.switch_page("views/uncertainty.py").run()
+    app.switch_page("views/uncertainty/page.py").run()
     assert not app.exception
     assert "holds no uncertainties" in sentences(app)
 
@@ -315,9 +215,6 @@ def test_an_imported_trace_disables_the_slider_with_the_reason(runs: Path) -> No
 def test_every_page_asks_for_plotly_in_its_head_whatever_the_browser_takes(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(APP))
-    import library
-
     page = b"<html><head></head><body>" + b"x" * size + b"</body></html>"
 
     async def respond(scope: Any, receive: Any, send: Any) -> None:
@@ -330,8 +227,8 @@ def test_every_page_asks_for_plotly_in_its_head_whatever_the_browser_takes(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(library.InHead(respond)(scope, None, send))
+    asyncio.run(head.InHead(respond)(scope, None, send))
     body = b"".join(message.get("body", b"") for message in sent)
-    assert body == page.replace(b"</head>", f"{library.head()}</head>".encode())
-    assert f'src="{library.address()}"' in library.head()
+    assert body == page.replace(b"</head>", f"{head.head()}</head>".encode())
+    assert f'src="{head.address()}"' in head.head()
     assert dict(sent[0]["headers"])[b"content-length"] == str(len(body)).encode()

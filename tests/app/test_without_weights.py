@@ -8,10 +8,7 @@ from pathlib import Path
 import pytest
 
 import deediff
-from tests.app.live.test_page import shown_tiles
-from tests.app.test_app import EXITS, FULL, SAMPLES, open_app, runs, sentences, shipped
-
-__all__ = ["runs", "shipped"]  # fixtures
+from tests.app.helpers import EXITS, FULL, SAMPLES, open_app, sentences, shown_tiles
 
 SAID = {
     "runs": [],

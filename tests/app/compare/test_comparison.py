@@ -13,19 +13,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.views.compare.figures.cost_quality import FULL as GREY
+from app.views.compare.figures.cost_quality import cost_quality, published_gflops, published_seconds
+from app.views.compare.figures.labels import Box, place, placed
+from app.views.compare.points import (
+    Axis,
+    Point,
+    Reading,
+    axes,
+    family_of,
+    far_above,
+    filtered,
+    front,
+    ordered,
+    points,
+    what_else_differs,
+)
 from deediff.analysis.published import FULL, SECONDS, TABLES
 from deediff.cost.cost import Cost
 from deediff.quality.results import Quality
 from deediff.traces.reader import Trace
-from tests.app.test_app import APP
 
 FID = Quality("fid", "inception-v3", 10.0, 9.0, 12.0, "jackknife", 100, "cifar10-train", "abc", 50_000, 3.0, 0.5,
               "5 draws", "cpu")  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def app_modules(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(APP))
 
 
 def make_trace(name: str, policy: str = "threshold:0.1", steps: int = 4, run: str = "a", **meta: Any) -> Trace:
@@ -43,16 +53,12 @@ def make_trace(name: str, policy: str = "threshold:0.1", steps: int = 4, run: st
 
 
 def point(gflops: float, value: float, key: str = "r/p", family: str = "threshold", **more: Any) -> Any:
-    from comparison import Point, Reading
-
     run, reading, is_full = key.partition("/")[0], Reading(value, **more), family == "full network"
     return Point(key, run, family, key, is_full, gflops, None, 0.5, 10, reading)
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12), st.booleans())
 def test_the_front_is_what_nothing_beats(pairs: list[tuple[int, int]], higher: bool) -> None:
-    from comparison import front
-
     points = [point(float(cost), float(value), str(k)) for k, (cost, value) in enumerate(pairs)]
     sign = -1 if higher else 1
 
@@ -68,8 +74,6 @@ def test_the_front_is_what_nothing_beats(pairs: list[tuple[int, int]], higher: b
 
 
 def test_points_without_seconds_are_not_on_a_front_of_seconds() -> None:
-    from comparison import front
-
     assert front([point(1.0, 1.0)], "seconds", False) == []
 
 
@@ -89,15 +93,11 @@ def test_points_without_seconds_are_not_on_a_front_of_seconds() -> None:
     ],
 )
 def test_a_family_is_a_policy_and_a_label_its_place_in_it(policy: str, family: str, label: str) -> None:
-    from comparison import family_of
-
     assert family_of(make_trace("t", policy)) == (family, label)
 
 
 @given(st.lists(st.floats(0.1, 100), min_size=1, max_size=30))
 def test_few_values_are_far_above_and_three_times_what_lies_below(values: list[float]) -> None:
-    from comparison import far_above
-
     points = [point(1.0, value, str(k)) for k, value in enumerate(values)]
     beyond = [p.reading.value for p in far_above(points)]
     below = sorted(values)[: len(values) - len(beyond)]
@@ -108,16 +108,12 @@ def test_few_values_are_far_above_and_three_times_what_lies_below(values: list[f
 
 
 def test_what_lies_far_above_does_not_squeeze_the_others() -> None:
-    from comparison import far_above
-
     points = [point(1.0, value, str(k)) for k, value in enumerate([5.0, 6.0, 7.0, 9.0, 12.0, 20.0, 25.0, 90.0, 240.0])]
     assert not far_above(points)  # nine have no two to spare
     assert [p.key for p in far_above([*points, point(1.0, 8.0, "more")])] == ["7", "8"]
 
 
 def test_fewer_steps_of_the_full_network_are_one_family_and_those_of_a_policy_are_not() -> None:
-    from comparison import family_of
-
     assert family_of(make_trace("a", "never", 4))[0] == family_of(make_trace("b", "never", 2))[0]
     assert family_of(make_trace("a", steps=4))[0] != family_of(make_trace("b", steps=2))[0]
     again = make_trace("a", recalibration_sha256="y")
@@ -125,8 +121,6 @@ def test_fewer_steps_of_the_full_network_are_one_family_and_those_of_a_policy_ar
 
 
 def test_only_equal_protocols_share_an_axis() -> None:
-    from comparison import axes
-
     traces = [make_trace(name) for name in "abcd"]
     found = axes(traces, {
         "a/a": [FID, replace(FID, metric="kid", value=0.5)],
@@ -141,8 +135,6 @@ def test_only_equal_protocols_share_an_axis() -> None:
 
 
 def test_a_change_is_measured_from_the_full_network_of_the_same_noise() -> None:
-    from comparison import axes
-
     same, other_seed = [make_trace("full", "never"), make_trace("a")], make_trace("b", seed=1)
     fewer = [make_trace("full2", "never", 2), make_trace("c", steps=2), make_trace("d", steps=2)]
     found = axes([*same, other_seed, *fewer], {})
@@ -152,8 +144,6 @@ def test_a_change_is_measured_from_the_full_network_of_the_same_noise() -> None:
 
 
 def test_what_differs_beside_the_exits_is_named() -> None:
-    from comparison import what_else_differs
-
     a, exits, fewer = make_trace("a", "never"), make_trace("b"), make_trace("c", steps=2, checkpoint_sha256="y")
     assert what_else_differs([a, exits]) == ""
     assert "differ in steps and weights, too" in what_else_differs([a, fewer])
@@ -161,8 +151,6 @@ def test_what_differs_beside_the_exits_is_named() -> None:
 
 
 def test_cost_counts_every_step() -> None:
-    from comparison import Axis, Reading, points
-
     traces = [make_trace("full", "never", wall_seconds=5.0), make_trace("a")]
     axis = Axis("fid", "FID", False, {"a/full": Reading(1.0), "a/a": Reading(2.0)})
     full, early = points(traces, axis)
@@ -174,9 +162,6 @@ def test_cost_counts_every_step() -> None:
 
 
 def test_the_picture_holds_values_intervals_and_the_floor() -> None:
-    from comparison import Axis
-    from figures.compare import cost_quality
-
     shown = [point(3.0, 10.0, "r/a", low=9.0, high=12.0, floor=3.0, floor_spread=0.5), point(5.0, 8.0, "r/b")]
     spec = cost_quality(shown, shown, Axis("fid", "FID", False), "gflops", {"r/a": "A"}, ["r/b"])
     figure = go.Figure(spec)  # every attribute is one that Plotly knows
@@ -191,10 +176,6 @@ def test_the_picture_holds_values_intervals_and_the_floor() -> None:
 
 
 def test_colours_are_runs_and_symbols_policies_where_several_runs_are_compared() -> None:
-    from comparison import Axis
-    from figures.compare import FULL as GREY
-    from figures.compare import cost_quality
-
     families = ("full network", "fixed", "threshold")
     places = [(f"r{run}/{family}", family) for run in range(7) for family in families]
     shown = [point(float(k), float(k), key, family) for k, (key, family) in enumerate(places)]
@@ -216,8 +197,6 @@ def test_colours_are_runs_and_symbols_policies_where_several_runs_are_compared()
 
 @given(st.lists(st.tuples(st.floats(0, 500), st.floats(0, 290), st.sampled_from(["τ = 0.1", "50 steps"]))))
 def test_labels_cover_nothing(points: list[tuple[float, float, str]]) -> None:
-    from figures.labels import Box, place, placed
-
     marks, around = [Box(x - 7, y - 7, x + 7, y + 7) for x, y, _ in points], Box(0, 0, 500, 290)
     positions = place(points, marks, around)
     written = [(p, placed(*p, position)) for p, position in zip(points, positions, strict=True) if position is not None]
@@ -234,8 +213,6 @@ def test_labels_cover_nothing(points: list[tuple[float, float, str]]) -> None:
 
 @given(st.tuples(*[st.integers(-20, 20)] * 4))
 def test_a_box_meets_a_line_that_has_a_point_in_it(line: tuple[int, int, int, int]) -> None:
-    from figures.labels import Box
-
     box, along = Box(-5, -3, 6, 4), np.linspace(0, 1, 4001)
     x, y = line[0] + along * (line[2] - line[0]), line[1] + along * (line[3] - line[1])
     inside = (x > -5) & (x < 6) & (y > -3) & (y < 4)
@@ -244,8 +221,6 @@ def test_a_box_meets_a_line_that_has_a_point_in_it(line: tuple[int, int, int, in
 
 
 def test_published_marks_are_hollow_and_all_there() -> None:
-    from figures.compare import published_gflops, published_seconds
-
     for spec, count in ((published_gflops(FULL, TABLES), 1 + len(TABLES)), (published_seconds(SECONDS), 8)):
         figure = go.Figure(spec)
         symbols = [symbol for trace in figure.data for symbol in trace.marker.symbol]
@@ -254,8 +229,6 @@ def test_published_marks_are_hollow_and_all_there() -> None:
 
 
 def test_a_filter_keeps_rows_with_every_word_and_comparison() -> None:
-    from comparison import filtered
-
     table = pd.DataFrame(
         {"trace": ["ddim-a", "ddim-b", "ddpm-c"], "gflops_per_step": [0.2, 0.3, 0.25], "fid": [9.0, 8, 7]}
     )
@@ -276,8 +249,6 @@ def test_a_filter_keeps_rows_with_every_word_and_comparison() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(["b", "a", None]), st.one_of(st.none(), st.integers(0, 3))), min_size=1))
 def test_the_order_is_that_of_the_column_and_leaves_equal_rows_alone(rows: list[tuple[str | None, int | None]]) -> None:
-    from comparison import ordered
-
     table = pd.DataFrame(rows, columns=["word", "number"]).astype({"number": "float"})
     for column in table:
         for falling in (False, True):

@@ -15,12 +15,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import deediff
+from app.state import traces
+from app.views.compare.choices import MOST
 from deediff.analysis.compare import comparison_table
 from deediff.quality.results import Quality, write_quality
-from tests.app.live.test_page import shown_tiles
-from tests.app.test_app import EXITS, FULL, SAMPLES, STEPS, in_the_link, open_app, runs, sentences, shipped
-
-__all__ = ["runs", "shipped"]  # fixtures
+from tests.app.helpers import EXITS, FULL, SAMPLES, STEPS, figure, in_the_link, open_app, sentences, shown_tiles
 
 FID = Quality("fid", "inception-v3", 10.0, 9.0, 12.0, "jackknife", SAMPLES, "cifar10-train", "abc", 50_000, 3.0, 0.5,
               "5 draws", "cpu")  # fmt: skip
@@ -29,23 +28,14 @@ FID = Quality("fid", "inception-v3", 10.0, 9.0, 12.0, "jackknife", SAMPLES, "cif
 def open_compare(**link: str) -> AppTest:
     """With every image compared."""
     app = open_app("compare", **link)
-    import tables
-
-    for future in tables.changes()._futures.values():
+    for future in traces.changes()._futures.values():
         future.result(30)
     return app.run()
 
 
 def picture(app: AppTest) -> dict[str, Any]:
     """Traces of the figure, by name."""
-    return {trace["name"]: trace for trace in shown_figure(app, "plot compare")["data"]}
-
-
-def shown_figure(app: AppTest, key: str) -> dict[str, Any]:
-    """A figure, as it was sent to the browser."""
-    found = [e.proto for e in app.get("bidi_component") if e.proto.id.endswith(f"-{key}")]
-    assert len(found) == 1
-    return json.loads(found[0].json)["figure"]
+    return {trace["name"]: trace for trace in figure(app, "compare")["data"]}
 
 
 def test_the_table_is_the_command_lines(runs: Path) -> None:
@@ -79,7 +69,7 @@ def test_what_was_evaluated_has_its_own_axis_with_interval_and_floor(runs: Path)
     assert len(app.selectbox(key="quality").options) == 3  # two numbers of images, and the change
     early = picture(app)[f"threshold · DDIM, {STEPS} steps"]
     assert (early["y"], early["error_y"]["array"], early["error_y"]["arrayminus"]) == ([10.0], [2.0], [1.0])
-    layout = shown_figure(app, "plot compare")["layout"]
+    layout = figure(app, "compare")["layout"]
     assert [(s["y0"], s["y1"]) for s in layout["shapes"]] == [(2.5, 3.5), (3.0, 3.0)]
 
 
@@ -116,8 +106,8 @@ def test_a_link_reopens_what_a_colleague_compared(runs: Path) -> None:
     app.run()
     theirs = open_compare(**in_the_link(app))
     assert sentences(theirs) == sentences(app)
-    assert shown_figure(theirs, "plot compare") == shown_figure(app, "plot compare")
-    assert "KID" in shown_figure(theirs, "plot compare")["layout"]["yaxis"]["title"]["text"]
+    assert figure(theirs, "compare") == figure(app, "compare")
+    assert "KID" in figure(theirs, "compare")["layout"]["yaxis"]["title"]["text"]
     assert theirs.dataframe[0].value["run"].tolist() == ["toy", "toy2"]
     assert theirs.session_state["picked"] == [f"toy2/{EXITS}", f"toy/{FULL}"]
     app.session_state["picked"] = []
@@ -159,8 +149,6 @@ def test_a_run_is_compared_with_those_that_were_trained_from_it(runs: Path) -> N
 
 
 def test_a_family_too_large_for_one_picture_waits_until_it_is_asked_for(runs: Path) -> None:
-    from compare_choices import MOST
-
     info = json.loads((runs / "toy" / "run.json").read_text())
     config = {**(info.get("config") or {}), "init": "toy/100"}
     for number in range(MOST):

@@ -11,10 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 import deediff
 from deediff.quality.pairs import image_distances
-from tests.app.live.test_page import shown_tiles
-from tests.app.test_app import BLOCKS, EXITS, FULL, SAMPLES, in_the_link, metric, open_app, runs, sentences, shipped
-
-__all__ = ["runs", "shipped"]  # fixtures
+from tests.app.helpers import BLOCKS, EXITS, FULL, SAMPLES, in_the_link, metric, open_app, sentences, shown_tiles
 
 
 def sort(app: AppTest, name: str, reverse: bool = False) -> list[dict]:
@@ -116,7 +113,7 @@ def test_next_and_previous_follow_the_order_of_the_images(runs: Path) -> None:
     app = open_app("images", trace=EXITS)
     order = [tile["number"] for tile in sort(app, "change")]
     app.number_input(key="chosen sample").set_value(order[0])
-    app.switch_page("views/sample.py").run()
+    app.switch_page("views/sample/page.py").run()
     assert app.button(key="Previous").disabled
     assert app.button(key="Next").proto.shortcut.lower() == "right"
     for number in order[1:]:

@@ -9,16 +9,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from app.jobs import queue
+from app.jobs.kept import SaveJob
+from app.jobs.queue import Job, JobQueue, Session
+from app.jobs.settings import LiveSettings
 from deediff.errors import UserError
-from tests.app.test_app import APP
 
 Wait = Callable[[], bool]
 PATIENCE = 20
-
-
-@pytest.fixture(autouse=True)
-def app_modules(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(APP))
 
 
 @pytest.fixture
@@ -33,7 +31,6 @@ def make_job(
     gate: threading.Event, log: list[str], name: str = "job", connected: Wait = lambda: True, keep: bool = False
 ):
     """A job of 100 steps that goes on while the gate is open."""
-    from jobs import Job, Session
 
     class Steps(Job):
         kept = keep
@@ -58,8 +55,6 @@ def make_job(
 
 
 def test_one_job_at_a_time_in_the_order_of_asking(gate: threading.Event) -> None:
-    from jobs import JobQueue
-
     queue, log = JobQueue(), list[str]()
     jobs = [make_job(gate, log, name) for name in "abc"]
     for job in jobs:
@@ -76,8 +71,6 @@ def test_one_job_at_a_time_in_the_order_of_asking(gate: threading.Event) -> None
 
 
 def test_a_waiting_job_is_withdrawn_at_once_and_never_begins(gate: threading.Event) -> None:
-    from jobs import JobQueue
-
     queue, log = JobQueue(), list[str]()
     jobs = [make_job(gate, log, name) for name in "abc"]
     for job in jobs:
@@ -93,8 +86,6 @@ def test_a_waiting_job_is_withdrawn_at_once_and_never_begins(gate: threading.Eve
 
 
 def test_a_running_job_stops_when_cancelled(gate: threading.Event) -> None:
-    from jobs import JobQueue
-
     queue, log = JobQueue(), list[str]()
     job, following = make_job(gate, log, "a"), make_job(gate, log, "b")
     queue.submit(job)
@@ -110,13 +101,11 @@ def test_a_running_job_stops_when_cancelled(gate: threading.Event) -> None:
 def test_a_job_whose_tab_is_closed_ends_unless_it_is_kept(
     keep: bool, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import jobs
-
-    monkeypatch.setattr(jobs, "GRACE", 0.05)
-    queue, log, tab = jobs.JobQueue(), list[str](), threading.Event()
+    monkeypatch.setattr(queue, "GRACE", 0.05)
+    turns, log, tab = queue.JobQueue(), list[str](), threading.Event()
     job = make_job(gate, log, "a", tab.is_set, keep)
     tab.set()
-    queue.submit(job)
+    turns.submit(job)
     assert job.begun.wait(PATIENCE)
     tab.clear()  # closed
     if keep:
@@ -126,22 +115,18 @@ def test_a_job_whose_tab_is_closed_ends_unless_it_is_kept(
 
 
 def test_a_tab_that_comes_back_in_time_keeps_its_job(gate: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
-    import jobs
-
     clock, tab = [0.0], threading.Event()
-    monkeypatch.setattr(jobs, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(queue, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     job = make_job(gate, [], "a", tab.is_set)
-    for second, connected in ((1.0, True), (jobs.GRACE, False), (jobs.GRACE + 2, True), (2 * jobs.GRACE + 1, False)):
+    for second, connected in ((1.0, True), (queue.GRACE, False), (queue.GRACE + 2, True), (2 * queue.GRACE + 1, False)):
         tab.set() if connected else tab.clear()
         clock[0] = second
         assert not job.stopped()
-    clock[0] = 2 * jobs.GRACE + 3
+    clock[0] = 2 * queue.GRACE + 3
     assert job.stopped()
 
 
 def test_a_failure_is_a_sentence_and_the_queue_goes_on(gate: threading.Event) -> None:
-    from jobs import Job, JobQueue, Session
-
     class Fails(Job):
         def __init__(self, error: Exception):
             super().__init__(Session("a"), "this")
@@ -163,11 +148,7 @@ def test_a_failure_is_a_sentence_and_the_queue_goes_on(gate: threading.Event) ->
 
 
 def test_a_cancelled_save_leaves_nothing_and_overwrites_nothing(run: Path, gate: threading.Event) -> None:
-    from jobs import JobQueue, Session
-    from kept_jobs import SaveJob
-    from live_job import Settings
-
-    settings = Settings("run", "threshold:0.45", "ddim", 5, 4, 0)
+    settings = LiveSettings("run", "threshold:0.45", "ddim", 5, 4, 0)
 
     class Cancels(SaveJob):
         def progress(self, done: int, total: int, what: str = "") -> None:

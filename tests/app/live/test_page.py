@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,22 +13,19 @@ import deediff
 from deediff.policies.registry import POLICIES
 from deediff.quality.results import read_quality
 from deediff.recording.writer import sample_to_trace
-from tests.app.test_app import (
+from tests.app.helpers import (
     APP,
     BLOCKS,
     FULL,
     STEPS,
+    calibrate_run,
     in_the_link,
     metric,
     open_app,
-    runs,
     sentences,
-    shipped,
+    shown_tiles,
     write_run,
 )
-from tests.app.uncertainty.test_page import calibrate_run
-
-__all__ = ["runs", "shipped"]  # fixtures
 
 
 def press(app: AppTest, key: str = "sample") -> AppTest:
@@ -38,13 +34,6 @@ def press(app: AppTest, key: str = "sample") -> AppTest:
     assert not app.exception
     app.session_state["job"].join(60)
     return app.run()
-
-
-def shown_tiles(app: AppTest, grid: str) -> list[dict]:
-    """The tiles of a grid, as they were sent to the browser."""
-    found = [e.proto for e in app.get("bidi_component") if e.proto.id.endswith(f"-{grid}")]
-    assert len(found) == 1
-    return json.loads(found[0].json)["tiles"]
 
 
 def test_live_sampling_shows_what_the_library_samples(runs: Path) -> None:
@@ -66,8 +55,8 @@ def test_live_sampling_shows_what_the_library_samples(runs: Path) -> None:
     tiles = shown_tiles(app, "live Early exit")
     assert [tile["strip"] for tile in tiles] == exits.T.tolist()
     assert [tile["caption"] for tile in tiles] == [f"exits at {m:.1f}" for m in exits.double().mean(dim=0).tolist()]
-    app.switch_page("views/images.py").run()
-    app.switch_page("views/live.py").run()
+    app.switch_page("views/images/page.py").run()
+    app.switch_page("views/live/page.py").run()
     assert metric(app, "Layer ratio", 1) == f"{exits.double().mean().item() / BLOCKS:.3f}"  # it survives page switches
 
 
@@ -261,7 +250,7 @@ def test_a_threshold_on_a_model_without_uems_is_refused_in_a_sentence(runs: Path
     app = AppTest.from_file(str(APP / "explorer.py"), default_timeout=60)
     app.query_params["run"] = "plain"
     app.run()
-    app.switch_page("views/live.py").run()
+    app.switch_page("views/live/page.py").run()
     assert app.selectbox(key="live policy").value == "never"
     app.selectbox(key="live policy").set_value("threshold").run()
     app.button(key="sample").click().run()

@@ -14,23 +14,16 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 import deediff
+from app.views.method.explained import explain
 from deediff.checkpoints import save_checkpoint
 from deediff.cost.components import model_cost
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.json_files import read_json
 from deediff.models import EarlyExitModel, UViT, UViTConfig
-from tests.app.compare.test_page import shown_figure
-from tests.app.live.test_page import shown_tiles
-from tests.app.test_app import APP, BLOCKS, FULL, open_app, runs, sentences, shipped, write_run
+from tests.app.helpers import BLOCKS, FULL, figure, open_app, sentences, shown_tiles, write_run
 
-__all__ = ["runs", "shipped"]  # fixtures
 SAMPLE, TIMESTEP = 2, 499
-
-
-@pytest.fixture(autouse=True)
-def app_modules(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(APP))
 
 
 def numbers(spec: dict, name: str) -> np.ndarray:
@@ -60,7 +53,7 @@ def open_method(**link: str) -> AppTest:
 
 def test_u_and_the_real_error_are_the_models(runs: Path) -> None:
     errors, u, _, _ = asked(runs)
-    spec = shown_figure(open_method(), "plot u and error")
+    spec = figure(open_method(), "u and error")
     np.testing.assert_allclose(numbers(spec, "u,"), u, atol=1e-5)
     np.testing.assert_allclose(numbers(spec, "û,"), errors, atol=1e-5)
     go.Figure(spec)  # every attribute is one that Plotly knows
@@ -78,7 +71,7 @@ def test_the_noisy_image_and_its_target_are_on_screen(runs: Path) -> None:
 
 
 def test_the_coefficients_are_those_of_the_schedule(runs: Path) -> None:
-    spec = shown_figure(open_method(), "plot coefficients")
+    spec = figure(open_method(), "coefficients")
     image, noise = numbers(spec, "image"), numbers(spec, "noise")
     np.testing.assert_allclose(image**2 + noise**2, 1, atol=1e-5)
     np.testing.assert_allclose(image, Schedule().alphas_bar.sqrt(), atol=1e-6)
@@ -95,7 +88,7 @@ def test_the_network_is_drawn_with_the_exit_that_this_image_takes(runs: Path) ->
     price = float(cost.at_exit(with_uem=True)[leaves])
     text = " ".join(m.value for m in app.markdown)
     assert f"leaves at exit {leaves} for {price:.4g} GFLOPs" in text
-    spec = shown_figure(app, "plot network")
+    spec = figure(app, "network")
     go.Figure(spec)
     blocks = next(trace for trace in spec["data"] if trace.get("text"))
     assert blocks["text"] == [str(i) for i in range(BLOCKS)]
@@ -117,8 +110,6 @@ def test_a_layer_shows_its_answer(runs: Path) -> None:
 
 
 def test_maps_of_u_average_to_u_over_image_tokens(runs: Path) -> None:
-    from explained import explain
-
     model = deediff.load(runs / "toy")
     png = deediff.read_trace(runs / "toy" / "traces" / FULL).images(range(1))[0]
     e = explain(model, Schedule(), png, TIMESTEP, seed=0)
@@ -130,8 +121,6 @@ def test_maps_of_u_average_to_u_over_image_tokens(runs: Path) -> None:
 
 
 def test_a_class_conditional_model_without_exits_is_explained() -> None:
-    from explained import explain
-
     config = UViTConfig(embed_dim=16, patch_size=8, num_heads=2, in_chans=3, img_size=16, depth=2, num_classes=3)
     model = EarlyExitModel(UViT(config)).eval()
     buffer = io.BytesIO()

@@ -16,11 +16,10 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 import deediff
+from app.views.runs import actions
+from app.views.runs.inventory import POINTS, thinned
 from deediff.json_files import read_json, write_json
-from tests.app.compare.test_page import shown_figure
-from tests.app.test_app import EXITS, FULL, SAMPLES, in_the_link, open_app, runs, sentences, shipped
-
-__all__ = ["runs", "shipped"]  # fixtures
+from tests.app.helpers import EXITS, FULL, SAMPLES, figure, in_the_link, open_app, sentences
 
 
 def write_curves(run: Path, steps: int = 40) -> pd.DataFrame:
@@ -105,22 +104,20 @@ def test_a_link_reopens_what_was_ticked(runs: Path) -> None:
 def test_curves_are_those_of_the_file_one_picture_per_term(runs: Path) -> None:
     curve = write_curves(runs / "toy")
     app = open_app("runs")
-    spec = shown_figure(app, "plot training curves")
-    figure = go.Figure(spec)  # every attribute is one that Plotly knows
-    titles = [note.text for note in figure.layout.annotations]
+    spec = figure(app, "training curves")
+    drawn = go.Figure(spec)  # every attribute is one that Plotly knows
+    titles = [note.text for note in drawn.layout.annotations]
     terms = ["total", "simple", "uncertainty", "ual"]  # the fourth loss was not used
     assert [title.split("</b>")[0].removeprefix("<b>") for title in titles] == terms
-    for trace, term in zip(figure.data, terms, strict=True):
+    for trace, term in zip(drawn.data, terms, strict=True):
         known = curve[curve[f"loss_{term}"].notna()]
         values = np.frombuffer(base64.b64decode(trace.y["bdata"]), "<f4")
         np.testing.assert_allclose(values, known[f"loss_{term}"], rtol=1e-6)
-    assert {shape.x0 for shape in figure.layout.shapes} == {200}  # where the exits were put on
+    assert {shape.x0 for shape in drawn.layout.shapes} == {200}  # where the exits were put on
     assert table(app, "run table")["last_loss"].iloc[0] == pytest.approx(curve["loss_total"].iloc[-1])
 
 
 def test_a_long_curve_is_thinned_and_keeps_its_end(runs: Path) -> None:
-    from inventory import POINTS, thinned
-
     curve = pd.DataFrame({"step": np.arange(1, 7 * POINTS + 4)})
     kept = thinned(curve)["step"]
     assert len(kept) <= POINTS
@@ -165,21 +162,19 @@ def test_deleting_asks_first(runs: Path) -> None:
 def test_what_a_job_writes_is_not_deleted(runs: Path) -> None:
     from types import SimpleNamespace
 
-    import run_actions
-
     trace = runs / "toy" / "traces" / EXITS
     app = tick(open_app("runs"), "picked traces", [f"toy/{EXITS}"])
-    real, job = run_actions.QUEUE, SimpleNamespace(folder=trace, title="evaluate it", kept=True)
-    run_actions.QUEUE = SimpleNamespace(jobs=lambda: [job])
+    real, job = actions.QUEUE, SimpleNamespace(folder=trace, title="evaluate it", kept=True)
+    actions.QUEUE = SimpleNamespace(jobs=lambda: [job])
     try:
-        assert "evaluate it" in str(run_actions.why_busy(trace))
-        assert "evaluate it" in str(run_actions.why_busy(runs / "toy"))  # the run around it, too
-        assert run_actions.why_busy(runs / "toy" / "traces" / FULL) is None
+        assert "evaluate it" in str(actions.why_busy(trace))
+        assert "evaluate it" in str(actions.why_busy(runs / "toy"))  # the run around it, too
+        assert actions.why_busy(runs / "toy" / "traces" / FULL) is None
         app.button(key="delete trace").click().run()
         assert "cannot be deleted now" in sentences(app)
         assert not [button for button in app.button if button.key == "confirm delete"]
     finally:
-        run_actions.QUEUE = real
+        actions.QUEUE = real
     assert trace.exists()
 
 

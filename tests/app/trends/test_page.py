@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import deediff
+from app.widgets.plot import selects
 from deediff.analysis.variance import decompose
-from tests.app.test_app import (
+from tests.app.helpers import (
     BLOCKS,
     EXITS,
     FULL,
@@ -27,15 +27,12 @@ from tests.app.test_app import (
     line,
     metric,
     open_app,
-    runs,
     select,
     sentences,
-    shipped,
     times,
     unpacked,
 )
 
-__all__ = ["runs", "shipped"]  # fixtures
 TAU = 0.1
 
 
@@ -47,20 +44,6 @@ def exits_of(runs: Path, trace: str = FULL, tau: float = TAU) -> np.ndarray:
 def counts(exits: np.ndarray) -> np.ndarray:
     """(samples, steps) → (steps, N+1)."""
     return (exits[:, :, None] == np.arange(BLOCKS + 1)).sum(axis=0)
-
-
-@pytest.fixture
-def tables(runs: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, pd.DataFrame]:
-    """What the CSV buttons of the page hand out, by panel."""
-    import panels
-
-    found: dict[str, pd.DataFrame] = {}
-
-    def keep(table: Callable[[], pd.DataFrame], name: str) -> None:
-        found[name] = table()
-
-    monkeypatch.setattr(panels, "download", keep)
-    return found
 
 
 def heatmap(app: AppTest) -> dict[str, Any]:
@@ -96,8 +79,6 @@ def test_a_click_chooses_its_cell_in_every_panel_and_in_the_link(runs: Path) -> 
 
 def test_the_click_of_a_figure_selects_what_its_axes_are(runs: Path) -> None:
     import streamlit as st
-
-    from charts import selects
 
     selects(x="timestep", y="layer")({"x": 480, "y": 7.0, "customdata": None})
     selects(x="layer")({"x": 9, "y": 0.3, "customdata": None})

@@ -7,33 +7,27 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-import torch
 
 import deediff
 from deediff.calibration.file import Calibration, calibration_file
-from deediff.calibration.measure import calibrate, expected_calibration_error, rank_correlation, reliability
-from deediff.checkpoints import find_checkpoint, load_checkpoint
-from deediff.diffusion.schedule import Schedule
+from deediff.calibration.measure import expected_calibration_error, rank_correlation, reliability
+from deediff.checkpoints import find_checkpoint
 from deediff.recording.maps import write_maps
-from tests.app.test_app import (
+from tests.app.helpers import (
     BLOCKS,
     EXITS,
     FULL,
     SAMPLES,
     STEPS,
+    calibrate_run,
     figure,
     in_the_link,
     open_app,
-    runs,
     select,
     sentences,
-    shipped,
     times,
     unpacked,
 )
-from tests.app.trends.test_page import tables
-
-__all__ = ["runs", "shipped", "tables"]  # fixtures
 
 
 def recorded(runs: Path, trace: str) -> np.ndarray:
@@ -51,18 +45,6 @@ def mean_over_samples(u: np.ndarray) -> np.ndarray:
 
 def calibrated(runs: Path) -> Calibration:
     return calibrate_run(runs)
-
-
-def calibrate_run(runs: Path) -> Calibration:
-    """Write a calibration beside the run's checkpoint."""
-    checkpoint = find_checkpoint(runs / "toy")
-    model, info = load_checkpoint(checkpoint)
-    images = torch.randint(0, 256, (16, *model.image_shape), generator=torch.Generator().manual_seed(1))
-    schedule = Schedule(**info["schedule"])
-    found = calibrate(model, schedule, images.to(torch.uint8), [0, 300, 600, 999], checkpoint_sha256=info["sha256"],
-                      dataset="noise", split="test")  # fmt: skip
-    found.save(calibration_file(checkpoint))
-    return Calibration.load(calibration_file(checkpoint))
 
 
 def test_heatmaps_are_means_over_the_rows_on_one_scale(runs: Path, tables: dict) -> None:

@@ -1,0 +1,47 @@
+"""What stands around every page: the sidebar with the selection, one line of figures, and what was wrong."""
+
+from __future__ import annotations
+
+import streamlit as st
+from streamlit.navigation.page import StreamlitPage
+
+from app.shell.headline import figures_of
+from app.state import link, selection
+from app.widgets.empty import no_runs
+from app.widgets.panels import guarded
+from deediff.traces.reader import Trace
+
+
+def around(page: StreamlitPage) -> None:
+    """Draw the frame, then the page."""
+    chosen: selection.Selection | None = None
+    problems: list[str] = []
+    with st.sidebar, guarded():
+        chosen, problems = selection.choose()
+    above = st.container()
+    if chosen is None:
+        no_runs()
+    else:
+        st.session_state["selection"] = chosen
+        if chosen.trace is not None:
+            with guarded():
+                _figures_line(chosen.trace, chosen)
+        page.run()
+    if sentences := dict.fromkeys([*problems, *link.complaints()]):  # the page may have found more
+        above.warning("  \n".join(sentences))
+
+
+def _figures_line(trace: Trace, chosen: selection.Selection) -> None:
+    """Measured figures of trace A, and of B where there is one."""
+    others = [chosen.other] if chosen.other is not None else []
+    comparable = [*chosen.siblings, trace, *others]
+    a = figures_of(trace, comparable)
+    b = figures_of(others[0], comparable) if others else None
+    with st.container(horizontal=True, key="figures", gap="medium"):
+        st.caption(f"**A, measured**  \nN = {int(trace.summary.samples):,}", width="content")
+        for k, figure in enumerate(a):
+            delta = figure.beside(b[k]) if b is not None else None
+            how = f"Measured. {figure.help}"
+            st.metric(
+                figure.label, figure.shown, delta, delta_color="off", delta_arrow="off", help=how, width="content"
+            )  # fmt: skip

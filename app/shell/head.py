@@ -1,0 +1,107 @@
+"""What the browser needs before anything else: plotly.js, a sign that one has to wait, and the styles of every page.
+
+The page asks for plotly.js in its head, so that it is there before the first figure: a component would ask for it
+only once the page is drawn.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import streamlit as st
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_FOLDER = Path(__file__).parent
+_style = st.components.v2.component(
+    "library", html="<span></span>", css=(_FOLDER / "page.css").read_text(encoding="utf-8"), isolate_styles=False
+)
+
+
+def load() -> None:
+    """Give the page its styles."""
+    _style()
+
+
+def address() -> str:
+    """Where the server answers with plotly.js: another one for another version, so that browsers may keep it."""
+    base = st.get_option("server.baseUrlPath").strip("/")
+    return f"{'/' + base if base else ''}/plotly-{version('plotly')}.js"
+
+
+def serve(_: Request) -> Response:
+    """plotly.js, not compressed: that would take the server longer than the way to a browser nearby."""
+    headers = {"Cache-Control": "public, max-age=31536000, immutable", "Content-Encoding": "identity"}
+    return Response(_plotly(), media_type="text/javascript", headers=headers)
+
+
+@cache
+def _plotly() -> bytes:
+    """The copy that the Python package brings along, once for all figures, without what wraps it for Node.js.
+
+    Inside the wrapper a browser would read the whole of it twice, and the second time while the page stands still.
+    """
+    package = find_spec("plotly")
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    text = (Path(package.submodule_search_locations[0]) / "package_data" / "plotly.min.js").read_bytes()
+    begin, end = text.find(b"var Plotly="), text.rfind(b"return Plotly;")
+    return text if min(begin, end) < 0 else b'"use strict";' + text[begin:end]
+
+
+def head() -> str:
+    """What every page's head gets: the sign that one has to wait, and the request for plotly.js."""
+    return (
+        f'<style>{_waiting()}</style><script id="plotly" async src="{address()}" onerror="this.failed = true"></script>'
+    )
+
+
+@cache
+def _waiting() -> str:
+    return (_FOLDER / "waiting.css").read_text(encoding="utf-8")
+
+
+class InHead:
+    """Writes `head` into every page."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass everything on; into the head of an HTML page some lines are written."""
+        lines = head().encode()
+        start: Message | None = None  # of a page, until its head is known
+
+        async def insert(message: Message) -> None:
+            nonlocal start
+            if message["type"] == "http.response.start" and _is_page(message):
+                start = message
+                return
+            if start is not None and message["type"] == "http.response.body":
+                if b"</head>" in message.get("body", b""):
+                    message["body"] = message["body"].replace(b"</head>", lines + b"</head>", 1)
+                    headers = MutableHeaders(scope=start)
+                    if "content-length" in headers:
+                        headers["content-length"] = str(int(headers["content-length"]) + len(lines))
+                await send(start)
+                start = None
+            await send(message)
+
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if b"text/html" in dict(scope["headers"]).get(
+            b"accept", b""
+        ):  # a page: nothing is written into compressed ones
+            plain = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
+            scope = {**scope, "headers": plain}
+        await self._app(scope, receive, insert)
+
+
+def _is_page(start: Message) -> bool:
+    return start["status"] == 200 and Headers(raw=start["headers"]).get("content-type", "").startswith("text/html")

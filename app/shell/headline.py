@@ -1,0 +1,114 @@
+"""The measured figures of a trace: what it computed, what it cost, how good it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from app.widgets.formatting import percent
+from deediff.errors import UserError
+from deediff.quality.results import Quality, read_quality
+from deediff.traces.reader import Trace
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number above the page."""
+
+    label: str
+    value: float | None  # None: unknown
+    text: Callable[[float], str]
+    help: str  # how it was obtained
+    interval: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The number as it stands on screen."""
+        return "unknown" if self.value is None else self.text(self.value) + self.interval
+
+    def beside(self, other: Figure) -> str:
+        """The same figure of B, and how far it is from this one."""
+        if self.value is None or other.value is None:
+            return f"B: {other.shown}"
+        difference = other.value - self.value
+        sign = "+" if difference > 0 else "−" if difference < 0 else "±"
+        return f"B: {other.shown}  (B − A: {sign}{self.text(abs(difference))})"
+
+
+def figures_of(trace: Trace, comparable: list[Trace]) -> list[Figure]:
+    """Layer ratio, GFLOPs, seconds, speed-up against one of `comparable`, quality."""
+    meta, exits, samples = trace.meta, trace.summary.exits, int(trace.summary.samples)
+    gflops = trace.cost.mean_gflops(exits, with_uem=bool(meta["policy_needs_uncertainty"]))
+    speedup, against = speed_up(trace, comparable)
+    return [
+        Figure(
+            "Layer ratio", trace.cost.layer_ratio(exits), "{:.3f}".format,
+            f"Mean exit layer / {trace.num_blocks}, over {samples:,} samples × {len(trace.timesteps)} steps.",
+        ),
+        Figure(
+            "GFLOPs per step", gflops, "{:.4g}".format,
+            f"Counted exits × the cost of each exit, per image; the full network costs {trace.cost.full:.4g}. "
+            "2 × multiply-accumulates, attention products included.",
+            f" ({percent(gflops, trace.cost.full)})",
+        ),
+        Figure(
+            "Seconds per image", seconds_per_image(meta), "{:.4g} s".format,
+            f"Wall seconds / {samples:,} samples, in batches of {meta.get('batch_size')}, on {meta.get('device')}.",
+        ),
+        Figure("Speed-up", speedup, "{:.2f}×".format, against),
+        _quality(trace),
+    ]  # fmt: skip
+
+
+def _quality(trace: Trace) -> Figure:
+    """The first metric of the trace's quality file."""
+    command = f"`deediff evaluate {trace.path}` measures it."
+    try:
+        found = read_quality(trace.path)
+    except UserError as error:
+        return Figure("Quality", None, str, str(error))
+    if not found:
+        return Figure("Quality", None, str, f"This trace was not evaluated yet: {command}")
+    first = found[0]
+    return Figure(first.metric.upper(), first.value, "{:.4g}".format, _how(first, len(found)), _interval(first))
+
+
+def _interval(quality: Quality) -> str:
+    if quality.low is None or quality.high is None:
+        return ""
+    return f" [{quality.low:.4g}, {quality.high:.4g}]"
+
+
+def _how(quality: Quality, metrics: int) -> str:
+    """What it takes to trust the number."""
+    better = "higher" if quality.higher_is_better else "lower"
+    sentences = [
+        f"{quality.extractor}, {quality.images:,} images against {quality.reference_images:,} of {quality.reference}; "
+        f"{better} is better. Interval: {quality.interval}."
+    ]
+    if quality.floor is not None:
+        spread = f" ± {quality.floor_spread:.2g}" if quality.floor_spread is not None else ""
+        sentences.append(f"Real images at the same N: {quality.floor:.4g}{spread} ({quality.floor_source}).")
+    if metrics > 1:
+        sentences.append(f"{metrics - 1} more on the page Compare.")
+    return " ".join(sentences)
+
+
+def seconds_per_image(meta: dict[str, Any]) -> float | None:
+    """Wall seconds / samples; None in an imported or unfinished trace."""
+    seconds = meta.get("wall_seconds")
+    return float(seconds) / int(meta["num_samples"]) if seconds else None
+
+
+def speed_up(trace: Trace, comparable: list[Trace]) -> tuple[float | None, str]:
+    """Against the full network's trace of the same checkpoint, solver, steps, batch and machine."""
+    same = ("solver", "timesteps", "batch_size", "device", "threads", "dtype", "checkpoint_sha256")
+    mine = seconds_per_image(trace.meta)
+    for twin in [trace, *comparable]:
+        alike = all(twin.meta.get(key) == trace.meta.get(key) for key in same)
+        theirs = seconds_per_image(twin.meta)
+        if twin.meta["policy"] == "never" and alike and mine and theirs:
+            note = " (that trace also evaluated every UEM)" if twin.meta["record"] == "full" else ""
+            return theirs / mine, f"Seconds per image of {twin.path.name}{note} / those of {trace.path.name}."
+    return None, "Needs a trace with policy never, of the same solver, steps, batch size, machine and checkpoint."

@@ -1,0 +1,1 @@
+"""What all pages share: the selection, the URL, and the cache of runs, traces and models."""

@@ -1,0 +1,228 @@
+"""Traces as points of cost and quality: which may share an axis, which form a line, which no other beats.
+
+Nothing in here takes long: what the images say is handed in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from app.state.traces import key_of
+from deediff.analysis.compare import PROTOCOL
+from deediff.quality.results import Quality
+from deediff.traces.reader import Trace
+
+KINDS = {"threshold": "τ = {}", "patience": "τ = {}", "batch-mean": "τ = {}", "excess": "δ = {}", "fixed": "layer {}",
+         "budget": "{} GFLOPs", "stopping": "{} GFLOPs", "oracle": "{} GFLOPs", "dual": "down to t = {}"}  # fmt: skip
+
+NAMES = dict(zip(PROTOCOL, ("solver", "steps", "η", "seed", "weights"), strict=True))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One value on a quality axis."""
+
+    value: float
+    low: float | None = None  # 95 % interval
+    high: float | None = None
+    floor: float | None = None  # the same metric of real images at the same N
+    floor_spread: float | None = None
+    how: str = ""  # how the interval was made
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A measure of quality, and the traces that were measured in the same way: only those may share a picture."""
+
+    name: str  # fid, kid, …, or change
+    label: str  # with extractor, reference and N
+    higher_is_better: bool
+    readings: dict[str, Reading] = field(default_factory=dict)  # by trace
+    protocol: tuple[str, str, str, int] | None = None  # of `Quality`; None for the change of the images
+    full: str | None = None  # of a change: the trace of the full network
+
+    @property
+    def key(self) -> str:
+        """What stands in the URL."""
+        return ",".join(map(str, self.protocol)) if self.protocol is not None else f"{self.name},{self.full}"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One trace in the picture."""
+
+    key: str  # run/trace
+    run: str
+    family: str  # policy, solver and steps: points of one run and family are joined by a line
+    label: str  # where it stands in its family
+    is_full: bool  # the full network at every step
+    gflops: float  # per image: over all steps
+    seconds: float | None  # per image
+    layer_ratio: float
+    images: int
+    reading: Reading
+
+
+def family_of(trace: Trace) -> tuple[str, str]:
+    """The family of a trace's policy, and where in it the trace stands.
+
+    Traces of the full network with fewer and more steps are one family of their own.
+    """
+    meta = trace.meta
+    solver, steps = str(meta.get("solver") or "unknown solver").upper(), len(trace.timesteps)
+    head, *bounds = str(meta["policy"]).split(",")
+    kind, _, argument = head.partition(":")
+    again = ["recalibrated u"] if meta.get("recalibration_sha256") else []
+    again += [f"guidance {meta['guidance']:g}"] if meta.get("guidance") is not None else []
+    if kind == "never":
+        return ", ".join([f"full network, {solver}", *again]), f"{steps} steps"
+    place = re.split(r"[@:]", argument)[0] if kind in KINDS else argument.rpartition("/")[2].removesuffix(".json")
+    if kind == "schedule":  # of several kinds, told apart by how their files' names begin
+        kind = f"schedule {re.split('[-_.]', place)[0]}"
+    name = ", ".join([kind, *(bound.replace(":", " ") for bound in bounds), *again])
+    return f"{name} · {solver}, {steps} steps", KINDS.get(kind, "{}").format(place or kind)
+
+
+def axes(traces: Sequence[Trace], quality: dict[str, list[Quality]]) -> list[Axis]:
+    """What can be on the quality axis: every protocol that was evaluated, then the change of the images.
+
+    A change needs a trace of the full network with the same noise; its readings are left to `with_readings`.
+    """
+    found: dict[tuple[str, str, str, int], Axis] = {}
+    for trace in traces:
+        for q in quality.get(key_of(trace), []):
+            label = f"{q.metric.upper()} · {q.extractor}, N = {q.images:,}, against {q.reference}"
+            axis = found.setdefault(q.protocol, Axis(q.metric, label, q.higher_is_better, {}, q.protocol))
+            axis.readings[key_of(trace)] = Reading(q.value, q.low, q.high, q.floor, q.floor_spread, q.interval)
+    by_count = sorted(found.values(), key=lambda axis: (-len(axis.readings), axis.name))
+    return by_count + _changes(traces)
+
+
+def _changes(traces: Sequence[Trace]) -> list[Axis]:
+    groups: dict[str, list[Trace]] = {}
+    for trace in traces:
+        groups.setdefault(repr([trace.path.parents[1].name, *map(trace.meta.get, PROTOCOL)]), []).append(trace)
+    made = []
+    for group in groups.values():
+        never = sorted((t for t in group if t.meta["policy"] == "never"), key=lambda t: t.meta["record"] != "exit")
+        if not never or len(group) < 2:
+            continue
+        full = never[0]
+        how = f"{str(full.meta.get('solver')).upper()}, {len(full.timesteps)} steps, seed {full.meta.get('seed')}"
+        label = f"change · {full.path.parents[1].name}, from the full network's images, {how}"
+        empty = {key_of(trace): Reading(float("nan")) for trace in group}
+        made.append(Axis("change", label, False, empty, None, key_of(full)))
+    return sorted(made, key=lambda axis: (-len(axis.readings), axis.label))
+
+
+def with_readings(axis: Axis, values: dict[str, float | None]) -> Axis:
+    """The axis with these values, as far as they are known."""
+    readings = {key: Reading(value) for key in axis.readings if (value := values.get(key)) is not None}
+    return Axis(axis.name, axis.label, axis.higher_is_better, readings, axis.protocol, axis.full)
+
+
+def points(traces: Sequence[Trace], axis: Axis) -> list[Point]:
+    """The traces that the axis measured."""
+    made = []
+    for trace in traces:
+        reading = axis.readings.get(key_of(trace))
+        if reading is None:
+            continue
+        family, label = family_of(trace)
+        exits, seconds = trace.summary.exits, trace.meta.get("wall_seconds")
+        step = trace.cost.mean_gflops(exits, with_uem=bool(trace.meta["policy_needs_uncertainty"]))
+        made.append(
+            Point(
+                key_of(trace),
+                trace.path.parents[1].name,
+                family,
+                label,
+                trace.meta["policy"] == "never",
+                step * len(trace.timesteps),
+                float(seconds) / int(trace.meta["num_samples"]) if seconds else None,
+                trace.cost.layer_ratio(exits),
+                int(trace.summary.samples),
+                reading,
+            )
+        )
+    return made
+
+
+def what_else_differs(traces: Sequence[Trace]) -> str:
+    """Beside the exits, where images of equal numbers are shown: a sentence, or nothing."""
+    different = [name for key, name in NAMES.items() if len({repr(trace.meta.get(key)) for trace in traces}) > 1]
+    if "seed" in different:
+        return "These traces differ in their seed: images of one column did not start from the same noise."
+    if different:
+        also = " and ".join(filter(None, [", ".join(different[:-1]), different[-1]]))
+        return f"Equal seeds, but these traces differ in {also}, too: not only the exits make the difference."
+    return ""
+
+
+def cost_of(point: Point, cost: str) -> float | None:
+    """`gflops` or `seconds`, per image."""
+    return point.gflops if cost == "gflops" else point.seconds
+
+
+def front(points: Sequence[Point], cost: str, higher_is_better: bool) -> list[Point]:
+    """The Pareto front, cheapest first: no other point is as cheap and as good, and in one of them better."""
+    sign = -1.0 if higher_is_better else 1.0
+    known = [(c, sign * p.reading.value, p) for p in points if (c := cost_of(p, cost)) is not None]
+    kept: list[Point] = []
+    best = float("inf")
+    for _, value, point in sorted(known, key=lambda entry: entry[:2]):
+        if value < best:
+            best = value
+            kept.append(point)
+    return kept
+
+
+def far_above(points: Sequence[Point]) -> list[Point]:
+    """The few, at most a fifth, whose values would squeeze those of all others: at least three times the next."""
+    order = sorted(points, key=lambda point: point.reading.value)
+    for place in range(len(order) - len(order) // 5, len(order)):
+        if order[place].reading.value > 3 * order[place - 1].reading.value > 0:
+            return order[place:]
+    return []
+
+
+def filtered(table: pd.DataFrame, question: str) -> pd.DataFrame:
+    """Rows in which every word occurs and every comparison (`gflops<0.3`, also ≤ ≥ > =) holds.
+
+    A comparison names a column by its beginning. Raises ValueError, in one sentence, when it names none.
+    """
+    for word in question.split():
+        match = re.fullmatch(r"(\w+)(<=|>=|≤|≥|<|>|=)(-?[\d.]+)", word)
+        if match is None:
+            rows = table.select_dtypes(exclude="number").itertuples(index=False)
+            table = table[[word.lower() in " ".join(map(str, row)).lower() for row in rows]]
+            continue
+        column = next((name for name in table.columns if name.startswith(match[1])), None)
+        if column is None or not pd.api.types.is_numeric_dtype(table[column]):
+            raise ValueError(f"No column of numbers begins with “{match[1]}”: they are {', '.join(_numbers(table))}.")
+        table = table[_COMPARE[match[2]](table[column], float(match[3]))]
+    return table
+
+
+def ordered(table: pd.DataFrame, column: str, falling: bool) -> pd.DataFrame:
+    """Sorted by a column, numbers as numbers and all else as words; equal rows stay as they were, empty ones last."""
+
+    def comparable(values: pd.Series) -> pd.Series:
+        return values if pd.api.types.is_numeric_dtype(values) else values.map(str, na_action="ignore")
+
+    return table.sort_values(column, ascending=not falling, kind="stable", na_position="last", key=comparable)
+
+
+def _numbers(table: pd.DataFrame) -> list[str]:
+    return [str(name) for name in table.select_dtypes("number").columns]
+
+
+_COMPARE: dict[str, Callable[[Any, float], Any]] = {
+    "<": lambda a, b: a < b, ">": lambda a, b: a > b, "=": lambda a, b: a == b,
+    "<=": lambda a, b: a <= b, ">=": lambda a, b: a >= b, "≤": lambda a, b: a <= b, "≥": lambda a, b: a >= b,
+}  # fmt: skip

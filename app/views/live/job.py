@@ -1,0 +1,130 @@
+"""Sampling to look at: the same seeds with and without early exit, step by step side by side."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.jobs.queue import Job, Session
+from app.jobs.settings import LiveSettings
+from deediff.cost.cost import Cost
+from deediff.datasets import to_uint8
+from deediff.diffusion.schedule import Schedule
+from deediff.diffusion.solvers import make_solver
+from deediff.models import EarlyExitModel
+from deediff.policies import ExitPolicy, Never, make_policy
+from deediff.sampling import Step, sample
+from deediff.sampling.cost import sampling_cost
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the twins: the full network, or early exit."""
+
+    images: NDArray[np.uint8]  # (B,C,H,W) predicted x0 so far; the images themselves when done
+    exit_layers: NDArray[np.int8]  # (B, steps done)
+    seconds: float  # spent in the sampler
+    remembered: bool = False  # sampled by an earlier job with the same settings
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.exit_layers.shape[1]
+
+
+class FullTwins:
+    """Finished images of the full network, by everything they depend on: another threshold needs no new ones."""
+
+    def __init__(self, most: int = 32):
+        self._sides: OrderedDict[tuple[object, ...], Side] = OrderedDict()
+        self._most, self._lock = most, threading.Lock()
+
+    def get(self, key: tuple[object, ...]) -> Side | None:
+        """None when they were never sampled, or long ago."""
+        with self._lock:
+            return self._sides.get(key)
+
+    def put(self, key: tuple[object, ...], side: Side) -> None:
+        """The oldest are forgotten."""
+        with self._lock:
+            self._sides[key] = side
+            if len(self._sides) > self._most:
+                self._sides.popitem(last=False)
+
+
+FULL_TWINS = FullTwins()
+
+
+class LiveJob(Job):
+    """Both twins of a few images. Raises UserError at once for settings that make no sense."""
+
+    def __init__(
+        self,
+        session: Session,
+        model: EarlyExitModel,
+        schedule: Schedule,
+        settings: LiveSettings,
+        remember: bool = False,  # take the full network's twin from an earlier job, where there is one: no new seconds
+    ):
+        s = settings
+        super().__init__(session, f"{s.num_samples} images, {s.policy_in_words}, {s.solver.upper()} {s.steps} steps")
+        self.settings, self.num_blocks = settings, model.num_blocks
+        self.cost: Cost | None = None  # known once the worker has counted it
+        self.full: Side | None = None
+        self.early: Side | None = None
+        self._remember = remember
+        self._policy = make_policy(s.policy)
+        self.evaluates_uems = self._policy.needs_uncertainty
+        self._model, self._schedule = model, schedule
+        self.timesteps = make_solver(s.solver, schedule, s.steps).timesteps
+        self._key = (model.origin, id(model), s.solver, s.steps, s.num_samples, s.seed)
+        self._streams = {"full": self._sample(Never()), "early": self._sample(self._policy)}
+
+    def _sample(self, policy: ExitPolicy) -> Iterator[Step]:
+        s, batch = self.settings, max(1, self.settings.num_samples)
+        return sample(self._model, s.num_samples, policy, s.solver, s.steps, s.seed, batch, schedule=self._schedule)
+
+    def work(self) -> None:
+        steps = self.settings.steps
+        self.cost = sampling_cost(self._model, self._policy, self.timesteps, guidance=None)
+        self.full = FULL_TWINS.get(self._key) if self._remember else None
+        sampled = ["early"] if self.full is not None else ["full", "early"]
+        for name in sampled:  # the first pass is slower: keep it out of the seconds
+            next(self._sample(Never() if name == "full" else self._policy))
+        sides: dict[str, Side] = {}
+        for step in range(steps):
+            for name in sampled if step % 2 == 0 else reversed(sampled):  # neither twin is always the first
+                if self.stopped():
+                    return
+                sides[name] = self._advance(name, sides.get(name), last=step == steps - 1)
+            self.full, self.early = sides.get("full", self.full), sides["early"]
+            self.progress(step + 1, steps)
+        if "full" in sides:
+            FULL_TWINS.put(self._key, replace(sides["full"], remembered=True))
+
+    def _advance(self, name: str, before: Side | None, last: bool) -> Side:
+        """One step of one twin. Bringing the images to the CPU ends the timing, so a GPU has to finish."""
+        tick = time.perf_counter()
+        step = next(self._streams[name])
+        images = to_uint8(step.x if last else step.x0).cpu().numpy()
+        seconds = time.perf_counter() - tick
+        exits = step.exit_layer.numpy().astype(np.int8)[:, None]
+        if before is None:
+            return Side(images, exits, seconds)
+        return Side(images, np.concatenate([before.exit_layers, exits], axis=1), before.seconds + seconds)
+
+    def gflops(self, side: Side, early: bool) -> float | None:
+        """Mean per image and step, counted from the exits so far."""
+        if self.cost is None:
+            return None
+        if not early:
+            return self.cost.full
+        layers = np.arange(self.num_blocks + 1)
+        counts = (side.exit_layers[:, :, None] == layers).sum(axis=0)  # (steps so far, N+1)
+        return self.cost.mean_gflops(counts, with_uem=self.evaluates_uems)

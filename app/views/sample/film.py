@@ -1,0 +1,111 @@
+"""A sample's way from noise to image, computed again from its seed: nothing of it was stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from app.jobs.queue import Job, Session
+from deediff.datasets import to_uint8
+from deediff.diffusion.noise import sample_noise
+from deediff.diffusion.schedule import Schedule
+from deediff.errors import UserError
+from deediff.json_files import read_json
+from deediff.models import EarlyExitModel
+from deediff.recording.recompute import recompute
+from deediff.traces.reader import Trace
+
+MOST_FRAMES = 100  # of one film that are remembered
+
+Images = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Film:
+    """One sample at some of its steps."""
+
+    steps: NDArray[np.int64]  # (F,) which
+    entering: Images  # (F,C,H,W) x_t that enters the step
+    predicted: Images  # (F,C,H,W) x̂₀ at that step
+    image: Images  # (C,H,W) at the end
+    exit_layers: NDArray[np.int8]  # (S,) at every step
+    uncertainty: NDArray[np.float32]  # (S,N), NaN where no UEM was asked
+
+
+class FilmJob(Job):
+    """The film of one sample of a trace, and of its full-network twin."""
+
+    def __init__(
+        self,
+        session: Session,
+        trace: Trace,
+        number: int,
+        model: EarlyExitModel,  # from the checkpoint that the trace was sampled from
+        schedule: Schedule,
+    ):
+        super().__init__(session, f"film of sample {number} of {trace.path.name}")
+        self.trace, self.number = trace, number
+        self.film: Film | None = None
+        self.full: Film | None = None  # the film itself where the trace is the full network's
+        self._model, self._schedule = model, schedule
+
+    def work(self) -> None:
+        twins: list[str | None] = [None] if self.trace.meta["policy"] == "never" else [None, "never"]
+        films = []
+        for position, policy in enumerate(twins):
+            film = self._record(policy, position, len(twins))
+            if film is None:
+                return
+            films.append(film)
+        self.film, self.full = films[0], films[-1]
+
+    def _record(self, policy: str | None, position: int, films: int) -> Film | None:
+        """None when stopped."""
+        total = len(self.trace.timesteps)
+        chosen = set(np.unique(np.linspace(0, total - 1, min(total, MOST_FRAMES)).round().astype(int)).tolist())
+        seed, number = int(self.trace.meta["seed"]), self.number
+        x: Tensor = sample_noise(seed, [number], 0, self._model.image_shape)
+        entering, predicted, exits, uncertainty = [], [], [], []
+        for step in recompute(self.trace, number, self._model, self._schedule, policy, cancelled=self.stopped):
+            if step.step in chosen:
+                entering.append(to_uint8(x)[0].cpu())
+                predicted.append(to_uint8(step.x0)[0].cpu())
+            x = step.x
+            exits.append(step.exit_layer[0])
+            uncertainty.append(step.uncertainty[0])
+            self.progress(position * total + step.step + 1, films * total)
+        if len(exits) < total:
+            return None
+        exit_layers = torch.stack(exits).numpy().astype(np.int8)
+        image = to_uint8(x)[0].cpu().numpy()
+        return Film(
+            np.array(sorted(chosen)), torch.stack(entering).numpy(), torch.stack(predicted).numpy(), image,
+            exit_layers, torch.stack(uncertainty).numpy(),
+        )  # fmt: skip
+
+
+def checkpoint_of(trace: Trace, checkpoints: list[Path]) -> Path:
+    """The weights that a trace was sampled from, among these. Raises UserError when they are not there."""
+    wanted = trace.meta.get("checkpoint_sha256")
+    if wanted is None:
+        raise UserError(f"No film: {trace.path.name} was imported without its model and seed.")
+    for path in checkpoints:
+        if read_json(path.with_suffix(".json")).get("sha256") == wanted:
+            return path
+    name = trace.meta.get("checkpoint")
+    raise UserError(
+        f"No film: the weights that {trace.path.name} was sampled from ({name}) are not among the run's checkpoints. "
+        f"Copy them, with their .json, into {trace.path.parents[1] / 'checkpoints'}."
+    )
+
+
+def work_of(trace: Trace) -> float:
+    """GFLOPs that a film of one of its samples costs, the full network's twin included."""
+    twins = 1 if trace.meta["policy"] == "never" else 2
+    batch = int(trace.meta.get("batch_size", 1)) if str(trace.meta["policy"]).startswith("batch-mean") else 1
+    return trace.cost.full * len(trace.timesteps) * twins * batch

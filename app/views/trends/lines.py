@@ -1,0 +1,104 @@
+"""Mean exit layer per timestep for several thresholds and traces at once (the blog's Figure 6)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from app.state import link
+from app.state.selection import STEP, Selection, stops
+from app.views.trends.exits import label
+from app.views.trends.figures.over_time import mean_exit_lines
+from app.widgets import figures
+from app.widgets.figures import Line
+from app.widgets.panels import Panel, Picture, mark, needs_trace, selects
+from deediff.analysis.trends import mean_exit_layer
+from deediff.traces.reader import Trace
+
+ALSO = "also"  # key of the further thresholds, in the URL as in the session
+
+
+def choose_thresholds(selection: Selection) -> None:
+    """Further thresholds to estimate, kept in the URL."""
+    trace = selection.trace
+    if trace is None or selection.threshold is None:
+        return
+    lowest, highest = stops(trace)
+    options = [round(float(tau), 3) for tau in np.arange(lowest, highest + STEP / 2, STEP)]
+    wanted = st.session_state.get(ALSO, [])
+    if (asked := link.asked(ALSO)) is not None:
+        texts = asked.split(",")
+        wanted = [tau for tau in options if f"{tau:g}" in texts]
+    shown = link.default(ALSO, [tau for tau in wanted if tau in options])
+    st.multiselect(
+        "Also estimate τ =", options, shown, key=ALSO, format_func="{:g}".format, placeholder="further thresholds",
+        persist_state="session", max_selections=6,
+    )  # fmt: skip
+    link.write({ALSO: ",".join(f"{tau:g}" for tau in st.session_state[ALSO]) or None})
+
+
+def _lines(selection: Selection) -> list[Line]:
+    trace = selection.trace
+    assert trace is not None
+    spare = iter(figures.OTHERS * 8)
+    together = [trace, *selection.siblings]
+    lines = []
+    if any(measured.meta["policy"] == "never" for measured in together):
+        lines.append(Line("full network", np.full(len(trace.timesteps), float(trace.num_blocks)), figures.FULL))
+    drawn = [measured for measured in sorted(together, key=label) if _is_drawn(measured, selection)]
+    shades = iter(figures.in_order(sum(_color(measured, selection) is None for measured in drawn)))
+    for measured in drawn:
+        color = _color(measured, selection) or next(shades)
+        name = label(measured) if measured.meta.get("imported") else f"{label(measured)} measured"
+        lines.append(Line(name, mean_exit_layer(measured.summary.exits), color))
+    estimates = [(trace.what_if(tau), next(spare)) for tau in st.session_state.get(ALSO, [])]
+    if selection.answer is not None:
+        estimates.append((selection.answer, figures.A))
+    for answer, color in estimates:
+        lines.append(Line(f"τ = {answer.threshold:g} estimated", mean_exit_layer(answer.exits), color, estimated=True))
+    return lines
+
+
+def _is_drawn(measured: Trace, selection: Selection) -> bool:
+    """Thresholds, A and B; the full network has its own line, and rivals without a threshold come in as trace B."""
+    policy = str(measured.meta["policy"])
+    return policy != "never" and (_color(measured, selection) is not None or policy.startswith("threshold:"))
+
+
+def _color(measured: Trace, selection: Selection) -> str | None:
+    if selection.trace is measured:
+        return figures.A
+    if selection.other is not None and measured.path == selection.other.path:
+        return figures.B
+    return None
+
+
+def draw_lines(selection: Selection) -> Picture:
+    """The estimate at the slider and at further thresholds, and everything measured with the same solver and steps."""
+    trace = selection.trace
+    assert trace is not None
+    lines = _lines(selection)
+    title = "Measured mean exit layer per timestep"
+    if selection.answer is not None:
+        blocks = selection.answer.layer_ratio * trace.num_blocks
+        title = f"At τ = {selection.threshold:g} a sample runs {blocks:.1f} of {trace.num_blocks} blocks on average"
+    solver = str(trace.meta.get("solver") or "").upper()
+    samples = int(trace.summary.samples)
+    subtitle = f"mean exit layer per timestep · {solver}, {len(trace.timesteps)} steps · A: {samples:,} samples"
+    columns = {"step": np.arange(len(trace.timesteps)), "timestep": trace.timesteps}
+    table = partial(pd.DataFrame, columns | {line.name: line.values for line in lines})
+    figure = mean_exit_lines(lines, trace.timesteps, trace.num_blocks, mark(selection))
+    return Picture(title, subtitle, figure, table, selects(x="timestep"))
+
+
+LINES = Panel(
+    "mean exit layer",
+    [needs_trace],
+    "The lower a line, the fewer blocks are run at that timestep; solid lines were sampled with real exits (measured), "
+    "dotted ones recount trace A's recorded u against τ (estimated, open loop). "
+    "The exit rule is u ≤ τ with u from Eq. 5; averaged over all steps and divided by N this is the layer ratio.",
+    draw_lines,
+)

@@ -1,0 +1,1 @@
+"""Building blocks of pages: plots, galleries, panels, inputs that follow the URL."""

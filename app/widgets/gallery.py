@@ -1,0 +1,92 @@
+"""Grids of small images: crisp when enlarged, with a caption and, if wanted, an exit strip under each.
+
+One component draws them all. It answers clicks with the number of the image, tells the exact exit layer
+under the pointer, and changes what changed instead of drawing anew, so that images denoise without flicker.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from app.widgets import figures
+
+WIDTH = 84  # least width of an image in pixels, where as many as fit stand side by side
+ASSETS = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One image."""
+
+    png: bytes
+    caption: str
+    hover: str
+    strip: NDArray[np.int8] | None = None  # (steps so far,) exit layers; none: no strip
+    place: bool = False  # without a strip: leave its place free, to stay level with a neighbour that has one
+    number: int | None = None  # what a click answers; none: it answers nothing
+
+
+def encode(image: NDArray[np.uint8]) -> bytes:
+    """(C,H,W) → PNG, quickly rather than small: it only goes to the browser."""
+    buffer = io.BytesIO()
+    pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def show(
+    key: str,
+    tiles: Sequence[Tile],
+    columns: int | None = None,  # none: as many as fit
+    timesteps: Sequence[int] = (),  # of the strips
+    num_blocks: int = 1,
+    chosen: int | None = None,  # the tile to mark, by its number
+    on_pick: Callable[[int], None] | None = None,  # gets the number of a clicked tile, before the next run
+) -> None:
+    """Draw a grid; `key` keeps it the same one from run to run."""
+
+    def picked() -> None:
+        number = (st.session_state.get(key) or {}).get("picked")
+        if on_pick is not None and number is not None:
+            on_pick(int(number))
+
+    scale = figures.layer_colors(np.arange(num_blocks + 1, dtype=np.int8), num_blocks)
+    content = {
+        "columns": "repeat(auto-fill, minmax(" + f"{WIDTH}px, 1fr))" if columns is None else f"repeat({columns}, 1fr)",
+        "tiles": [_content(tile) for tile in tiles],
+        "timesteps": list(timesteps),
+        "colors": scale.tolist(),
+        "chosen": chosen,
+        "clickable": on_pick is not None,
+    }
+    _component()(key=key, data=content, on_picked_change=picked)
+
+
+def _content(tile: Tile) -> dict[str, Any]:
+    return {
+        "src": "data:image/png;base64," + base64.b64encode(tile.png).decode(),
+        "caption": tile.caption,
+        "hover": tile.hover,
+        "strip": None if tile.strip is None else tile.strip.tolist(),
+        "place": tile.place,
+        "number": tile.number,
+    }
+
+
+@cache
+def _component() -> Any:
+    css, js = ((ASSETS / f"gallery.{kind}").read_text() for kind in ("css", "js"))
+    return st.components.v2.component(
+        "gallery", html='<div class="gallery"></div><div class="tip"></div>', css=css, js=js
+    )

@@ -1,0 +1,62 @@
+"""Figures on screen: changed in place, clickable, and downloadable with their numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from app.state import selection
+from app.widgets.figures import Spec
+
+_FOLDER = Path(__file__).parent
+_mount = st.components.v2.component(
+    "plot", html='<div class="plot"></div>', css=(_FOLDER / "plot.css").read_text(encoding="utf-8"),
+    js=(_FOLDER / "plot.js").read_text(encoding="utf-8"), isolate_styles=False,
+)  # fmt: skip
+
+Point = dict[str, Any]  # a clicked point or cell: x, y and customdata
+Clicked = Callable[[Point], None]
+
+
+def chart(figure: Spec, key: str, alt: str, on_click: Clicked | None = None) -> None:
+    """Draw a figure. A click on a point or a cell calls `on_click` before the next run of the script.
+
+    The mode bar saves it as SVG or PNG, under its key without “plot”.
+    """
+
+    def clicked() -> None:
+        if on_click is not None and (point := st.session_state[key].get("point")):
+            on_click(point)
+
+    content = {
+        "figure": figure,
+        "alt": alt,
+        "name": _file(key.removeprefix("plot ")),
+        "clickable": on_click is not None,
+    }
+    _mount(key=key, data=content, on_point_change=clicked)
+
+
+def selects(x: str | None = None, y: str | None = None) -> Clicked:
+    """For clicks: what a point's x and y choose, e.g. `selects(x="timestep", y="layer")`."""
+
+    def choose(point: Point) -> None:
+        selection.select(**{name: round(point[axis]) for axis, name in (("x", x), ("y", y)) if name is not None})
+
+    return choose
+
+
+def download(table: Callable[[], Any], name: str) -> None:
+    """A small button that hands out a data frame as CSV, made only when it is pressed."""
+    st.download_button(
+        "CSV", lambda: table().to_csv(index=False).encode(), f"{_file(name)}.csv", "text/csv",
+        key=f"csv {name}", on_click="ignore", type="tertiary", icon=":material/download:",
+        help="The exact numbers behind this picture.",
+    )  # fmt: skip
+
+
+def _file(name: str) -> str:
+    return "-".join(name.split())
