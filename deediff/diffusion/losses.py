@@ -1,7 +1,7 @@
 """The training losses of DeeDiff/AdaDiff (arXiv 2309.17074).
 
 Every ‖·‖² is a mean over pixels and channels and a mean over the batch; exits are summed. K is the
-number of exits that have a UEM. `noise` below is what the network answers: ε, or x_0 or v.
+number of exits that have a UEM. `noise` below is the target of the prediction: ε, or x_0 or v.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def simple_loss(prediction: Tensor, noise: Tensor) -> Tensor:
 
 
 def uncertainty_map(predictions: Tensor, noise: Tensor, detach: bool = True) -> Tensor:
-    """Eq. 6 before it is averaged: tanh|g_i − ε|. (K,B,C,H,W), (B,C,H,W) → (K,B,C,H,W).
+    """Eq. 6 before the mean: tanh|g_i − ε|. (K,B,C,H,W), (B,C,H,W) → (K,B,C,H,W).
 
-    Without gradient by default. The blog's code lets it through, so that L_u also moves the heads.
+    Without gradient by default. The blog's code keeps it, so that L_u trains the heads as well.
     """
     target = (predictions - noise).abs().tanh()
     return target.detach() if detach else target
@@ -60,7 +60,7 @@ def uncertainty_aware_layer_loss(u: Tensor, error: Tensor) -> Tensor:
 
 
 def certainty_shares(u: Tensor) -> Tensor:
-    """What AdaDiff's code weights the errors with, gradient included: (K,B) → (K,1), 1 in all.
+    """The weights of L_UAL in AdaDiff's code, with gradient: (K,B) → (K,1), sum 1.
 
     Each exit's share of the certainty 1 − u, averaged over the batch.
     """
@@ -81,7 +81,7 @@ def early_exit_loss(
     beta_ual: float = 1.0,  # β of Eq. 9
     layer_weight: float = 0.0,  # coefficient of Eq. 10; the literature's fourth loss uses 1
     *,
-    maps: Tensor | None = None,  # (K, B, image tokens, patch_dim): u before pooling, where it is a map (AdaDiff)
+    maps: Tensor | None = None,  # (K, B, image tokens, patch_dim): u before pooling, if it is a map (AdaDiff)
     patchify: Callable[[Tensor], Tensor] | None = None,  # (B,C,H,W) → (B, image tokens, patch_dim), for maps
     sum_over_batch: bool = False,  # L_u of the blog's code
     detach_target: bool = True,  # False: the blog's code

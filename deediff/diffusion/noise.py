@@ -1,4 +1,4 @@
-"""Noise that depends on (seed, sample, draw) only, whatever the batch, the process or the order of work."""
+"""Noise that depends on (seed, sample, draw) only, not on batches, processes or the order of computation."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 def sample_noise(seed: int, samples: Sequence[int], draw: int, shape: tuple[int, ...]) -> Tensor:
     """Standard normal (len(samples), *shape) float32 on the CPU.
 
-    Draw 0 is the initial image, draw s+1 the noise added by denoising step s. A counter-based
-    generator (Philox 4×64) keyed by seed and sample, its counter set by the draw.
+    Draw 0 is the initial image, draw s+1 the noise added by denoising step s. Philox 4×64, a counter-based
+    generator (Salmon et al. 2011), keyed by seed and sample, with the draw as its counter.
     """
     out = np.empty((len(samples), *shape), dtype=np.float32)
     for row, sample in zip(out, samples, strict=True):

@@ -1,4 +1,4 @@
-"""What a network predicts: the noise ε, the clean image x_0, or the velocity v. Solvers speak ε."""
+"""Prediction types: the noise ε, the clean image x_0, or the velocity v. Solvers take ε."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ PREDICTIONS = ("epsilon", "x0", "v")
 
 
 def check_prediction(kind: str) -> str:
-    """Returns `kind`. Raises UserError when it is none of PREDICTIONS."""
+    """Returns `kind`. Raises UserError when it is not one of PREDICTIONS."""
     if kind not in PREDICTIONS:
         raise UserError(f"the prediction type is {kind!r}, expected one of: {', '.join(PREDICTIONS)}")
     return kind
 
 
 def training_target(kind: str, x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
-    """What the network is trained to answer: (B,C,H,W) twice, ᾱ (B,1,1,1) → (B,C,H,W).
+    """The target of the network's prediction: (B,C,H,W) twice, ᾱ (B,1,1,1) → (B,C,H,W).
 
     v = √ᾱ ε − √(1−ᾱ) x_0 (Salimans & Ho 2022, section 4).
     """
@@ -27,7 +27,10 @@ def training_target(kind: str, x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> 
 
 
 def to_epsilon(kind: str, output: Tensor, x: Tensor, alpha_bar: float) -> Tensor:
-    """The noise that the network's answer at x_t stands for: (B,C,H,W) twice → (B,C,H,W)."""
+    """The noise ε equivalent to the network's output at x_t: (B,C,H,W) twice → (B,C,H,W).
+
+    ε = (x_t − √ᾱ x_0) / √(1−ᾱ) = √ᾱ v + √(1−ᾱ) x_t (Salimans & Ho 2022, appendix D).
+    """
     if kind == "epsilon":
         return output
     if kind == "x0":
@@ -36,5 +39,5 @@ def to_epsilon(kind: str, output: Tensor, x: Tensor, alpha_bar: float) -> Tensor
 
 
 def epsilon_scale(kind: str, alpha_bar: float) -> float:
-    """How a difference between two answers at the same x_t becomes a difference in ε."""
+    """The factor from a difference of two predictions at the same x_t to the difference in ε."""
     return {"epsilon": 1.0, "x0": (alpha_bar / (1 - alpha_bar)) ** 0.5, "v": alpha_bar**0.5}[kind]

@@ -1,0 +1,9 @@
+"""Solvers: one denoising step each, from x_t to x at the next (smaller) timestep."""
+
+from deediff.diffusion.solvers.base import SPACINGS, Solver, spaced_timesteps
+from deediff.diffusion.solvers.ddim import DDIM
+from deediff.diffusion.solvers.ddpm import DDPM
+from deediff.diffusion.solvers.dpm_solver import DPMSolver
+from deediff.diffusion.solvers.registry import SOLVERS, make_solver
+
+__all__ = ["DDIM", "DDPM", "SOLVERS", "SPACINGS", "DPMSolver", "Solver", "make_solver", "spaced_timesteps"]
