@@ -42,7 +42,7 @@ MUTANTS = [
     ),
     Mutant(
         "batch-mean decision",
-        "deediff/policies/base.py",
+        "deediff/policies/threshold.py",
         "        return state.uncertainty <= float(self.threshold)\n",
         "        return (state.uncertainty.mean() <= float(self.threshold)).expand(len(state.uncertainty))\n",
         "tests/sampling/test_sampling.py",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deediff.calibration.file import recalibrate
+    from deediff.calibration.recalibrated import recalibrate
     from deediff.diffusion.schedule import Schedule
     from deediff.diffusion.solvers import Solver, make_solver
     from deediff.errors import UserError
@@ -53,7 +53,7 @@ _MODULES = {  # the module that defines each name
     "make_policy": "deediff.policies",
     "make_solver": "deediff.diffusion.solvers",
     "read_trace": "deediff.traces.reader",
-    "recalibrate": "deediff.calibration.file",
+    "recalibrate": "deediff.calibration.recalibrated",
     "sample": "deediff.sampling",
 }
 
@@ -74,7 +74,7 @@ def load(path: str | Path, device: str = "cpu", recalibrated: bool = False) -> E
     With `recalibrated`, u is corrected by the calibration beside the checkpoint (`deediff calibrate`).
     Raises UserError when there is no checkpoint or it is corrupt.
     """
-    from deediff.calibration.file import recalibrate
+    from deediff.calibration.recalibrated import recalibrate
     from deediff.checkpoints import load_checkpoint
 
     model = load_checkpoint(Path(path), device)[0]

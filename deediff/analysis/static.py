@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from deediff.analysis.variance import Estimate, Floats
 from deediff.errors import UserError
 from deediff.json_files import write_json
-from deediff.policies.oracle_exits import can_leave
-from deediff.policies.schedule import budget_threshold
+from deediff.policies.from_trace.budget import budget_threshold
+from deediff.policies.from_trace.oracle_exits import trained_exits
 from deediff.traces.reader import Trace
 from deediff.traces.summary import Ints
 
@@ -138,7 +138,7 @@ def fit_static(trace: Trace, budget: float | None = None, imitate: bool = False)
     if not fitted:
         raise UserError(f"{trace.path} came without its rows, or with one sample: nothing to fit a schedule to")
     mean_price = exit_distance(exits) if kind == "layers" else prices / fitted
-    mean_price[:, ~can_leave(trace)] = np.inf
+    mean_price[:, ~trained_exits(trace)] = np.inf
     cost = trace.cost.at_exit(with_uem=False)
     adaptive_cost = trace.cost.mean_gflops(exits, with_uem=asks)
     schedules = {"static, same cost": cheapest(mean_price, cost, adaptive_cost, spend=kind == "layers")}
@@ -169,7 +169,7 @@ def _half(trace: Trace, kind: str, tau: float | None, odd: int) -> Iterator[_Blo
             price = trace.deviation(part)[mine]
             price = np.concatenate([price, np.zeros_like(price[:, :, :1])], axis=-1)
         elif u is not None:
-            deepest = np.flatnonzero(can_leave(trace)[:-1])[-1:]
+            deepest = np.flatnonzero(trained_exits(trace)[:-1])[-1:]
             price = np.concatenate([u, u[:, :, deepest]], axis=-1)
         yield _Block(chosen, price)
 

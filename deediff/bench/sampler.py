@@ -26,7 +26,7 @@ from deediff.devices import device_name, keep_freed_memory
 from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import DDPM, Solver
 from deediff.models import EarlyExitModel
-from deediff.policies.base import ExitPolicy, Never, Replay
+from deediff.policies import ExitPolicy, Never, Replay
 from deediff.recording.writer import TraceWriter
 from deediff.sampling.forward import Record
 from deediff.sampling.network import Network

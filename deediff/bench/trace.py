@@ -18,8 +18,7 @@ from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import DDIM, Solver
 from deediff.json_files import write_json
 from deediff.models import EarlyExitModel
-from deediff.policies import make_policy
-from deediff.policies.base import ExitPolicy, Never, Replay
+from deediff.policies import ExitPolicy, Never, Replay, make_policy
 from deediff.recording.parts import finish, write_part
 from deediff.recording.writer import TraceWriter
 from deediff.sampling.forward import Record

@@ -1,1 +1,1 @@
-"""u against the measured error of each exit: measure, store, recalibrate."""
+"""Calibration: u against the measured error of each exit, and the maps that correct u."""

@@ -1,30 +1,34 @@
-"""A UEM whose answers pass a table fitted on held-out images, so that u means what it says."""
+"""The recalibrated model: u corrected by maps fitted on held-out images, so that it matches the mean error."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from deediff.calibration.file import Calibration, calibration_file
+from deediff.errors import UserError
+from deediff.models import EarlyExitModel
 from deediff.models.uncertainty import UEM
 
 
 class RecalibratedUncertainty(UEM):
-    """Another UEM's u through one non-decreasing map per layer and calibrated timestep.
+    """The u of another UEM, corrected by one non-decreasing map per layer and calibrated timestep.
 
     A map is piecewise linear on K knots spread evenly over the range of u that it was fitted on, and
-    constant outside. Between two calibrated timesteps the answers of their maps are interpolated. The
-    maps belong to the calibration, not to the weights: they are in no state_dict, nor in `config`.
+    constant outside. Between two calibrated timesteps the outputs of their maps are interpolated. The
+    maps belong to the calibration, not to the weights: neither `state_dict` nor `config` has them.
     """
 
     def __init__(
         self,
         inner: UEM,
-        position: Tensor,  # (T,) where each timestep lies among the calibrated ones, 0 … T'−1
-        low: Tensor,  # (T', N) the smallest u that a map was fitted on …
-        high: Tensor,  # (T', N) … and the largest
-        maps: Tensor,  # (T', N, K) what u becomes at each knot
+        position: Tensor,  # (T,) position of each timestep among the calibrated ones, 0 … T'−1
+        low: Tensor,  # (T', N) smallest u that each map was fitted on
+        high: Tensor,  # (T', N) largest u that each map was fitted on
+        maps: Tensor,  # (T', N, K) corrected u at each knot
     ):
         super().__init__()
         self.inner, self.layers, self.by_token = inner, inner.layers, inner.by_token
@@ -40,14 +44,14 @@ class RecalibratedUncertainty(UEM):
         u = self.inner(layer, state, t)
         position = self.position[t]  # (B,)
         left = position.long().clamp(max=len(self.maps) - 2)
-        return torch.lerp(self._through(left, layer, u), self._through(left + 1, layer, u), position - left)
+        return torch.lerp(self._corrected(left, layer, u), self._corrected(left + 1, layer, u), position - left)
 
     def map(self, layer: int, state: Tensor, t: Tensor) -> Tensor:
-        """The other UEM's, not corrected: the tables know one number per image only."""
+        """The map of the inner UEM, not corrected: the correction is defined for one u per image."""
         return self.inner.map(layer, state, t)
 
-    def _through(self, row: Tensor, layer: int, u: Tensor) -> Tensor:
-        """u (B,) through the maps of calibrated timesteps number `row` (B,) → (B,)."""
+    def _corrected(self, row: Tensor, layer: int, u: Tensor) -> Tensor:
+        """u (B,), corrected by the maps of the calibrated timesteps of index `row` (B,) → (B,)."""
         low, high, knots = self.low[row, layer], self.high[row, layer], self.maps[row, layer]  # (B,), (B,), (B, K)
         last = knots.shape[1] - 1
         position = ((u - low) / (high - low).clamp(min=1e-12) * last).clamp(0, last)
@@ -57,3 +61,34 @@ class RecalibratedUncertainty(UEM):
 
     def config(self) -> dict[str, Any]:
         return self.inner.config()
+
+
+def calibration_of(model: EarlyExitModel, file: Path | None = None) -> Calibration:
+    """The calibration of a loaded model, by default the one beside its checkpoint.
+
+    With corrected u if the model is recalibrated. Raises UserError when there is none, or it is of other weights.
+    """
+    if model.origin is None:
+        raise UserError("this model was not read from a checkpoint, so it has no calibration: use deediff.load")
+    checkpoint, sha256 = model.origin
+    if file is None:
+        file = calibration_file(checkpoint)
+        if not file.exists():
+            raise UserError(f"{checkpoint} has no calibration yet: run 'deediff calibrate {checkpoint}' first")
+    calibration = Calibration.load(file)
+    if calibration.info.get("checkpoint_sha256") != sha256:
+        raise UserError(f"{file} is the calibration of other weights: run 'deediff calibrate {checkpoint}' again")
+    return calibration.recalibrated() if isinstance(model.uem, RecalibratedUncertainty) else calibration
+
+
+def recalibrate(model: EarlyExitModel) -> Calibration:
+    """Correct the model's u with the maps of the calibration beside its checkpoint, in place; returns the calibration.
+
+    Raises UserError when there is none, or the model has no UEMs.
+    """
+    if model.uem is None:
+        raise UserError("this model has no UEMs, so there is no u to recalibrate: train its exits first")
+    calibration = calibration_of(model)
+    tables = [torch.from_numpy(getattr(calibration, name)) for name in ("position", "low", "high", "maps")]
+    model.uem = RecalibratedUncertainty(model.uem, *tables).to(next(model.parameters()).device).eval()
+    return calibration

@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from deediff.bench.components import time_components
-from deediff.calibration.measure import calibrate_checkpoint
+from deediff.calibration.checkpoint import calibrate_checkpoint
 from deediff.cli.command import DEVICE, Result, argument, command, open_model, positive
 from deediff.cost.table import component_table, exit_table
 from deediff.devices import choose_device, device_name

@@ -1,4 +1,4 @@
-"""DuoDiff's dual backbone (arXiv 2410.09633): a shallow network for the first steps, the full one for the rest."""
+"""DuoDiff's dual backbone (arXiv 2410.09633): a shallow network for the first steps, the full one for the others."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from deediff.policies.base import ExitPolicy, LayerState
 
 
 class Dual(ExitPolicy):
-    """Timesteps `switch` … T−1 (the first steps) go through the shallow network, the others through the full one.
+    """The shallow network at timesteps `switch` … T−1 (the first steps), the full network at the others.
 
-    The exit layer of a shallow step is that network's number of blocks.
+    The exit layer of a shallow step is the shallow network's number of blocks.
     """
 
     needs_heads = False
@@ -65,7 +65,7 @@ class Dual(ExitPolicy):
 
 
 def read_dual(argument: str) -> Dual:
-    """'t:CHECKPOINT' → policy. Raises UserError when there is no such checkpoint, or t is no timestep."""
+    """'t:CHECKPOINT' → policy. Raises UserError when the checkpoint does not exist or t is not a timestep."""
     switch, _, path = argument.partition(":")
     if not path:
         raise UserError(f"policy dual:{argument} names no shallow network, expected dual:t:CHECKPOINT")

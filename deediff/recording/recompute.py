@@ -9,7 +9,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from deediff.calibration.file import recalibrate
+from deediff.calibration.recalibrated import recalibrate
 from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import make_solver
 from deediff.errors import UserError

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from deediff.calibration.file import recalibrate
+from deediff.calibration.recalibrated import recalibrate
 from deediff.checkpoints import find_checkpoint, load_checkpoint
 from deediff.datasets import to_uint8
 from deediff.devices import choose_device, device_name, versions

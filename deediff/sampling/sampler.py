@@ -22,7 +22,7 @@ from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import Solver, make_solver
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
-from deediff.policies.base import ExitPolicy, Never
+from deediff.policies import ExitPolicy, Never
 from deediff.policies.registry import make_policy
 from deediff.sampling.cpu import one_thread
 from deediff.sampling.forward import Condition, Record, Request, predict

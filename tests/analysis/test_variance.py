@@ -19,7 +19,7 @@ from deediff.diffusion.solvers import spaced_timesteps
 from deediff.errors import UserError
 from deediff.json_files import write_json
 from deediff.policies.base import LayerState
-from deediff.policies.oracle_exits import oracle_exits, weighted_deviation
+from deediff.policies.from_trace.oracle_exits import oracle_exits, weighted_deviation
 from deediff.policies.registry import make_policy
 from deediff.policies.schedule import ScheduledExit
 from deediff.recording.parts import finish, write_part

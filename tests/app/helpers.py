@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 import deediff
 from deediff.calibration.file import Calibration, calibration_file
-from deediff.calibration.measure import calibrate
+from deediff.calibration.measure import HeldOutImages, calibrate_model
 from deediff.checkpoints import find_checkpoint, load_checkpoint, save_checkpoint
 from deediff.diffusion.schedule import Schedule
 from deediff.json_files import write_json
@@ -119,7 +120,7 @@ def calibrate_run(runs: Path) -> Calibration:
     model, info = load_checkpoint(checkpoint)
     images = torch.randint(0, 256, (16, *model.image_shape), generator=torch.Generator().manual_seed(1))
     schedule = Schedule(**info["schedule"])
-    found = calibrate(model, schedule, images.to(torch.uint8), [0, 300, 600, 999], checkpoint_sha256=info["sha256"],
-                      dataset="noise", split="test")  # fmt: skip
-    found.save(calibration_file(checkpoint))
+    found = calibrate_model(model, schedule, HeldOutImages(images.to(torch.uint8)), [0, 300, 600, 999])
+    source = {"checkpoint_sha256": info["sha256"], "dataset": "noise", "split": "test"}
+    replace(found, info={**found.info, **source}).save(calibration_file(checkpoint))
     return Calibration.load(calibration_file(checkpoint))

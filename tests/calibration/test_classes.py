@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 import deediff
+from deediff.calibration.checkpoint import calibrate_checkpoint
 from deediff.calibration.file import Calibration
-from deediff.calibration.measure import calibrate, calibrate_checkpoint
+from deediff.calibration.measure import HeldOutImages, calibrate_model
 from deediff.cli import main
 from deediff.datasets import load_images, load_labels
 from deediff.diffusion.schedule import Schedule
@@ -48,7 +49,8 @@ def fill(folder: Path, *names: str) -> Path:
 
 def expected(model: EarlyExitModel, folder: Path, timesteps: list[int], labels: torch.Tensor) -> Calibration:
     images = load_images(str(folder), 16, 3)
-    return calibrate(model, Schedule(), images[torch.arange(len(images))], timesteps, labels=labels)
+    held_out = HeldOutImages(images[torch.arange(len(images))], labels=labels)
+    return calibrate_model(model, Schedule(), held_out, timesteps)
 
 
 @pytest.mark.parametrize("null_label", [False, True])
@@ -67,8 +69,9 @@ def test_each_image_is_asked_under_its_own_class(tmp_path: Path, null_label: boo
 def test_a_calibration_does_not_depend_on_how_its_labels_are_batched(tmp_path: Path) -> None:
     folder, model = fill(tmp_path / "images", "a", "b", "c"), conditional(False)
     images, labels = load_images(str(folder), 16, 3)[torch.arange(12)], load_labels(str(folder))
-    whole = calibrate(model, Schedule(), images, [0, 500], labels=labels)
-    parts = calibrate(model, Schedule(), images, [0, 500], labels=labels, batch_size=5)
+    held_out = HeldOutImages(images, labels=labels)
+    whole = calibrate_model(model, Schedule(), held_out, [0, 500])
+    parts = calibrate_model(model, Schedule(), held_out, [0, 500], batch_size=5)
     np.testing.assert_allclose(whole.u, parts.u, atol=1e-5)
 
 

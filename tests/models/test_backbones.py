@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import deediff
 from deediff.analysis.origin import origin_of
-from deediff.calibration.measure import calibrate_checkpoint
+from deediff.calibration.checkpoint import calibrate_checkpoint
 from deediff.cost.components import model_cost
 from deediff.diffusion.noise import sample_noise
 from deediff.models import BACKBONES, Backbone, EarlyExitModel

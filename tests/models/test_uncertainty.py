@@ -110,9 +110,9 @@ def test_uems_at_a_subset_of_layers() -> None:
         assert set(p.exit_layer.tolist()) <= {2, 9, 13}
         assert len(p.exit_layer.unique()) > 1
     torch.testing.assert_close(p.uncertainty, u.T, equal_nan=True)
-    with pytest.raises(UserError, match="leaves at layer 3, where this model has no trained exit"):
+    with pytest.raises(UserError, match="exits at layer 3, where this model has no trained exit"):
         sample(model, policy="fixed:3")
-    with pytest.raises(UserError, match="leaves at layer 4"):
+    with pytest.raises(UserError, match="exits at layer 4"):
         sample(model, policy="never,max:4")
     with pytest.raises(ValueError, match="expected some of 0 … 12"):
         make_exits(layers=[13])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import deediff
-from deediff.calibration.measure import calibrate_checkpoint
+from deediff.calibration.checkpoint import calibrate_checkpoint
 from deediff.checkpoints import save_checkpoint
 from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import make_solver
@@ -127,7 +127,7 @@ def test_bounds_may_come_in_any_order_and_once() -> None:
 def test_nobody_is_held_back_to_a_layer_without_an_exit() -> None:
     model = EarlyExitModel(UViT(TINY)).add_exits({"name": "mlp", "layers": [2, 9]}).eval()
     assert [int(s.exit_layer) for s in sample(model, 1, policy="fixed:2,min:9", steps=1)] == [9]
-    with pytest.raises(UserError, match="leaves at layer 5, where this model has no trained exit"):
+    with pytest.raises(UserError, match="exits at layer 5, where this model has no trained exit"):
         sample(model, policy="fixed:2,min:5")
     make_policy("fixed:9,min:5").check(model)
 
@@ -159,13 +159,13 @@ def test_a_trace_of_two_networks_answers_no_threshold(folder: Path) -> None:
     [
         ("dual:600", "names no shallow network, expected dual:t:CHECKPOINT"),
         ("budget:1", "names no trace, expected budget:GFLOPs@TRACE"),
-        ("oracle:nan@x", "asks for nan GFLOPs, expected a number above 0"),
-        ("oracle:0@x", "asks for 0 GFLOPs"),
+        ("oracle:nan@x", "gives nan GFLOPs, expected a number above 0"),
+        ("oracle:0@x", "gives 0 GFLOPs"),
         ("dual:x:runs/none", "switches at 'x', expected a timestep"),
-        ("budget:x@y", "asks for x GFLOPs, expected a number above 0"),
+        ("budget:x@y", "gives x GFLOPs, expected a number above 0"),
         ("schedule:", r"needs a JSON file, or a ready-made schedule \(ase\)"),
         ("schedule:asee", r"policy schedule:asee needs a JSON file, or a ready-made schedule \(ase\): asee is neither"),
-        ("fixed:-1", "policy fixed:-1 leaves at layer -1, expected 0"),
+        ("fixed:-1", "policy fixed:-1 exits at layer -1, expected 0"),
         ("threshold:0.1,mid:3", "'0.1,mid:3' is not a number, expected threshold:τ; a policy may end in ,min:i"),
     ],
 )

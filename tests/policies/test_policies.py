@@ -74,7 +74,7 @@ def test_a_bound_alone_bounds() -> None:
     assert torch.equal(exits_under(f"threshold:{TAU},min:0"), exits_under(f"threshold:{TAU}"))
     with pytest.raises(UserError, match="expected 0 ≤ min ≤ max"):
         make_policy("threshold:0.1,min:5,max:3")
-    with pytest.raises(UserError, match="names a layer that this model has not: it has 13 blocks"):
+    with pytest.raises(UserError, match="names a layer beyond the end of this model: it has 13 blocks"):
         sample(MODEL, policy="never,max:14")
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from deediff.calibration.checkpoint import calibrate_checkpoint
 from deediff.calibration.file import calibration_file
-from deediff.calibration.measure import calibrate_checkpoint
 from deediff.checkpoints import find_checkpoint
 from deediff.json_files import read_json, write_json
 from deediff.quality.collect import Watch

@@ -12,7 +12,7 @@ from deediff.traces.reader import Trace
 
 @st.cache_data(max_entries=200, show_spinner=False)
 def _threshold(_trace: Trace, key: tuple[str, float], gflops: float) -> float:
-    from deediff.policies.schedule import budget_threshold
+    from deediff.policies.from_trace.budget import budget_threshold
 
     return round(float(budget_threshold(gflops, _trace).threshold), 3)
 

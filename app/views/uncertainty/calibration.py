@@ -34,7 +34,7 @@ def numbers(_calibration: Calibration, sha256: str) -> tuple[pd.DataFrame, Float
 
     The latter two per timestep and layer (T', N), NaN where there is no exit.
     """
-    from deediff.calibration.measure import expected_calibration_error, rank_correlation, reliability
+    from deediff.calibration.statistics import expected_calibration_error, rank_correlation, reliability
 
     without = [i for i in range(_calibration.u.shape[2]) if i not in _calibration.layers]
     ece = expected_calibration_error(_calibration.u, _calibration.error)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 import deediff
 from deediff.calibration.file import Calibration, calibration_file
-from deediff.calibration.measure import expected_calibration_error, rank_correlation, reliability
+from deediff.calibration.statistics import expected_calibration_error, rank_correlation, reliability
 from deediff.checkpoints import find_checkpoint
 from deediff.recording.maps import write_maps
 from tests.app.helpers import (

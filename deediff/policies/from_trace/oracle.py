@@ -1,4 +1,4 @@
-"""Leaving where it is known to be nearly free: what no rule that looks at u alone can beat."""
+"""Exits that are known to be nearly free: a bound on what a policy that reads u alone can reach."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from torch import Tensor
 
 from deediff.diffusion.prediction import epsilon_scale
 from deediff.diffusion.solvers import Solver
+from deediff.diffusion.solvers.sensitivity import x0_weights
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 from deediff.policies.base import ExitPolicy, LayerState
-from deediff.policies.optimal_stopping import x0_weights
-from deediff.policies.oracle_exits import affordable_tolerance, oracle_exits, weighted_deviation
+from deediff.policies.from_trace.budget import gflops_and_trace
+from deediff.policies.from_trace.oracle_exits import affordable_tolerance, oracle_exits, weighted_deviation
 from deediff.traces.reader import Trace
 
 
 class Oracle(ExitPolicy):
     """Exit at the first layer whose recorded deviation from the full network, weighted by its effect on x_0, is small.
 
-    How small follows from the budget. The deviations are those of the same seed's full trajectories, so the
-    exits are known in advance (open loop) and the trajectories that they lead to are not those recorded.
+    The tolerance follows from the budget. The deviations are those of the full network's trajectories of the same
+    seed, so the exits are fixed in advance (open loop); exits change the trajectories, the deviations do not follow.
     """
 
-    exits: NDArray[np.int64] | None = None  # (samples, S)
+    exit_layers: NDArray[np.int64] | None = None  # (samples, S)
 
     def __init__(self, gflops: float, trace: Trace):
         if not (trace.meta.get("deviations") and trace.meta["policy"] == "never" and trace.meta.get("complete")):
@@ -35,7 +36,7 @@ class Oracle(ExitPolicy):
                 "--policy never --record full --deviations, to its end"
             )
         if not trace.parts:
-            raise UserError(f"{trace.path} came without its rows, and an oracle needs each sample's deviations")
+            raise UserError(f"{trace.path} has no rows, and an oracle needs the deviations of each sample")
         self.gflops, self.trace = gflops, trace
         self.spec, self.seed = f"oracle:{gflops!r}@{trace.path}", int(trace.meta["seed"])
 
@@ -56,16 +57,21 @@ class Oracle(ExitPolicy):
         tolerance = affordable_tolerance(self.trace, self.gflops, weights)
         ready = copy.copy(self)
         parts = [weighted_deviation(self.trace, part, weights) for part in self.trace.parts]
-        ready.exits = np.concatenate([oracle_exits(part, tolerance) for part in parts])
+        ready.exit_layers = np.concatenate([oracle_exits(part, tolerance) for part in parts])
         return ready
 
     def should_exit(self, state: LayerState) -> Tensor:
-        assert self.exits is not None, "call prepared() first"
-        if state.samples.max() >= len(self.exits):
+        assert self.exit_layers is not None, "call prepared() first"
+        if state.samples.max() >= len(self.exit_layers):
             raise UserError(
-                f"policy {self.spec}: that trace holds {len(self.exits)} samples; ask for no more than those"
+                f"policy {self.spec}: that trace holds {len(self.exit_layers)} samples; sample no more than those"
             )
-        return torch.from_numpy(self.exits[state.samples, state.step] <= state.layer)
+        return torch.from_numpy(self.exit_layers[state.samples, state.step] <= state.layer)
 
     def fixed_exit_layers(self, model: EarlyExitModel) -> set[int]:
         return {layer for layer in range(model.num_blocks) if model.has_exit(layer)}
+
+
+def read_oracle(argument: str) -> Oracle:
+    """'GFLOPs@TRACE' → policy. Raises UserError as `gflops_and_trace`, and when the trace has no deviations."""
+    return Oracle(*gflops_and_trace("oracle", argument))

@@ -1,7 +1,7 @@
-"""What no exit rule can know: which exits would have been free, from the deviations of a full trace.
+"""The exits that would have been free, from the deviations that a full trace records.
 
-The oracle leaves at the first layer whose answer is near the full network's. It asks no UEM, so its cost
-is that of the blocks and one output head. The policy `oracle:GFLOPs@TRACE` samples with its exits.
+The oracle exits at the first layer whose prediction is near the full network's. It evaluates no UEM, so its cost
+is that of the blocks and one output head. The policy `oracle:GFLOPs@TRACE` samples with these exits.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from deediff.traces.reader import Trace
 
 
 def oracle_exits(deviation: NDArray[np.floating], tolerance: float) -> NDArray[np.int64]:
-    """The first layer whose deviation is at most `tolerance`, else N: (…, N) → (…). NaN is never near."""
+    """The first layer whose deviation is at most `tolerance`, else N: (…, N) → (…). NaN exceeds every tolerance."""
     near = deviation <= tolerance
     return np.where(near.any(axis=-1), near.argmax(axis=-1), deviation.shape[-1])
 
 
-def can_leave(trace: Trace) -> NDArray[np.bool_]:
-    """(N+1,) the layers with a trained exit: those whose UEM was asked, and N; all, where no UEM was."""
-    asked = trace.summary.u_count.any(axis=0)
-    return np.append(asked | (not asked.any()), True)
+def trained_exits(trace: Trace) -> NDArray[np.bool_]:
+    """(N+1,) bool: the layers with a trained exit, by their recorded u, and N; all layers if no u was recorded."""
+    evaluated = trace.summary.u_count.any(axis=0)
+    return np.append(evaluated | (not evaluated.any()), True)
 
 
 def weighted_deviation(trace: Trace, part: int, weights: NDArray[np.floating]) -> NDArray[np.floating]:
-    """(B, S, N) deviations of a part times weights (S,); NaN where nobody can leave."""
-    return np.where(can_leave(trace)[:-1], trace.deviation(part) * weights[:, None], np.nan)
+    """(B, S, N) deviations of a part times weights (S,); NaN at layers without an exit."""
+    return np.where(trained_exits(trace)[:-1], trace.deviation(part) * weights[:, None], np.nan)
 
 
 def affordable_tolerance(
     trace: Trace,  # recorded with --record full --deviations
     gflops: float,  # per image and step
-    weights: NDArray[np.floating],  # (S,) what a deviation at each step is worth
+    weights: NDArray[np.floating],  # (S,) effect of a deviation at each step on x_0
 ) -> float:
-    """The smallest tolerance whose exits cost no more, to one part in a million; the parts are read one by one.
+    """The smallest tolerance whose exits cost at most `gflops`, to one part in a million; reads part by part.
 
-    Raises UserError when even leaving at the first exit always costs more.
+    Raises UserError when an exit at the first possible layer at every step costs more.
     """
     prices = trace.cost.at_exit(with_uem=False)
 

@@ -1,0 +1,1 @@
+"""Policies derived from a recorded trace."""

@@ -1,0 +1,1 @@
+from tests.calibration.fixtures import loaded, measured  # noqa: F401
