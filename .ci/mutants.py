@@ -99,8 +99,8 @@ MUTANTS = [
     Mutant(
         "GFLOPs without UEMs",
         "deediff/cost/cost.py",
-        "asked = np.cumsum(self.uems) if with_uem and self.uems else np.zeros(n)",
-        "asked = np.zeros(n)",
+        "uems = np.cumsum(self.uems) if with_uem and self.uems else np.zeros(n)",
+        "uems = np.zeros(n)",
         "tests/traces/test_traces.py tests/cost/test_cost.py",
     ),
 ]

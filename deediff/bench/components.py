@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from deediff.bench.clock import make_clock
-from deediff.cost.components import component_calls
+from deediff.cost.calls import component_calls
 from deediff.devices import autocast, keep_freed_memory
 from deediff.models import EarlyExitModel
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from deediff.bench.components import time_components
 from deediff.calibration.checkpoint import calibrate_checkpoint
 from deediff.cli.command import DEVICE, Result, argument, command, open_model, positive
-from deediff.cost.table import component_table, exit_table
+from deediff.cost.table import component_table, exit_cost_table
 from deediff.devices import choose_device, device_name
 from deediff.models import PRESETS
 from deediff.models.uncertainty import UEMS
@@ -59,7 +59,7 @@ CALIBRATION_NOTE = (
 
 @command(
     "flops",
-    "parameters, GMACs, GFLOPs and milliseconds of every component, and of leaving at every exit",
+    "parameters, GMACs, GFLOPs and milliseconds of every component, and of every exit",
     argument("checkpoint", help="a run folder, a .safetensors file, or a preset: " + ", ".join(PRESETS)),
     argument("--uem", default="mlp", choices=list(UEMS), help="the UEM to put on a preset"),
     argument("--batch-size", type=positive, default=4, help="images at a time, for the milliseconds"),
@@ -78,7 +78,7 @@ def flops(args: argparse.Namespace) -> Result:
         **{f"full_{name}": components[-1][name] for name in names},
         "measured_on": f"{device_name(device)}, {torch.get_num_threads()} threads, batches of {args.batch_size}",
         "components": components,
-        "exits": exit_table(model, seconds),
+        "exits": exit_cost_table(model, seconds),
         "note": FLOPS_NOTE,
     }
 
@@ -87,6 +87,6 @@ FLOPS_NOTE = (
     "All for one image and one step. GMACs are multiply-accumulates of linear maps, convolutions and matrix products; "
     "GFLOPs are 2 × GMACs. attention: the products q kᵀ and with v, which published tables often leave out. Norms (5 "
     "operations per element, as fvcore estimates) and other elementwise work (one per element, 5 in a softmax) are in "
-    "neither. Leaving at exit i runs i blocks and one head, and asks the UEMs 0 … i; exit N is no early exit, all UEMs "
-    "asked in vain. Parameters are those that a component uses; where some are shared, they do not add up."
+    "neither. Exit i runs i blocks, one head and the UEMs 0 … i; exit N is no early exit, with all N UEMs "
+    "evaluated. Parameters are those that a component uses; shared ones count for each of them."
 )

@@ -1,1 +1,1 @@
-"""GFLOPs per component, per exit and per sampling job."""
+"""GFLOPs of components and exits."""

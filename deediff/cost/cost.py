@@ -1,7 +1,7 @@
-"""GFLOPs of leaving at each exit, and the mean over what a sampling did.
+"""GFLOPs of each exit, and their mean over the recorded exits of a sampling job.
 
 GFLOPs = 2 × GMACs of linear maps, convolutions and matrix products, the attention products
-included; norms, activations and other elementwise work are not counted. See `components`.
+included; norms, activations and other elementwise operations are not counted. See `components`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Cost:
     uems: list[float]  # N; empty without UEMs
     heads: list[float]  # N; empty without heads
     decode: float
-    shallow: float = 0.0  # another network that takes the first steps (DuoDiff), in full
-    shallow_steps: int = 0  # how many steps it takes
-    without_attention: Cost | None = None  # the same without the attention products; None in traces older than this
+    shallow: float = 0.0  # another network for the first steps (DuoDiff), in full
+    shallow_steps: int = 0  # number of those steps
+    without_attention: Cost | None = None  # the same without the attention products; None in old traces
 
     @property
     def full(self) -> float:
@@ -33,18 +33,18 @@ class Cost:
         return self.embed + sum(self.blocks) + self.decode
 
     def at_exit(self, with_uem: bool) -> NDArray[np.float64]:
-        """(N+1,) cost of leaving at exit i: i blocks, the UEMs asked on the way, the output layer.
+        """(N+1,) cost of an exit at layer i: i blocks, the evaluated UEMs, the output head.
 
-        Leaving at i < N has asked UEMs 0 … i; not leaving has asked all N.
+        UEMs 0 … i are evaluated for an exit at i < N, all N of them for i = N.
         """
         n = len(self.blocks)
         heads = [*(self.heads or [math.nan] * n), self.decode]
         blocks = np.concatenate([[0.0], np.cumsum(self.blocks)])
-        asked = np.cumsum(self.uems) if with_uem and self.uems else np.zeros(n)
-        return self.embed + blocks + np.append(asked, asked[-1]) + np.asarray(heads)
+        uems = np.cumsum(self.uems) if with_uem and self.uems else np.zeros(n)
+        return self.embed + blocks + np.append(uems, uems[-1]) + np.asarray(heads)
 
     def mean_gflops(self, exits: NDArray[np.int64], with_uem: bool) -> float:
-        """Mean over samples and steps, from exit counts (S, N+1), or (N+1,) where no other network takes steps."""
+        """Mean over samples and steps, from exit counts (S, N+1), or (N+1,) without another network."""
         by_step = exits.reshape(-1, len(self.blocks) + 1)
         counts = by_step[self.shallow_steps :].sum(axis=0)
         used = counts > 0
@@ -52,7 +52,7 @@ class Cost:
         return float((total + self.shallow * by_step[: self.shallow_steps].sum()) / by_step.sum())
 
     def times(self, evaluations: int) -> Cost:
-        """Of several evaluations of the network per step, as under guidance."""
+        """The cost of several evaluations of the network per step, as under guidance."""
         return Cost(
             self.embed * evaluations,
             [value * evaluations for value in self.blocks],
@@ -65,9 +65,9 @@ class Cost:
         )
 
     def after(self, shallow: Cost, steps: int) -> Cost:
-        """When another network takes the first steps."""
-        mine, theirs = self.without_attention, shallow.without_attention
-        plain = mine.after(theirs, steps) if mine and theirs else None
+        """This cost with another network for the first `steps` steps."""
+        own, other = self.without_attention, shallow.without_attention
+        plain = own.after(other, steps) if own and other else None
         return replace(self, shallow=shallow.full, shallow_steps=steps, without_attention=plain)
 
     def layer_ratio(self, exits: NDArray[np.int64]) -> float:
@@ -77,11 +77,11 @@ class Cost:
         return float((counts * np.arange(n + 1)).sum() / counts.sum() / n)
 
     def to_json(self) -> dict[str, Any]:
-        """For trace.json."""
+        """The JSON of trace.json."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Cost:
-        """From trace.json."""
+        """Reads the JSON of trace.json."""
         plain = content.get("without_attention")
         return cls(**{**content, "without_attention": plain and cls.from_json(plain)})

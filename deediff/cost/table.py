@@ -1,4 +1,4 @@
-"""The component table: what every component and every exit costs, counted and measured."""
+"""Tables of the cost of every component and every exit, counted and measured."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from typing import Any
 from deediff.cost.components import Component, model_components, model_cost, parameters_used
 from deediff.models import EarlyExitModel
 
-Row = dict[str, Any]
-
 
 def component_table(
     model: EarlyExitModel,
-    seconds: Mapping[str, float],  # component's name → per image
-) -> list[Row]:
-    """One row per component in the order in which they run, and one for the network without exits."""
+    seconds: Mapping[str, float],  # by component name, per image
+) -> list[dict[str, Any]]:
+    """One row per component in the order of execution, and one for the network without exits."""
     parts, parameters = model_components(model), parameters_used(model)
     rows = [_row(part, parameters[part.name], seconds[part.name]) for part in parts]
     backbone = (parts.embed, *parts.blocks, parts.decode)
@@ -31,7 +29,7 @@ def component_table(
     return [*rows, _row(full, size, sum(seconds[part.name] for part in backbone))]
 
 
-def _row(part: Component, parameters: int, seconds: float) -> Row:
+def _row(part: Component, parameters: int, seconds: float) -> dict[str, Any]:
     plain, every = part.gflops(attention=False), part.gflops()
     return {
         "component": part.name,
@@ -46,14 +44,11 @@ def _row(part: Component, parameters: int, seconds: float) -> Row:
     }
 
 
-def exit_table(
+def exit_cost_table(
     model: EarlyExitModel,
-    seconds: Mapping[str, float],  # component's name → per image
-) -> list[Row]:
-    """Leaving at exit i = 0 … N: i blocks, the UEMs 0 … i (all N at N), and the output layer there.
-
-    One row per exit at which the model can be left.
-    """
+    seconds: Mapping[str, float],  # by component name, per image
+) -> list[dict[str, Any]]:
+    """One row per exit i = 0 … N of the model: i blocks, UEMs 0 … i (all N for i = N), and the output head."""
     cost, n = model_cost(model), model.num_blocks
     assert cost.without_attention is not None
     every, plain = cost.at_exit(with_uem=True), cost.without_attention.at_exit(with_uem=True)
@@ -61,8 +56,8 @@ def exit_table(
     for i in range(n + 1):
         if math.isnan(every[i]):  # no head
             continue
-        way = ["patch embedding", *(f"block {j}" for j in range(i)), *(f"UEM {j}" for j in range(min(i + 1, n)))]
-        way.append(f"head {i}" if i < n else "final layers")
+        names = ["patch embedding", *(f"block {j}" for j in range(i)), *(f"UEM {j}" for j in range(min(i + 1, n)))]
+        names.append(f"head {i}" if i < n else "final layers")
         rows.append(
             {
                 "exit_layer": i,
@@ -71,7 +66,7 @@ def exit_table(
                 "gflops_without_attention": plain[i],
                 "gflops": every[i],
                 "share_of_full": every[i] / cost.full,
-                "ms": 1000 * sum(seconds.get(name, 0.0) for name in way),  # a layer may have no UEM
+                "ms": 1000 * sum(seconds.get(name, 0.0) for name in names),  # some layers have no UEM
             }
         )
     return [{key: value if isinstance(value, int) else float(value) for key, value in row.items()} for row in rows]

@@ -12,9 +12,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import deediff
-from deediff.cost.components import component_calls, model_components, model_cost, parameters_used
+from deediff.cost.calls import component_calls
+from deediff.cost.components import model_components, model_cost, parameters_used
 from deediff.cost.cost import Cost
-from deediff.cost.table import component_table, exit_table
+from deediff.cost.table import component_table, exit_cost_table
 from deediff.importing.exit_layers import import_exit_layers
 from deediff.models import PRESETS, EarlyExitModel, UViT, UViTConfig
 
@@ -56,7 +57,7 @@ def test_macs_agree_with_a_hand_count(preset: str) -> None:
     assert cost.full - cost.without_attention.full == pytest.approx(2 * 13 * attention / 1e9, rel=1e-9)
 
 
-def test_norms_and_elementwise_work_are_listed_apart() -> None:
+def test_norms_and_elementwise_operations_are_counted_separately() -> None:
     parts, tokens, d = model_components(with_exits("uvit_small")), 257, 512
     assert [block.norm_ops for block in parts.blocks] == [2 * 5 * tokens * d] * 13
     assert parts.decode.norm_ops == 5 * 256 * d
@@ -109,7 +110,7 @@ def test_the_published_component_table_cuts_its_digits_off(shared: Path) -> None
 def test_parameters_are_those_that_a_component_uses() -> None:
     model = with_exits("uvit_small", "attention")
     used = parameters_used(model)
-    assert sum(used.values()) == sum(p.numel() for p in model.parameters())  # nothing is shared here
+    assert sum(used.values()) == sum(p.numel() for p in model.parameters())  # no parameter is shared
     d, hidden = 512, 2048
     linear, norms = 3 * d * d + (d * d + d) + (d * hidden + hidden) + (hidden * d + d), 2 * 2 * d
     assert used["block 0"] == linear + norms
@@ -130,13 +131,13 @@ def test_the_tables_add_up() -> None:
     backbone = [row for row in parts if row["component"].split()[0] in ("patch", "block", "final")]
     for column in set(full) - {"component"}:
         assert full[column] == pytest.approx(sum(row[column] for row in backbone)), column
-    exits = {row["exit_layer"]: row for row in exit_table(model, seconds)}
+    exits = {row["exit_layer"]: row for row in exit_cost_table(model, seconds)}
     rows = {row["component"]: row for row in parts}
-    way = ["patch embedding", "block 0", "block 1", "UEM 1", "head 2"]
+    names = ["patch embedding", "block 0", "block 1", "UEM 1", "head 2"]
     for column in ("gmacs", "gflops", "gmacs_without_attention", "gflops_without_attention", "ms"):
-        assert exits[2][column] == pytest.approx(sum(rows[name][column] for name in way)), column
-        asked = rows["UEM 1"][column] + rows["UEM 3"][column]
-        assert exits[5][column] == pytest.approx(full[column] + asked), column
+        assert exits[2][column] == pytest.approx(sum(rows[name][column] for name in names)), column
+        uems = rows["UEM 1"][column] + rows["UEM 3"][column]
+        assert exits[5][column] == pytest.approx(full[column] + uems), column
 
 
 def test_a_cost_survives_its_file_and_its_multiples() -> None:
@@ -150,7 +151,7 @@ def test_a_cost_survives_its_file_and_its_multiples() -> None:
     assert Cost.from_json(old).without_attention is None
 
 
-def test_leaving_at_i_costs_i_blocks_and_every_uem_on_the_way() -> None:
+def test_exit_i_costs_i_blocks_and_every_uem_up_to_it() -> None:
     cost = model_cost(with_exits("uvit_tiny", "attention"))
     at = cost.at_exit(with_uem=True)
     assert at[0] == pytest.approx(cost.embed + cost.uems[0] + cost.heads[0])
