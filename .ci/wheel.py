@@ -1,0 +1,144 @@
+"""Checks the wheel: builds it from the files in git, installs it into a fresh environment, and uses it from there.
+
+The environment reads the dependencies of the current one, which saves downloading them again; its `deediff`, `trainer`
+and `app` come from the wheel. All commands run in an empty folder outside the repository, on generated images.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+REPO = Path(__file__).resolve().parents[1]
+START = 60.0  # seconds for the explorer to answer
+DRAW = """
+from pathlib import Path
+import app
+from streamlit.testing.v1 import AppTest
+page = AppTest.from_file(str(Path(app.__file__).parent / "explorer.py"), default_timeout=120).run()
+problems = [element.value for element in (*page.exception, *page.error)]
+assert not problems, problems
+print("the first page has", len(page.metric), "figures")
+"""
+SHORT = (
+    *("--backbone.steps", "2", "--backbone.batch-size", "4", "--exits.steps", "2", "--exits.batch-size", "4"),
+    *("--sample-every", "0", "--device", "cpu"),
+)
+
+
+def build(folder: Path) -> Path:
+    """Build the wheel from a copy of the files in git, without leftovers of earlier builds."""
+    source = folder / "source"
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPO, capture_output=True, text=True, check=True).stdout
+    for name in listed.split("\0"):
+        if (REPO / name).is_file() and not name.startswith(("runs/", "tests/")):
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPO / name, source / name)
+    subprocess.run([sys.executable, "-m", "build", "-q", "--wheel", "--outdir", folder, source], check=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+class Installed:
+    """An environment with the wheel, and an empty working folder."""
+
+    def __init__(self, wheel: Path, folder: Path):
+        self.folder, self.environment = folder / "work", folder / "venv"
+        self.folder.mkdir()
+        subprocess.run([sys.executable, "-m", "venv", self.environment], check=True)
+        self.variables = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "DEEDIFF"))}
+        self.variables["PATH"] = f"{self.environment / 'bin'}{os.pathsep}{os.environ['PATH']}"
+        self.run("pip", "install", "-qq", "--no-deps", str(wheel))
+        # Adds a folder to sys.path but not the .pth files in it, hence no editable install of the repository.
+        packages = next((self.environment / "lib").glob("python*")) / "site-packages"
+        (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+
+    def run(self, *command: str) -> str:
+        """Run a command of this environment in the working folder; returns what it prints."""
+        print("$", *command, flush=True)
+        done = subprocess.run(command, cwd=self.folder, env=self.variables, stdout=subprocess.PIPE, text=True)
+        print(done.stdout, end="", flush=True)
+        done.check_returncode()
+        return done.stdout
+
+    def check_location(self) -> None:
+        """All three packages are imported from this environment."""
+        for package in ("app", "deediff", "trainer"):
+            found = self.run("python", "-c", f"import {package}; print({package}.__file__)").strip()
+            assert Path(found).is_relative_to(self.environment), f"{package} is imported from {found}"
+
+    def explore(self, runs: str) -> None:
+        """Draw the explorer's first page; start its server, and read its health and its HTML."""
+        self.run("env", f"DEEDIFF_RUNS={runs}", "python", "-c", DRAW)
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        address = f"http://localhost:{port}"
+        variables = {**self.variables, "STREAMLIT_SERVER_PORT": str(port), "STREAMLIT_SERVER_HEADLESS": "true"}
+        server = subprocess.Popen(["deediff", "explore", runs], cwd=self.folder, env=variables)
+        try:
+            assert read(f"{address}/_stcore/health", server) == "ok"
+            page = read(address, server)
+            assert "<title>Streamlit</title>" in page
+            assert 'id="plotly"' in page, "the page's head lacks what app/shell adds to it"
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+def read(address: str, server: subprocess.Popen[bytes]) -> str:
+    """The response at this address, once the server answers."""
+    end = time.monotonic() + START
+    while True:
+        try:
+            with urllib.request.urlopen(address, timeout=10) as response:
+                return str(response.read().decode())
+        except (urllib.error.URLError, ConnectionError):
+            assert server.poll() is None, f"the explorer ended with exit code {server.returncode}"
+            assert time.monotonic() < end, f"{address} does not answer within {START:.0f} s"
+            time.sleep(0.2)
+
+
+def write_images(folder: Path, count: int = 128) -> None:
+    """Images of random colours."""
+    folder.mkdir()
+    colours = np.random.default_rng(0).integers(0, 256, (count, 4, 4, 3), np.uint8)
+    for number, pixels in enumerate(colours):
+        Image.fromarray(pixels).resize((32, 32)).save(folder / f"{number}.png")
+
+
+def main() -> int:
+    """Returns the exit code."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        installed = Installed(build(folder), folder)
+        installed.check_location()
+        assert installed.run("deediff", "--version").startswith("deediff ")
+        write_images(installed.folder / "images")
+        installed.run("python", "-m", "trainer.run", "uvit_tiny", "--dataset", "images", *SHORT, "--out", "runs/tiny")
+        sample = ("deediff", "sample", "runs/tiny", "--steps", "2", "--num-samples", "40", "--device", "cpu", "--json")
+        for trace, policy in {"threshold": "threshold:0.5", "ase": "schedule:ase"}.items():  # ase.json is package data
+            printed = installed.run(*sample, "--policy", policy, "--out", f"runs/tiny/traces/{trace}")
+            assert json.loads(printed)["complete"]
+        evaluate = ("deediff", "evaluate", "--reference", "images", "--metrics", "fd-cifar")  # weights: package data
+        installed.run(*evaluate, "runs/tiny/traces/threshold")
+        installed.explore("runs")
+    print("the wheel works outside the repository")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
