@@ -1,1 +1,1 @@
-"""Analyses of traces."""
+"""Statistics of finished traces: trends, variance, static schedules, comparisons, origins and published results."""

@@ -1,4 +1,4 @@
-"""What was sampled: network, UEM and training of a trace, as far as the run around it tells."""
+"""Network, UEM and training of a trace, from the files of its run."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ SCOPES = {"layer": "per layer", "timestep": "per timestep", "layer_timestep": "p
 
 @dataclass(frozen=True)
 class Origin:
-    """None: unknown, or there is none."""
+    """Network, UEM and training; None: unknown, or not applicable."""
 
     model: str | None = None  # name of the preset, or blocks × width, patch and image
-    dataset: str | None = None  # that it was trained on
-    uem: str | None = None  # "mlp per layer", and in what it departs from its defaults
+    dataset: str | None = None  # of the training
+    uem: str | None = None  # "mlp per layer", then the settings that differ from the defaults
     strategy: str | None = None  # of the backbone while the exits were trained: one of STRATEGIES
-    losses: str | None = None  # "3", "4" (with L_L, Eq. 10), or their weights where these are not 1
-    imported: bool = False  # from others' files
+    losses: str | None = None  # "3", "4" (with L_L, Eq. 10), or their weights if these are not 1
+    imported: bool = False  # from files of another code base
 
 
 def origin_of(trace: Trace) -> Origin:
-    """Reads the run that the trace lies in; a trace elsewhere, or of a checkpoint since replaced, has no origin."""
+    """The origin of a trace in a run folder; empty for other traces and for checkpoints that were replaced since."""
     if trace.path.parent.name != "traces":
         return Origin()
     folder = trace.path.parent.parent
@@ -58,12 +58,12 @@ def origin_of(trace: Trace) -> Origin:
 def _read(file: AnyPath) -> dict[str, Any]:
     try:
         return read_json(file)
-    except UserError:  # what is not there, or damaged, tells nothing
+    except UserError:  # missing or damaged
         return {}
 
 
 def _of_exit_layers(trace: Trace, info: Mapping[str, Any]) -> Origin:
-    """Published exit layers say what they are in their name: UEM, scope, strategy, and `4losses`."""
+    """The name of published exit layers gives UEM, scope, strategy, and `4losses`."""
     name = re.fullmatch(rf"(mlp|attention)_({'|'.join(SCOPES)})_({'|'.join(STRATEGIES)})(_4losses)?", trace.path.name)
     if name is None:
         return Origin(info.get("model"), uem=trace.meta.get("uem"), imported=True)
@@ -100,7 +100,7 @@ def _uem_name(config: Mapping[str, Any], heads: str | None, num_blocks: int) -> 
 
 
 def _losses(config: Mapping[str, Any]) -> str:
-    """Of Eq. 9 and 10; runs of before there was a `method` hold its fields themselves."""
+    """The loss weights of Eq. 9 and 10; configurations of old runs have them at the top level, without `method`."""
     method = config.get("method")
     method = method if isinstance(method, dict) else config
     weights = [float(method.get(key, usual)) for key, usual in WEIGHTS.items()]

@@ -1,4 +1,4 @@
-"""One number per sample of a trace: what to sort images by. Streamed part by part."""
+"""One number per sample of a trace, to sort images by. Traces are read part by part."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from deediff.traces.schema import samples_file
 
 
 def exit_layer_per_sample(trace: Trace) -> pd.Series:
-    """Mean exit layer over the steps, by sample number; the images' files know it, so rows are not needed."""
+    """Mean exit layer over the steps, by sample number; read from the samples files, without the rows."""
     columns = ["sample", "mean_exit_layer"]
     tables = [read_table(samples_file(trace.path, part), columns=columns).to_pandas() for part in trace.image_parts]
     if not tables:
-        raise UserError(f"{trace.path} came without its images and mean exit layers: copy its samples files as well")
+        raise UserError(f"{trace.path} has no samples files, which hold images and mean exit layers: copy them, too")
     return pd.concat(tables).set_index("sample")["mean_exit_layer"].sort_index()
 
 
 def gflops_per_sample(trace: Trace) -> pd.Series:
-    """Mean GFLOPs per step, by sample number: each exit's cost, the UEMs asked on the way included."""
+    """Mean GFLOPs per step, by sample number, the evaluated UEMs included."""
     _needs_rows(trace)
     cost = trace.cost
-    prices, shallow = cost.at_exit(bool(trace.meta["policy_needs_uncertainty"])), cost.shallow_steps
+    gflops, shallow = cost.at_exit(bool(trace.meta["policy_needs_uncertainty"])), cost.shallow_steps
     found = []
     for numbers, layers in trace.iter_exit_layers():
-        total = prices[layers[:, shallow:]].sum(axis=1) + shallow * cost.shallow
+        total = gflops[layers[:, shallow:]].sum(axis=1) + shallow * cost.shallow
         found.append(pd.Series(total / layers.shape[1], index=numbers))
     return pd.concat(found).sort_index()
 
 
 def uncertainty_per_sample(trace: Trace) -> pd.Series:
-    """Mean over the steps of u where the sample left (of the deepest UEM where it did not), by sample number.
+    """Mean over the steps of u at the exit layer (of the deepest UEM without an exit), by sample number.
 
-    NaN for a sample that no UEM was asked about. Raises UserError when the trace holds no u.
+    NaN for a sample without u. Raises UserError when the trace has no u.
     """
     _needs_rows(trace)
     found = []
@@ -49,11 +49,11 @@ def uncertainty_per_sample(trace: Trace) -> pd.Series:
 
 
 def at_exit(uncertainty: NDArray[np.float32], exit_layer: NDArray[np.int8]) -> NDArray[np.float32]:
-    """u of the layer where each sample left, (…, S, N) and (…, S) → (…, S); where it did not leave, u of layer N−1."""
+    """u at each exit layer, (…, S, N) and (…, S) → (…, S); at layer N−1 without an exit."""
     deepest = np.minimum(exit_layer, uncertainty.shape[-1] - 1).astype(np.int64)
     return np.take_along_axis(uncertainty, deepest[..., None], axis=-1)[..., 0]
 
 
 def _needs_rows(trace: Trace) -> None:
     if not trace.parts:
-        raise UserError(f"{trace.path} came without its rows: the same sampling command writes them again")
+        raise UserError(f"{trace.path} has no rows: the same sampling command writes them again")

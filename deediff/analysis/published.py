@@ -1,8 +1,8 @@
-"""What others printed for the configurations of U-ViT-S/2 on CIFAR-10 that this package can train and sample.
+"""Published results for configurations of U-ViT-S/2 on CIFAR-10 that this package can train and sample.
 
 Source: Gallo et al., "DeeDiff: Dynamic Uncertainty-Aware Early Exiting" (blog post), Tables 1, 3 and 4: DDPM,
-1 000 steps, 1 024 images. Their GFLOPs leave the attention products out. Their FIDs compare with 1 024 real
-images in a wrong range of values: they can be compared with each other only.
+1 000 steps, 1 024 images. Their GFLOPs exclude the attention products. Their FIDs use 1 024 real
+images in a wrong range of values, so they are comparable with each other only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Published:
-    """One line of a table."""
+    """One row of a table."""
 
     table: str
     fid: float
@@ -34,7 +34,7 @@ class Published:
 
 
 FULL = Published("Table 1", 79.34, 0.0, 22.75)
-# By UEM, strategy of the backbone, number of losses, and τ.
+# By UEM, strategy of the backbone, number of losses, and τ
 TABLES: dict[tuple[str, str, str, str], Published] = {
     ("mlp per layer", "frozen", "3", "0.075"): Published("Table 1", 86.57, 31.1, 15.58),
     ("mlp per layer", "finetuned", "3", "0.075"): Published("Table 1", 116.49, 42.3, 13.05),
@@ -53,7 +53,7 @@ TABLES: dict[tuple[str, str, str, str], Published] = {
 }
 
 SECONDS_NOTE = "published: DuoDiff (arXiv 2410.09633), CIFAR-10, seconds on its authors' GPU"
-# Of the same authors: (FID, seconds per image), from no early exit to the boldest.
+# By the same authors: (FID, seconds per image), in the order of fewer GFLOPs.
 SECONDS: dict[str, tuple[tuple[float, float], ...]] = {
     "full network": ((17.89, 1.88),),
     "AdaDiff": ((17.89, 1.93), (17.55, 1.63), (24.60, 1.32)),
@@ -62,7 +62,7 @@ SECONDS: dict[str, tuple[tuple[float, float], ...]] = {
 
 
 def published_for(trace: Trace, origin: Origin) -> Published | None:
-    """The line for exactly this configuration, if there is one."""
+    """The row of exactly this configuration, or None."""
     meta = trace.meta
     plain = meta.get("guidance") is None and meta.get("recalibration_sha256") is None
     cifar = origin.dataset == "cifar10" or (origin.dataset is None and origin.imported)

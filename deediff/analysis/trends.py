@@ -1,4 +1,4 @@
-"""Questions about a trace that its summary answers."""
+"""Statistics of exits from the summary of a trace."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def mean_exit_layer(exits: Ints) -> NDArray[np.float64]:
 
 
 def timestep_share(exits: Ints) -> float:
-    """Share of the exit layer's variance that the timestep explains: Var(E[exit | t]) / Var(exit).
+    """Share of the exit layer's variance explained by the timestep: Var(E[exit | t]) / Var(exit).
 
-    NaN when every sample leaves at the same layer at every step.
+    NaN when the exit layer does not vary.
     """
     p, layers = exit_probability(exits), np.arange(exits.shape[1])
     mean = p @ layers

@@ -21,7 +21,7 @@ from app.widgets.panels import guarded, heading
 from app.widgets.plot import chart
 from app.widgets.waiting import Stopped
 from deediff.analysis.trends import timestep_share
-from deediff.analysis.variance import Moments, VarianceSplit
+from deediff.analysis.variance import MomentSums, VarianceSplit
 from deediff.traces.reader import Trace
 
 SHARES = {"timestep": "timestep", "sample": "sample", "rest": "rest", "stays_next": "stays for the next step"}
@@ -38,7 +38,7 @@ def split(trace: Trace, threshold: float | None, stopped: Stopped, draws: int = 
 
     None when it was stopped before the last part was read.
     """
-    moments = Moments(len(trace.timesteps), 1, draws)
+    moments = MomentSums(len(trace.timesteps), 1, draws)
     for layers in _exit_layers(trace, threshold):
         if stopped():
             return None

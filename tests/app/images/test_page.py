@@ -74,7 +74,7 @@ def test_a_measure_that_the_trace_lacks_is_a_sentence(runs: Path) -> None:
         file.unlink()
     app = open_app("images", trace=EXITS)
     assert [tile["number"] for tile in sort(app, "gflops")] == list(range(SAMPLES))
-    assert "came without its rows" in sentences(app)
+    assert "has no rows" in sentences(app)
     assert [tile["number"] for tile in sort(app, "exit")] != list(range(SAMPLES))  # the images' files know it
 
 
@@ -159,4 +159,4 @@ def test_without_the_files_of_images_no_order_is_made_up(runs: Path) -> None:
     app = open_app("images", trace=EXITS)
     app.selectbox(key="order").set_value("exit").run()
     assert not app.exception
-    assert "came without its images" in sentences(app)
+    assert "has no samples files" in sentences(app)

@@ -1,0 +1,91 @@
+"""Static schedules fitted on one half of a trace and tested on the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deediff.analysis.knapsack import static_layers
+from deediff.analysis.static import fit_static
+from deediff.policies.base import LayerState
+from deediff.policies.from_trace.oracle_exits import oracle_exits, weighted_deviation
+from deediff.policies.registry import make_policy
+from deediff.policies.schedule import ScheduledExit
+from tests.analysis.traces import COST, STATIC_COST, command_json, make_trace
+
+
+def first_below(u: np.ndarray, tau: float) -> np.ndarray:
+    leaves = u.astype(np.float32) <= np.float32(tau)
+    return np.where(leaves.any(-1), leaves.argmax(-1), 13)
+
+
+@pytest.mark.parametrize("kind", ["deviation", "uncertainty"])
+def test_full_traces_are_fitted_on_half_and_tested_on_the_other(tmp_path: Path, kind: str) -> None:
+    rng = np.random.default_rng(0)
+    u = np.sort(rng.random((30, 10, 13)), axis=-1)[:, :, ::-1]
+    deviation = np.sort(rng.random((30, 10, 13)), axis=-1)[:, :, ::-1] if kind == "deviation" else None
+    exits = first_below(u, 0.05)
+    fit = fit_static(make_trace(tmp_path / "t", exits, u, deviation))
+    assert (fit.price, fit.fitted_on, fit.tested_on) == (kind, 15, 15)
+    price = np.concatenate([u, u[:, :, -1:]] if deviation is None else [deviation, np.zeros((30, 10, 1))], axis=-1)
+    budget = COST.at_exit(with_uem=True)[exits[::2]].mean()
+    assert (fit.layers == static_layers(price[::2].mean(axis=0), STATIC_COST, budget, spend=False)).all()
+    adaptive, static = fit.held_out
+    mine, theirs = (np.take_along_axis(price, e[:, :, None], 2)[1::2, :, 0] for e in (exits, fit.layers * (exits >= 0)))
+    assert adaptive.price == pytest.approx(mine.mean(), rel=1e-5)
+    assert static.price == pytest.approx(theirs.mean(), rel=1e-5)
+    assert static.above_adaptive.value == pytest.approx(theirs.mean() - mine.mean(), rel=1e-4)
+    assert static.above_adaptive.low < static.above_adaptive.value < static.above_adaptive.high
+    assert adaptive.gflops == pytest.approx(COST.at_exit(with_uem=True)[exits[1::2]].mean())
+    assert static.gflops == pytest.approx(STATIC_COST[fit.layers].mean())
+    assert static.gflops <= budget + 1e-9
+    assert static.agreement == pytest.approx((exits[1::2] == fit.layers).mean())
+    assert static.layer_distance == pytest.approx(np.abs(exits[1::2] - fit.layers).mean())
+
+
+@pytest.mark.parametrize("kind", ["deviation", "uncertainty", "layers"])
+def test_nothing_leaves_where_there_is_no_exit(tmp_path: Path, kind: str) -> None:
+    """With UEMs at layers 2 and 9 only; the untrained head of layer 5 happens to be nearest to the full network."""
+    rng = np.random.default_rng(0)
+    u = np.full((20, 6, 13), np.nan)
+    u[:, :, [2, 9]] = rng.random((20, 6, 2))
+    deviation = 1 + rng.random((20, 6, 13))
+    deviation[:, :, 5] = 0
+    exits = rng.choice([2, 9, 13], (20, 6))
+    trace = make_trace(tmp_path / "t", exits, u, deviation if kind == "deviation" else None)
+    budget = float(STATIC_COST[7])
+    fits = [fit_static(trace, imitate=True), fit_static(trace, budget, imitate=True)]
+    if kind != "layers":
+        fits = [fit_static(trace), fit_static(trace, budget)]
+    for fit in fits:
+        assert fit.price == kind
+        assert set(fit.layers.tolist()) <= {2, 9, 13}
+        assert np.isfinite(fit.held_out[1].gflops)
+    if kind == "deviation":
+        weighted = weighted_deviation(trace, 0, np.ones(6))
+        assert (oracle_exits(weighted, 0.0) == 13).all()
+        assert (oracle_exits(weighted, 10.0) == 2).all()
+
+
+def test_a_planted_schedule_is_found_and_its_file_runs_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    planted = np.asarray([2, 2, 5, 13, 13])
+    deviation = np.where(np.arange(13) < planted[:, None], 1.0, 0.0)  # free from the planted layer on
+    u = np.random.default_rng(0).random((12, 5, 13)) * 0.2
+    make_trace(
+        tmp_path / "t", np.full((12, 5), 13), u, deviation + 0 * u, policy="never", policy_needs_uncertainty=False
+    )
+    file = tmp_path / "schedule.json"
+    budget = STATIC_COST[planted].mean()
+    result = command_json(capsys, "static", tmp_path / "t", "--out", file, "--budget", budget)
+    assert result["price"] == "deviation"
+    mine = result["held_out"][-1]
+    assert mine["gflops"] == pytest.approx(budget)
+    assert mine["price"] == 0
+    assert result["held_out"][0]["policy"].startswith("threshold:")  # what the same budget buys adaptively
+    assert result["held_out"][0]["gflops"] <= budget
+    policy = make_policy(f"schedule:{file}")
+    assert isinstance(policy, ScheduledExit)
+    for timestep, layer in [(999, 2), (799, 2), (599, 5), (500, 5), (498, 13), (199, 13), (0, 13)]:
+        assert next(i for i in range(14) if policy.should_exit(LayerState(i, 13, 0, timestep, np.arange(1)))) == layer
