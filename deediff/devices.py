@@ -45,9 +45,9 @@ def keep_freed_memory() -> None:
         libc.mallopt(-1, 2**30)  # M_TRIM_THRESHOLD
 
 
-def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 on CUDA; disabled on other devices."""
-    return torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda")
+def autocast(device: torch.device, dtype: str = "auto") -> torch.autocast:
+    """bfloat16 on CUDA unless `dtype` is "float32"; no change elsewhere."""
+    return torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda" and dtype != "float32")
 
 
 @contextmanager

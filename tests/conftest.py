@@ -3,7 +3,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -16,12 +18,16 @@ from deediff.json_files import write_json
 from deediff.models import EarlyExitModel, UViT, UViTConfig
 from deediff.quality import references
 from deediff.recording.writer import sample_to_trace
+from deediff.settings import SamplingSettings
+from deediff.storage import AnyPath
 
 REPO = Path(__file__).resolve().parents[1]
 TINY = UViTConfig(img_size=16, patch_size=4, in_chans=3, embed_dim=32, depth=12, num_heads=2)
 
 TAU = 0.4  # under which the samples of `record` leave at many layers
 
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 torch.set_num_threads(1)  # these networks are too small to share between cores
 
 
@@ -48,10 +54,21 @@ def make_run(folder: Path, model: EarlyExitModel | None = None) -> Path:
     return folder
 
 
+def sample_trace(
+    run: Path, folder: str | AnyPath, num_samples: int = 64, policy: str = "never", solver: str = "ddim",
+    steps: int = 50, **options: Any,
+) -> AnyPath:  # fmt: skip
+    """`sample_to_trace` with the fields of SamplingSettings and its own options side by side."""
+    names = ("device", "maps", "on_step", "cancelled")
+    own = {name: options.pop(name) for name in names if name in options}
+    settings = SamplingSettings(policy=policy, solver=solver, steps=steps, num_samples=num_samples, **options)
+    return sample_to_trace(run, folder, settings, **own)
+
+
 def record(run: Path, name: str, **kwargs: object) -> deediff.Trace:
     options: dict[str, object] = {"num_samples": 10, "steps": 5, "batch_size": 4, "policy": f"threshold:{TAU}"}
     folder = name if "://" in name else run / "traces" / name
-    return deediff.read_trace(sample_to_trace(run, folder, **{**options, **kwargs}))  # type: ignore[arg-type]
+    return deediff.read_trace(sample_trace(run, folder, **{**options, **kwargs}))
 
 
 def comparable(trace: deediff.Trace) -> dict[str, bytes]:

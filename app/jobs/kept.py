@@ -13,7 +13,7 @@ from deediff.errors import UserError
 from deediff.policies import make_policy
 from deediff.quality.results import Quality
 from deediff.recording.writer import sample_to_trace
-from deediff.sampling.sampler import Record
+from deediff.settings import Record, SamplingSettings
 
 BATCH = 64
 
@@ -46,11 +46,12 @@ class SaveJob(Job):
         self._check_free()  # another job may have taken it meanwhile
         s = self.settings
         try:
-            sample_to_trace(
-                self._checkpoint, self.folder, s.num_samples, s.policy, s.solver, s.steps, s.seed,
-                min(BATCH, s.num_samples), record=self._record, cancelled=self.stopped,
-                on_step=lambda step: self.progress(step.done, step.total),
+            settings = SamplingSettings(
+                policy=s.policy, solver=s.solver, steps=s.steps, num_samples=s.num_samples,
+                batch_size=min(BATCH, s.num_samples), seed=s.seed, record=self._record,
             )  # fmt: skip
+            on_step = lambda step: self.progress(step.done, step.total)  # noqa: E731
+            sample_to_trace(self._checkpoint, self.folder, settings, on_step=on_step, cancelled=self.stopped)
         finally:
             if self.stopped() and self.status.share < 1:
                 shutil.rmtree(self.folder, ignore_errors=True)

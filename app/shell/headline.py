@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from app.widgets.formatting import percent
 from deediff.errors import UserError
 from deediff.quality.results import Quality, read_quality
+from deediff.traces.pairing import speed_up
 from deediff.traces.reader import Trace
 
 
@@ -39,8 +39,8 @@ class Figure:
 def figures_of(trace: Trace, comparable: list[Trace]) -> list[Figure]:
     """Layer ratio, GFLOPs, seconds, speed-up against one of `comparable`, quality."""
     meta, exits, samples = trace.meta, trace.summary.exits, int(trace.summary.samples)
-    gflops = trace.cost.mean_gflops(exits, with_uem=bool(meta["policy_needs_uncertainty"]))
-    speedup, against = speed_up(trace, comparable)
+    gflops = trace.cost.mean_gflops(exits, with_uem=meta.policy_needs_uncertainty)
+    speedup, against = compare_speed(trace, comparable)
     return [
         Figure(
             "Layer ratio", trace.cost.layer_ratio(exits), "{:.3f}".format,
@@ -53,8 +53,8 @@ def figures_of(trace: Trace, comparable: list[Trace]) -> list[Figure]:
             f" ({percent(gflops, trace.cost.full)})",
         ),
         Figure(
-            "Seconds per image", seconds_per_image(meta), "{:.4g} s".format,
-            f"Wall seconds / {samples:,} samples, in batches of {meta.get('batch_size')}, on {meta.get('device')}.",
+            "Seconds per image", meta.seconds_per_image, "{:.4g} s".format,
+            f"Wall seconds / {samples:,} samples, in batches of {meta.batch_size}, on {meta.device}.",
         ),
         Figure("Speed-up", speedup, "{:.2f}×".format, against),
         _quality(trace),
@@ -95,20 +95,14 @@ def _how(quality: Quality, metrics: int) -> str:
     return " ".join(sentences)
 
 
-def seconds_per_image(meta: dict[str, Any]) -> float | None:
-    """Wall seconds / samples; None in an imported or unfinished trace."""
-    seconds = meta.get("wall_seconds")
-    return float(seconds) / int(meta["num_samples"]) if seconds else None
-
-
-def speed_up(trace: Trace, comparable: list[Trace]) -> tuple[float | None, str]:
-    """Against the full network's trace of the same checkpoint, solver, steps, batch and machine."""
-    same = ("solver", "timesteps", "batch_size", "device", "threads", "dtype", "checkpoint_sha256")
-    mine = seconds_per_image(trace.meta)
-    for twin in [trace, *comparable]:
-        alike = all(twin.meta.get(key) == trace.meta.get(key) for key in same)
-        theirs = seconds_per_image(twin.meta)
-        if twin.meta["policy"] == "never" and alike and mine and theirs:
-            note = " (that trace also evaluated every UEM)" if twin.meta["record"] == "full" else ""
-            return theirs / mine, f"Seconds per image of {twin.path.name}{note} / those of {trace.path.name}."
-    return None, "Needs a trace with policy never, of the same solver, steps, batch size, machine and checkpoint."
+def compare_speed(trace: Trace, comparable: list[Trace]) -> tuple[float | None, str]:
+    """Speed-up over the full network's trace of the same noise and machine, and how it was obtained."""
+    found = speed_up(trace, [trace, *comparable])
+    if found is None:
+        return None, (
+            "Needs a trace with policy never, of the same seed, solver, steps, classes, guidance, batch size, machine "
+            "and checkpoint."
+        )
+    value, full = found
+    note = " (that trace also evaluated every UEM)" if full.meta.record == "full" else ""
+    return value, f"Seconds per image of {full.path.name}{note} / those of {trace.path.name}."

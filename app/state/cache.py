@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import streamlit as st
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from deediff.errors import UserError
 from deediff.json_files import read_json
 from deediff.runs import Run
+from deediff.traces.meta import TraceMeta, read_meta
 from deediff.traces.reader import Trace, read_trace
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def _path(_trace: Trace, stamp: int, number: int) -> tuple[NDArray[np.int8], NDA
     rows = _trace.to_pandas(slice(number, number + 1))
     if rows.empty:
         return None
-    u = np.stack(rows["uncertainty"].to_list()) if _trace.meta["has_uncertainty"] else None
+    u = np.stack(rows["uncertainty"].to_list()) if _trace.meta.has_uncertainty else None
     return rows["exit_layer"].to_numpy(), u
 
 
@@ -107,7 +108,7 @@ def _calibration(file: Path, stamp: int) -> Calibration:
     return Calibration.load(file)
 
 
-def metas(run: Run) -> tuple[dict[str, dict[str, Any]], list[str]]:
+def metas(run: Run) -> tuple[dict[str, TraceMeta], list[str]]:
     """trace.json of every trace of a run that can be read, by name; and what was wrong with the others.
 
     Those that answer any threshold come first, so that the explorer opens on one of them.
@@ -115,12 +116,12 @@ def metas(run: Run) -> tuple[dict[str, dict[str, Any]], list[str]]:
     found, problems = {}, []
     for folder in run.traces:
         try:
-            found[folder.name] = read_json(folder / "trace.json")
+            found[folder.name] = read_meta(folder / "trace.json")
         except UserError as error:
             problems.append(str(error))
     best_first = sorted(found, key=lambda name: (not _answers_all(found[name]), name))
     return {name: found[name] for name in best_first}, problems
 
 
-def _answers_all(meta: dict[str, Any]) -> bool:
-    return bool(meta.get("has_uncertainty")) and meta.get("record") == "full"
+def _answers_all(meta: TraceMeta) -> bool:
+    return meta.has_uncertainty and meta.record == "full"

@@ -16,6 +16,8 @@ import streamlit as st
 from app.state import cache, link
 from deediff.errors import UserError
 from deediff.runs import Run, list_runs
+from deediff.traces.meta import TraceMeta
+from deediff.traces.pairing import same_noise
 from deediff.traces.reader import Trace, WhatIf
 
 HIGHEST = 0.5  # a threshold above it never makes sense: u is tanh|error| averaged over pixels
@@ -114,7 +116,7 @@ def choose() -> tuple[Selection | None, list[str]]:
         if rest:
             second = _pick("b", "Trace B", ["none", *rest], f"in run {run.name}, or is trace A itself")
             other = _open(run, second, problems) if second != "none" else None
-        alike = [n for n in rest if _protocol(metas[n]) == _protocol(metas[name])]
+        alike = [n for n in rest if same_noise(metas[n], metas[name])]
         siblings = [t for n in alike if (t := _open(run, n, [])) is not None]
     threshold = _pick_threshold(trace, siblings) if trace is not None else None
     point = _pick_point(trace) if trace is not None else {}
@@ -216,7 +218,7 @@ def _pick_point(trace: Trace) -> dict[str, Any]:
     with left:
         layer = _pick_number("layer", "Layer", trace.num_blocks, "this trace has layers")
     with right:
-        sample = _pick_number("sample", "Sample", int(trace.meta["num_samples"]) - 1, "its samples are")
+        sample = _pick_number("sample", "Sample", trace.meta.num_samples - 1, "its samples are")
     return {"step": times.index(timestep), "timestep": timestep, "layer": layer, "sample": sample}
 
 
@@ -252,10 +254,6 @@ def _is_between(text: str, lowest: float, highest: float) -> bool:
         return False
 
 
-def _protocol(meta: dict[str, Any]) -> tuple[Any, ...]:
-    return meta.get("solver"), meta.get("timesteps")
-
-
 def _describe_run(run: Run) -> str:
     info = run.info
     parameters = info.get("parameters")
@@ -269,7 +267,6 @@ def _describe_run(run: Run) -> str:
     return " · ".join(word for word in words if word)
 
 
-def _describe_trace(meta: dict[str, Any]) -> str:
-    solver = str(meta.get("solver") or "solver unknown").upper()
-    steps = len(meta.get("timesteps", []))
-    return f"{meta.get('policy')} · {solver}, {steps} steps · {meta.get('num_samples', 0):,} samples"
+def _describe_trace(meta: TraceMeta) -> str:
+    solver = (meta.solver or "solver unknown").upper()
+    return f"{meta.policy} · {solver}, {len(meta.timesteps)} steps · {meta.num_samples:,} samples"

@@ -47,7 +47,7 @@ def _distance(column: str) -> Callable[[Trace], pd.Series]:
 
 
 def _number(trace: Trace) -> pd.Series:
-    count = int(trace.meta["num_samples"])
+    count = trace.meta.num_samples
     return pd.Series(np.arange(count), index=np.arange(count))
 
 

@@ -93,7 +93,7 @@ def needs_uncertainty(selection: Selection) -> str | None:
     """Trace A recorded u."""
     if selection.trace is None:
         return needs_trace(selection)
-    if selection.trace.meta["has_uncertainty"]:
+    if selection.trace.meta.has_uncertainty:
         return None
     return "This trace holds no uncertainties, only exit layers: choose a trace that was sampled with UEMs."
 

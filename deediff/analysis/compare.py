@@ -14,10 +14,8 @@ from PIL import Image
 from deediff.analysis.origin import Origin, origin_of
 from deediff.analysis.published import published_for
 from deediff.quality.results import Quality, read_quality
+from deediff.traces.pairing import full_twin, speed_up
 from deediff.traces.reader import Trace
-
-PROTOCOL = ("solver", "timesteps", "eta", "seed", "checkpoint_sha256")  # equal: same noise, same full network
-MACHINE = ("batch_size", "device", "threads", "dtype")  # equal as well: seconds can be compared
 
 COLUMNS = {
     "trace": "name of the trace's folder",
@@ -52,10 +50,6 @@ TEXT = (
 )  # fmt: skip
 
 
-def _same(a: Trace, b: Trace, keys: tuple[str, ...]) -> bool:
-    return all(a.meta.get(key) == b.meta.get(key) for key in keys)
-
-
 def _images(trace: Trace, numbers: range) -> dict[int, bytes]:
     """Sample number → PNG, where there is one."""
     table = trace.samples(numbers)
@@ -71,7 +65,7 @@ def image_change(trace: Trace, full: Trace, batch: int = 256) -> float | None:
 
     None when one of them has no images.
     """
-    count = min(int(trace.meta["num_samples"]), int(full.meta["num_samples"]))
+    count = min(trace.meta.num_samples, full.meta.num_samples)
     total, images = 0.0, 0
     for start in range(0, count, batch):
         numbers = range(start, min(start + batch, count))
@@ -155,14 +149,9 @@ def _cost_row(
     trace: Trace, origin: Origin, traces: Sequence[Trace], change: Callable[[Trace, Trace], float | None]
 ) -> dict[str, Any]:
     meta, exits = trace.meta, trace.summary.exits
-    never = [t for t in traces if t.meta["policy"] == "never" and _same(t, trace, PROTOCOL)]
-    never.sort(key=lambda t: t.meta["record"] != "exit")  # one that evaluated no UEM, if there is one
-    full = never[0] if never else None
-    seconds = _seconds(trace)
-    comparable = full is not None and seconds is not None and _same(full, trace, MACHINE)
-    reference = _seconds(full) if full is not None and comparable else None
-    speed_up = reference / seconds if reference and seconds else None
-    plain, asked = trace.cost.without_attention, bool(meta["policy_needs_uncertainty"])
+    full, timed = full_twin(trace, traces), speed_up(trace, traces)
+    faster = None if timed is None else timed[0]
+    plain, asked = trace.cost.without_attention, meta.policy_needs_uncertainty
     gflops = trace.cost.mean_gflops(exits, asked)
     return {
         "trace": trace.path.name,
@@ -170,22 +159,17 @@ def _cost_row(
         "uem": origin.uem,
         "strategy": origin.strategy,
         "losses": origin.losses,
-        "policy": meta["policy"] + (", recalibrated u" if meta.get("recalibration_sha256") else ""),
-        "solver": meta.get("solver"),
+        "policy": str(meta.policy) + (", recalibrated u" if meta.recalibration_sha256 else ""),
+        "solver": meta.solver,
         "steps": len(trace.timesteps),
         "images": int(trace.summary.samples),
         "layer_ratio": trace.cost.layer_ratio(exits),
         "gflops_per_step": gflops,
         "gflops_per_step_without_attention": None if plain is None else plain.mean_gflops(exits, asked),
         "gflops_per_image": gflops * len(trace.timesteps),
-        "seconds_per_image": seconds,
-        "device": meta.get("device"),
-        "speed_up": speed_up,
-        "efficiency": None if speed_up is None else speed_up * gflops / trace.cost.full,
+        "seconds_per_image": meta.seconds_per_image,
+        "device": meta.device,
+        "speed_up": faster,
+        "efficiency": None if faster is None else faster * gflops / trace.cost.full,
         "image_change": None if full is None else change(trace, full),
     }
-
-
-def _seconds(trace: Trace) -> float | None:
-    """Measured, per image."""
-    return trace.meta["wall_seconds"] / trace.meta["num_samples"] if trace.meta.get("wall_seconds") else None

@@ -36,12 +36,14 @@ def origin_of(trace: Trace) -> Origin:
     folder = trace.path.parent.parent
     info = _read(folder / "run.json")
     imported = info.get("status") == "imported"
-    if trace.meta.get("imported"):
+    if trace.meta.imported:
         return _of_exit_layers(trace, info)
     checkpoint = _read(
-        folder / "checkpoints" / f"{str(trace.meta.get('checkpoint')).removesuffix('.safetensors')}.json"
+        folder
+        / "checkpoints"
+        / f"{((trace.meta.settings and trace.meta.settings.checkpoint) or '').removesuffix('.safetensors')}.json"
     )
-    if not checkpoint or checkpoint.get("sha256") != trace.meta.get("checkpoint_sha256"):
+    if not checkpoint or checkpoint.get("sha256") != trace.meta.checkpoint_sha256:
         return Origin()
     uem, config = checkpoint.get("uem"), info.get("config")
     config = config if isinstance(uem, dict) and isinstance(config, dict) else None  # of a training with exits
@@ -66,7 +68,7 @@ def _of_exit_layers(trace: Trace, info: Mapping[str, Any]) -> Origin:
     """The name of published exit layers gives UEM, scope, strategy, and `4losses`."""
     name = re.fullmatch(rf"(mlp|attention)_({'|'.join(SCOPES)})_({'|'.join(STRATEGIES)})(_4losses)?", trace.path.name)
     if name is None:
-        return Origin(info.get("model"), uem=trace.meta.get("uem"), imported=True)
+        return Origin(info.get("model"), uem=trace.meta.uem, imported=True)
     uem, scope, strategy, fourth = name.groups()
     return Origin(info.get("model"), None, f"{uem} {SCOPES[scope]}", strategy, "4" if fourth else "3", imported=True)
 

@@ -25,7 +25,7 @@ def gflops_per_sample(trace: Trace) -> pd.Series:
     """Mean GFLOPs per step, by sample number, the evaluated UEMs included."""
     _needs_rows(trace)
     cost = trace.cost
-    gflops, shallow = cost.at_exit(bool(trace.meta["policy_needs_uncertainty"])), cost.shallow_steps
+    gflops, shallow = cost.at_exit(trace.meta.policy_needs_uncertainty), cost.shallow_steps
     found = []
     for numbers, layers in trace.iter_exit_layers():
         total = gflops[layers[:, shallow:]].sum(axis=1) + shallow * cost.shallow

@@ -64,11 +64,11 @@ SECONDS: dict[str, tuple[tuple[float, float], ...]] = {
 def published_for(trace: Trace, origin: Origin) -> Published | None:
     """The row of exactly this configuration, or None."""
     meta = trace.meta
-    plain = meta.get("guidance") is None and meta.get("recalibration_sha256") is None
+    plain = meta.guidance is None and meta.recalibration_sha256 is None
     cifar = origin.dataset == "cifar10" or (origin.dataset is None and origin.imported)
-    if origin.model != "uvit_small" or not (plain and cifar and meta.get("solver") == "ddpm" and meta["steps"] == 1000):
+    if origin.model != "uvit_small" or not (plain and cifar and meta.solver == "ddpm" and len(meta.timesteps) == 1000):
         return None
-    if meta["policy"] == "never":
+    if meta.is_full:
         return FULL if origin.strategy in (None, "frozen") else None  # a frozen backbone is the plain network
-    threshold = "0.075" if meta["policy"] == "imported" else str(meta["policy"]).removeprefix("threshold:")
+    threshold = "0.075" if meta.imported else str(meta.policy).removeprefix("threshold:")
     return TABLES.get((str(origin.uem), str(origin.strategy), str(origin.losses), threshold))

@@ -74,9 +74,9 @@ def fit_static(trace: Trace, budget: float | None = None, imitate: bool = False)
         raise UserError(f"{trace.path}: another network takes its first steps, whose cost exit layers do not determine")
     if not trace.cost.heads:
         raise UserError(f"{trace.path}: its model has no output heads, so there is no early exit")
-    full = trace.meta["record"] == "full" and bool(trace.meta["has_uncertainty"]) and not imitate
-    kind = "layers" if not full else "deviation" if trace.meta.get("deviations") else "uncertainty"
-    policy, with_uem, tau = str(trace.meta["policy"]), bool(trace.meta["policy_needs_uncertainty"]), None
+    full = trace.meta.record == "full" and trace.meta.has_uncertainty and not imitate
+    kind = "layers" if not full else "deviation" if trace.meta.has_deviations else "uncertainty"
+    policy, with_uem, tau = str(trace.meta.policy), trace.meta.policy_needs_uncertainty, None
     if full and (budget is not None or not with_uem):
         if budget is None:
             raise UserError(f"{trace.path} was recorded under {policy}, which does not adapt: give a budget in GFLOPs")

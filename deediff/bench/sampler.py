@@ -28,9 +28,9 @@ from deediff.diffusion.solvers import DDPM, Solver
 from deediff.models import EarlyExitModel
 from deediff.policies import ExitPolicy, Never, Replay
 from deediff.recording.writer import TraceWriter
-from deediff.sampling.forward import Record
 from deediff.sampling.network import Network
-from deediff.sampling.sampler import Step, denoise
+from deediff.sampling.sampler import Sampling, Step, denoise
+from deediff.settings import Record, SamplingSettings
 
 PART_STEPS = 50  # a part of the trace is charged as if it held this many steps
 NOTE = (
@@ -160,10 +160,13 @@ def _round(
 ) -> NDArray[np.float64]:
     """Let the variants take `steps` steps in turn: (variants, steps) seconds."""
     blocks, samples, network = model.num_blocks, range(batch), Network(model)
-    classes = range(model.backbone.num_classes) or None
-    streams = [
-        denoise(network, solver, v.policy, samples, 0, v.record, v.deviations, classes=classes) for v in variants
-    ]
+    classes = tuple(range(model.backbone.num_classes)) or None
+    streams = []
+    for v in variants:
+        settings = SamplingSettings(
+            num_samples=batch, batch_size=batch, record=v.record, deviations=v.deviations, classes=classes
+        )
+        streams.append(denoise(network, Sampling(model, settings, solver, v.policy), samples))
     # One timestep more than there are: these parts are never full, so nothing is written.
     writers = [TraceWriter(folder, [*solver.timesteps, 0], blocks, {samples: 0}) for _ in variants]
     taken: list[list[Step]] = [[] for _ in variants]

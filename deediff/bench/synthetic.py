@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from deediff.cost.cost import Cost
 from deediff.json_files import write_json
-from deediff.recording.parts import headline, write_part
+from deediff.recording.finish import headline
+from deediff.recording.parts import write_part
+from deediff.traces.meta import TraceMeta
 from deediff.traces.schema import FORMAT_VERSION, summary_file
 from deediff.traces.summary import Summary
 
@@ -59,7 +61,7 @@ def write_synthetic(
         "policy_needs_uncertainty": False,
         "cost": cost.to_json(),
     }
-    write_json(folder / "trace.json", {**meta, **headline(total, meta)})
+    write_json(folder / "trace.json", {**meta, **headline(total, TraceMeta.from_json(meta))})
     return folder
 
 

@@ -12,20 +12,20 @@ import torch
 
 from deediff.bench.clock import Clock, make_clock
 from deediff.bench.profiles import independent_exits
-from deediff.cost.components import model_cost
 from deediff.devices import device_name, keep_freed_memory
 from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import DDIM, Solver
 from deediff.json_files import write_json
 from deediff.models import EarlyExitModel
-from deediff.policies import ExitPolicy, Never, Replay, make_policy
-from deediff.recording.parts import finish, write_part
-from deediff.recording.writer import TraceWriter
-from deediff.sampling.forward import Record
-from deediff.sampling.sampler import batches, sample
+from deediff.policies import ExitPolicy, Replay, make_policy
+from deediff.recording.finish import finish
+from deediff.recording.parts import write_part
+from deediff.recording.writer import TraceWriter, trace_meta
+from deediff.sampling.sampler import prepare_sampling, sample
+from deediff.settings import Record, SamplingSettings
 from deediff.storage import write_atomically
 from deediff.traces.reader import read_trace
-from deediff.traces.schema import FORMAT_VERSION, rows_file
+from deediff.traces.schema import rows_file
 
 SYNTHETIC = (128, 1000)  # samples and steps of the part whose throughput is measured
 
@@ -57,7 +57,8 @@ def bench_trace(
         (make_policy(policy), "full"),
         (half, "exit"),
     ]
-    next(sample(model, min(num_samples, batch_size), half, solver, batch_size=batch_size))  # warms up
+    warm_up = SamplingSettings(num_samples=min(num_samples, batch_size), batch_size=batch_size)
+    next(sample(model, warm_up, policy=half, solver=solver))
     seconds = np.empty((repeats, len(cases), 2))
     for r, k in np.ndindex(repeats, len(cases)):
         seconds[r, k] = _log(model, folder / f"{k}-{r}", num_samples, batch_size, solver, *cases[k], clock)
@@ -70,7 +71,7 @@ def bench_trace(
             {
                 "policy": chosen.spec,
                 "record": record,
-                "layer_ratio": trace.meta["layer_ratio"],
+                "layer_ratio": trace.meta.layer_ratio,
                 "sampling_seconds": sampling,
                 "logging_seconds": logging,
                 "logging_share": logging / (sampling + logging),
@@ -99,36 +100,18 @@ def _log(
     clock: Clock,
 ) -> tuple[float, float]:
     """Sample a trace as `sample_to_trace` does: seconds of sampling and of logging."""
-    parts = batches(num_samples, batch_size)
-    _describe(model, folder, num_samples, solver.timesteps, policy, record)
-    stream = sample(model, num_samples, policy, solver, batch_size=batch_size, record=record)
+    settings = SamplingSettings(num_samples=num_samples, batch_size=batch_size, record=record)
+    job = prepare_sampling(model, settings, policy=policy, solver=solver)
+    parts = job.settings.batches
+    write_json(folder / "trace.json", trace_meta(job, next(model.parameters()).device).to_json())
     writer = TraceWriter(folder, solver.timesteps, model.num_blocks, {part: i for i, part in enumerate(parts)})
     sampling, logging, tick = 0.0, 0.0, clock()
-    for step in stream:
+    for step in job.steps():
         now = clock()
         writer.add(step)
         sampling, logging, tick = sampling + now - tick, logging + clock() - now, clock()
     finish(folder, len(parts))
     return sampling, logging + clock() - tick
-
-
-def _describe(
-    model: EarlyExitModel, folder: Path, num_samples: int, timesteps: list[int], policy: ExitPolicy, record: Record
-) -> None:
-    """What a reader needs to know of a trace."""
-    meta = {
-        "format_version": FORMAT_VERSION,
-        "complete": False,
-        "num_blocks": model.num_blocks,
-        "num_samples": num_samples,
-        "timesteps": timesteps,
-        "policy": policy.spec,
-        "record": record,
-        "has_uncertainty": record == "full" or policy.needs_uncertainty,
-        "policy_needs_uncertainty": policy.needs_uncertainty,
-        "cost": model_cost(model).to_json(),
-    }
-    write_json(folder / "trace.json", meta)
 
 
 def _throughput(model: EarlyExitModel, folder: Path, repeats: int, clock: Clock) -> dict[str, float]:
@@ -139,7 +122,8 @@ def _throughput(model: EarlyExitModel, folder: Path, repeats: int, clock: Clock)
     exits = rng.integers(0, blocks + 1, (samples, steps), dtype=np.int8)
     images = rng.integers(0, 256, (samples, *model.image_shape), dtype=np.uint8)
     timesteps = list(range(steps - 1, -1, -1))
-    _describe(model, folder, samples, timesteps, Never(), "full")
+    job = prepare_sampling(model, SamplingSettings(solver="ddpm", steps=steps, num_samples=samples, record="full"))
+    write_json(folder / "trace.json", trace_meta(job, torch.device("cpu")).to_json())
 
     def seconds(work: Callable[[], object]) -> float:
         times = []

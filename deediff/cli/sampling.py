@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 from tqdm import tqdm
@@ -22,6 +23,7 @@ from deediff.policies.registry import BOUNDS, POLICIES
 from deediff.recording.maps import checkpoint_of, write_maps
 from deediff.recording.writer import sample_to_trace
 from deediff.sampling.sampler import Step
+from deediff.settings import SamplingSettings
 from deediff.traces.reader import read_trace
 
 
@@ -71,16 +73,17 @@ POLICY_HELP = "; ".join(f"{entry.usage}: {entry.help}" for entry in POLICIES.val
 def sample(args: argparse.Namespace) -> Result:
     """Sample into a trace."""
     with _progress(args.policy) as on_step:
+        names = {field.name for field in fields(SamplingSettings)}
+        settings = SamplingSettings(
+            **{name: value for name, value in vars(args).items() if name in names - {"checkpoint"}}
+        )
         folder = sample_to_trace(
-            args.checkpoint, args.out, args.num_samples, args.policy, args.solver, args.steps, args.seed,
-            args.batch_size, args.spacing, args.eta, args.record, args.deviations,
-            args.device, on_step, classes=args.classes, guidance=args.guidance, recalibrated=args.recalibrated,
-            maps=args.maps,
-        )  # fmt: skip
+            args.checkpoint, args.out, settings, device=args.device, maps=args.maps, on_step=on_step
+        )
     trace = read_trace(folder)
     keys = ("policy", "num_samples", "layer_ratio", "mean_gflops", "full_gflops", "wall_seconds", "complete")
-    result = {"trace": str(folder), **{key: trace.meta.get(key) for key in keys}}
-    if cut := trace.meta.get("clamped"):
+    result = {"trace": str(folder), **{key: trace.meta.raw.get(key) for key in keys}}
+    if cut := trace.meta.clamped:
         result["note"] = f"{cut['count']} of {cut['of']} uncertainties left [0, 1] and were cut to it"
     return result
 

@@ -39,7 +39,7 @@ def trends(args: argparse.Namespace) -> Result:
     """What thresholds would do, from the summary alone."""
     trace = open_trace(args.trace)
     measured = ("policy", "num_samples", "layer_ratio", "mean_gflops", "wall_seconds")
-    recorded = {key: trace.meta.get(key) for key in measured}
+    recorded = {key: trace.meta.raw.get(key) for key in measured}
     if args.thresholds is None and trace.what_if_limit is None:
         return {"measured": recorded, "thresholds": [], "note": trace.why_no_what_if}
     lowest = trace.what_if_limit[0] if trace.what_if_limit else 0.0

@@ -19,8 +19,10 @@ from deediff.importing.pickled import load_pickled
 from deediff.importing.run_files import check_new_run, write_imported_run
 from deediff.json_files import write_json
 from deediff.models import PRESETS, EarlyExitModel, make_backbone
-from deediff.recording.parts import finish, write_part
-from deediff.traces import schema
+from deediff.recording.finish import finish
+from deediff.recording.parts import write_part
+from deediff.settings import PolicySpec
+from deediff.traces.meta import TraceMeta
 
 PART_SIZE = 4096  # samples per part of an imported trace
 
@@ -91,27 +93,23 @@ def _write_trace(folder: Path, layers: NDArray[Any], model: EarlyExitModel, uem:
     """Write exit layers (timesteps, samples) as a trace."""
     steps, samples = layers.shape
     timesteps = list(range(steps - 1, -1, -1))
-    write_json(
-        folder / "trace.json",
-        {
-            "format_version": schema.FORMAT_VERSION,
-            "complete": False,
-            "imported": True,
-            "policy": "imported",
-            "solver": "ddpm",
-            "steps": steps,
-            "num_samples": samples,
-            "batch_size": PART_SIZE,
-            "record": "exit",
-            "num_blocks": model.num_blocks,
-            "timesteps": timesteps,
-            "has_uncertainty": False,
-            "policy_needs_uncertainty": True,
-            "uem": uem,
-            "cost": model_cost(model).to_json(),
-            "source": source,
-        },
+    meta = TraceMeta(
+        policy=PolicySpec("imported"),
+        num_samples=samples,
+        num_blocks=model.num_blocks,
+        timesteps=timesteps,
+        record="exit",
+        has_uncertainty=False,
+        has_deviations=False,
+        policy_needs_uncertainty=True,
+        cost=model_cost(model),
+        solver="ddpm",
+        batch_size=PART_SIZE,
+        imported=True,
+        uem=uem,
+        source=source,
     )
+    write_json(folder / "trace.json", meta.to_json())
     exit_layers = np.ascontiguousarray(layers[::-1].T).astype(np.int8)  # (samples, steps), t = T−1 first
     parts = [range(first, min(first + PART_SIZE, samples)) for first in range(0, samples, PART_SIZE)]
     for part, numbers in enumerate(parts):

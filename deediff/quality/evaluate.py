@@ -126,7 +126,7 @@ class Evaluator:
                 floor_spread=float(np.std(draws, ddof=1)) if draws else None,
                 floor_source="none: an extrapolated distance of real images is 0" if exact else source,
                 device=device_name(self._extractors[metric.extractor].device),
-                higher_is_better=metric.share, without=tuple(without), seed=trace.meta.get("seed"),
+                higher_is_better=metric.share, without=tuple(without), seed=trace.meta.seed,
             )  # fmt: skip
 
         results = []

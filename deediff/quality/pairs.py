@@ -12,13 +12,12 @@ from PIL import Image
 from torch import Tensor
 
 from deediff.errors import UserError
-from deediff.json_files import read_json
 from deediff.storage import AnyPath, read_table
+from deediff.traces.meta import read_meta
+from deediff.traces.pairing import noise_differences, same_noise
 from deediff.traces.reader import Trace, read_trace
 from deediff.traces.schema import samples_file
 
-# Equal: sample k of both started from the same noise and, but for its exits, went the same way.
-PROTOCOL = ("seed", "solver", "timesteps", "eta", "classes", "guidance", "checkpoint_sha256")
 WINDOW, SIGMA = 11, 1.5  # of the Gaussian window of SSIM, in pixels
 WHITE = 255.0
 
@@ -29,22 +28,18 @@ def find_full(trace: Trace) -> Trace | None:
     The one with the most images, and among those one that evaluated no UEM; the trace itself when it is
     one; None when there is none.
     """
-    if trace.meta["policy"] == "never":
+    if trace.meta.is_full:
         return trace
     found = []
     files: list[AnyPath] = sorted(trace.path.parent.glob("*/trace.json"), key=str)
     for file in files:
         try:
-            meta = read_json(file)
+            meta = read_meta(file)
         except UserError:
             continue  # a damaged neighbour is not this trace's trouble
-        if meta.get("policy") == "never" and meta.get("complete") and not _differences(trace.meta, meta):
-            found.append((-int(meta["num_samples"]), meta.get("record") != "exit", str(file), file.parent))
+        if meta.is_full and meta.complete and same_noise(trace.meta, meta):
+            found.append((-meta.num_samples, meta.record != "exit", str(file), file.parent))
     return read_trace(min(found)[-1]) if found else None
-
-
-def _differences(a: dict[str, object], b: dict[str, object]) -> list[str]:
-    return [key for key in PROTOCOL if a.get(key) != b.get(key)]
 
 
 def image_distances(trace: Trace, full: Trace) -> pd.DataFrame:
@@ -54,7 +49,7 @@ def image_distances(trace: Trace, full: Trace) -> pd.DataFrame:
     levels (0 … 255); psnr in dB, infinite for equal images; ssim as in `structural_similarity`.
     Raises UserError when sample k of one is not sample k of the other, or there are no images.
     """
-    if differs := _differences(trace.meta, full.meta):
+    if differs := noise_differences(trace.meta, full.meta):
         raise UserError(
             f"{trace.path} and {full.path} differ in {', '.join(differs)}: their images do not come from the same "
             "noise, so their distance says nothing; sample a never-trace with the settings of the first"

@@ -36,7 +36,7 @@ def check_maps(model: EarlyExitModel, has_uncertainty: bool) -> None:
 
 def checkpoint_of(trace: Trace) -> Path:
     """The checkpoint in the trace's run that it was sampled from, by its name. Raises UserError when it is gone."""
-    name = str(trace.meta.get("checkpoint"))
+    name = str(trace.meta.settings and trace.meta.settings.checkpoint)
     file = Path(str(trace.path)).parent.parent / "checkpoints" / name
     if not name.endswith(".safetensors") or not file.is_file():
         raise UserError(
@@ -59,15 +59,16 @@ def compute_maps(
     Under guidance the larger of the two halves, value by value. As exact as `recompute`, at its cost
     and that of one more evaluation of the network per step. Raises UserError when there are no maps.
     """
-    meta = trace.meta
-    check_maps(model, meta["has_uncertainty"])
+    settings = trace.meta.settings
+    check_maps(model, trace.meta.has_uncertainty)
+    assert settings is not None, "a trace with u was sampled here"
     device, here = next(model.parameters()).device, range(number, number + 1)
     found: list[NDArray[np.float32]] = []
-    condition = make_condition(model, here, meta.get("classes"), meta.get("guidance"))
+    condition = make_condition(model, here, settings.classes, settings.guidance)
     labels = None if condition is None else condition.rows()
     copies = 1 if labels is None else len(labels)
-    x = sample_noise(meta["seed"], here, 0, model.image_shape).to(device)
-    for step in recompute(trace, number, model, schedule, record=meta["record"], cancelled=cancelled):
+    x = sample_noise(settings.seed, here, 0, model.image_shape).to(device)
+    for step in recompute(trace, number, model, schedule, record=trace.meta.record, cancelled=cancelled):
         t = torch.full((copies,), step.timestep, device=device)
         with torch.inference_mode(), autocast(device):
             maps = model.uncertainty_maps(x.expand(copies, -1, -1, -1), t, labels).amax(dim=1).cpu()  # (N, h, w)

@@ -1,21 +1,18 @@
-"""One sample of a trace once more, from its seed: the noise contract makes its whole path exact.
+"""Recompute one sample of a trace from its seed.
 
-So a trace need not keep the images in between: whoever wants to see them computes them again.
+The noise depends on (seed, sample, step) only, so a trace need not store intermediate images.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from deediff.calibration.recalibrated import recalibrate
 from deediff.diffusion.schedule import Schedule
-from deediff.diffusion.solvers import make_solver
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
-from deediff.policies.registry import make_policy
-from deediff.sampling.sampler import Record, Step, sample
+from deediff.sampling.sampler import Step, prepare_sampling
+from deediff.settings import Record
 from deediff.traces.reader import Trace
 
 
@@ -35,35 +32,27 @@ def recompute(
     Raises UserError when the trace cannot be repeated: it was imported, other weights or another
     calibration were given, or a file that its policy names has changed.
     """
-    meta = trace.meta
-    if meta.get("imported") or not meta.get("solver") or "seed" not in meta:
+    meta, settings = trace.meta, trace.meta.settings
+    if settings is None:
         raise UserError(f"{trace.path} was imported: without its model and seed no sample of it can be recomputed")
-    if not 0 <= number < meta["num_samples"]:
-        raise UserError(f"{trace.path} has no sample {number}, expected 0 … {meta['num_samples'] - 1}")
-    if model.origin is None or model.origin[1] != meta.get("checkpoint_sha256"):
+    if not 0 <= number < meta.num_samples:
+        raise UserError(f"{trace.path} has no sample {number}, expected 0 … {meta.num_samples - 1}")
+    if model.origin is None or model.origin[1] != settings.checkpoint_sha256:
         raise UserError(
-            f"{trace.path} was sampled from other weights ({meta.get('checkpoint')}, "
-            f"SHA-256 {str(meta.get('checkpoint_sha256'))[:12]}…): put that checkpoint back into the run"
+            f"{trace.path} was sampled from other weights ({settings.checkpoint}, "
+            f"SHA-256 {str(settings.checkpoint_sha256)[:12]}…): put that checkpoint back into the run"
         )
-    if meta.get("recalibration_sha256"):
-        model = copy.deepcopy(model)  # recalibrating is done in place, and others may be using the model
-        if recalibrate(model).sha256 != meta["recalibration_sha256"]:
-            raise UserError(f"{trace.path} was sampled with another calibration than the one beside its checkpoint")
-    solver = make_solver(
-        meta["solver"], schedule, meta["steps"], meta.get("spacing", "trailing"), meta.get("eta") or 0.0
-    )
-    chosen = make_policy(policy or meta["policy"]).prepared(model, solver, meta.get("guidance"))
-    if policy is None and chosen.content != meta.get("policy_content"):
-        raise UserError(f"what policy {chosen.spec} refers to has changed since {trace.path} was sampled: put it back")
+    again = replace(settings, policy=policy or settings.policy, record=record, deviations=False, dtype="auto")
+    job = prepare_sampling(model, again, schedule)
+    if job.recalibration_sha256 != meta.recalibration_sha256:
+        raise UserError(f"{trace.path} was sampled with another calibration than the one beside its checkpoint")
+    if policy is None and job.policy.content != meta.policy_content:
+        raise UserError(f"the file of policy {job.policy.spec} has changed since {trace.path} was sampled: put it back")
     batch, first = range(number, number + 1), number
-    if chosen.decides_for_batch:
-        first = number // meta["batch_size"] * meta["batch_size"]
-        batch = range(first, min(first + meta["batch_size"], meta["num_samples"]))
-    steps = sample(
-        model, len(batch), chosen, solver, seed=meta["seed"], parts=[batch], record=record,
-        classes=meta.get("classes"), guidance=meta.get("guidance"), cancelled=cancelled,
-    )  # fmt: skip
-    return (_only(step, number - first) for step in steps)
+    if job.policy.decides_for_batch:
+        first = number // settings.batch_size * settings.batch_size
+        batch = range(first, min(first + settings.batch_size, meta.num_samples))
+    return (_only(step, number - first) for step in job.steps([batch], cancelled))
 
 
 def _only(step: Step, row: int) -> Step:

@@ -7,29 +7,28 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from deediff.calibration.recalibrated import recalibrate
 from deediff.checkpoints import find_checkpoint, load_checkpoint
 from deediff.datasets import to_uint8
 from deediff.devices import choose_device, device_name, versions
 from deediff.diffusion.schedule import Schedule
-from deediff.diffusion.solvers import make_solver
 from deediff.errors import UserError
 from deediff.json_files import read_json, write_json
-from deediff.policies.registry import make_policy
+from deediff.recording.finish import finish
 from deediff.recording.maps import check_maps, write_maps
-from deediff.recording.parts import finish, part_is_complete, write_part
-from deediff.sampling.cost import sampling_cost
-from deediff.sampling.sampler import NotFinite, Record, Step, batches, sample
+from deediff.recording.parts import part_is_complete, write_part
+from deediff.sampling.sampler import NotFinite, Sampling, Step, prepare_sampling
+from deediff.settings import PolicySpec, SamplingSettings
 from deediff.storage import AnyPath, open_folder, write_atomically
+from deediff.traces.meta import TraceMeta
 from deediff.traces.reader import read_trace
-from deediff.traces.schema import FORMAT_VERSION
 
 
 class TraceWriter:
@@ -79,96 +78,36 @@ class TraceWriter:
 def sample_to_trace(
     checkpoint: Path,  # a run folder or a .safetensors file
     folder: str | AnyPath,  # the trace's own folder, local or any fsspec URL
-    num_samples: int,
-    policy: str = "never",
-    solver: str = "ddim",
-    steps: int = 50,
-    seed: int = 0,
-    batch_size: int = 64,
-    spacing: str = "trailing",
-    eta: float = 0.0,
-    record: Record = "exit",
-    deviations: bool = False,
-    device: str = "auto",
-    on_step: Callable[[Step], None] | None = None,
+    settings: SamplingSettings,
     *,
-    classes: Sequence[int] | None = None,
-    guidance: float | None = None,
-    recalibrated: bool = False,  # u through the maps of the checkpoint's calibration
-    maps: Collection[int] = (),  # samples whose maps of u are computed again afterwards, and logged
+    device: str = "auto",
+    maps: Collection[int] = (),  # samples whose maps of u are recomputed afterwards, and logged
+    on_step: Callable[[Step], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> AnyPath:
-    """Sample into a trace folder; resumes there if it holds a part of the same trace. Settings as for `sample`.
+    """Sample into a trace folder; resumes if the folder holds parts of the same trace.
 
-    Under torchrun each process takes every n-th part. Raises UserError for bad settings, or when
-    the folder holds another trace, or cannot be reached or written.
+    Under torchrun each process takes every n-th part. Raises UserError for settings that do not fit the model, or
+    when the folder holds another trace, or cannot be reached or written.
     """
     folder = open_folder(folder)
     checkpoint, where = find_checkpoint(checkpoint), choose_device(device)
     model, info = load_checkpoint(checkpoint, where)
-    schedule = Schedule(**info["schedule"])
-    calibration = recalibrate(model) if recalibrated else None
-    stepper = make_solver(solver, schedule, steps, spacing, eta)
-    chosen = make_policy(policy).prepared(model, stepper, guidance)
-    parts = batches(num_samples, max(1, batch_size))
-    stream_settings: dict[str, Any] = dict(
-        policy=chosen, seed=seed, batch_size=batch_size, record=record, deviations=deviations,
-        classes=classes, guidance=guidance, cancelled=cancelled,
-    )  # fmt: skip
-    sample(model, num_samples, solver=stepper, **stream_settings)  # raises before anything is written
-    has_uncertainty = model.uem is not None and (record == "full" or chosen.needs_uncertainty)
-    if maps:
-        check_maps(model, has_uncertainty)
-        if not all(0 <= number < num_samples for number in maps):
-            raise UserError(
-                f"maps are asked of samples {min(maps)} … {max(maps)}, but there are only 0 … {num_samples - 1}"
-            )
+    job = prepare_sampling(model, settings, Schedule(**info["schedule"]))  # raises before anything is written
+    parts = job.settings.batches
+    _check_maps(job, maps)
     rank, world = _process()
     if world > len(parts):
         raise UserError(
             f"{world} processes for {len(parts)} parts: use at most {len(parts)}"
-            + (", or a smaller --batch-size" if world <= num_samples else "")
+            + (", or a smaller --batch-size" if world <= settings.num_samples else "")
         )
-    settings = {
-        "policy": chosen.spec,
-        "policy_content": chosen.content,
-        "solver": solver,
-        "steps": steps,
-        "spacing": spacing,
-        "eta": eta,
-        "seed": seed,
-        "num_samples": num_samples,
-        "batch_size": batch_size,
-        "record": record,
-        "deviations": deviations,
-        "classes": None if classes is None else list(classes),
-        "guidance": guidance,
-        "checkpoint_sha256": info["sha256"],
-        "recalibration_sha256": None if calibration is None else calibration.sha256,
-    }
-    meta = {
-        "format_version": FORMAT_VERSION,
-        "complete": False,
-        **settings,
-        "checkpoint": checkpoint.name,
-        "num_blocks": model.num_blocks,
-        "timesteps": stepper.timesteps,
-        "has_uncertainty": has_uncertainty,
-        "uem_clamps": has_uncertainty and model.uem is not None and model.uem.clamps,
-        "policy_needs_uncertainty": chosen.needs_uncertainty,
-        "cost": sampling_cost(model, chosen, stepper.timesteps, guidance).to_json(),
-        "device": device_name(where),
-        "threads": torch.get_num_threads(),
-        "dtype": "bfloat16" if where.type == "cuda" else "float32",
-        "versions": versions(),
-    }
-    _claim(folder, settings, meta)
+    _claim(folder, trace_meta(job, where))
     todo = [p for i, p in enumerate(parts) if i % world == rank and not part_is_complete(folder, i)]
-    writer = TraceWriter(folder, stepper.timesteps, model.num_blocks, {p: i for i, p in enumerate(parts)})
-    stream: Iterable[Step] = sample(model, num_samples, solver=stepper, parts=todo, **stream_settings)
+    writer = TraceWriter(folder, job.solver.timesteps, model.num_blocks, {p: i for i, p in enumerate(parts)})
     try:
-        for step in stream:
-            if step.step == len(stepper.timesteps) - 1:  # a part is about to be written
+        for step in job.steps(todo, cancelled):
+            if step.step == len(job.solver.timesteps) - 1:  # a part is about to be written
                 _check_claim(folder)
             writer.add(step)
             if on_step is not None:
@@ -185,6 +124,42 @@ def sample_to_trace(
     if mine := [number for number in maps if number % world == rank]:
         write_maps(read_trace(folder), mine, checkpoint, device, on_step, cancelled)
     return folder
+
+
+def trace_meta(job: Sampling, device: torch.device) -> TraceMeta:
+    """The trace.json of a sampling job before its first step."""
+    model, settings = job.model, job.settings
+    return TraceMeta(
+        policy=PolicySpec.parse(settings.policy),
+        num_samples=settings.num_samples,
+        num_blocks=model.num_blocks,
+        timesteps=job.solver.timesteps,
+        record=settings.record,
+        has_uncertainty=job.has_uncertainty,
+        has_deviations=settings.deviations,
+        policy_needs_uncertainty=job.policy.needs_uncertainty,
+        cost=job.cost(),
+        settings=settings,
+        solver=settings.solver,
+        batch_size=settings.batch_size,
+        policy_content=job.policy.content,
+        recalibration_sha256=job.recalibration_sha256,
+        uem_clamps=job.has_uncertainty and model.uem is not None and model.uem.clamps,
+        device=device_name(device),
+        threads=torch.get_num_threads(),
+        dtype=settings.dtype,
+        versions=versions(),
+    )
+
+
+def _check_maps(job: Sampling, maps: Collection[int]) -> None:
+    """Raises UserError when these samples cannot have maps of u."""
+    if not maps:
+        return
+    check_maps(job.model, job.has_uncertainty)
+    last = job.settings.num_samples - 1
+    if not all(0 <= number <= last for number in maps):
+        raise UserError(f"maps are asked of samples {min(maps)} … {max(maps)}, but there are only 0 … {last}")
 
 
 def _process() -> tuple[int, int]:
@@ -210,12 +185,12 @@ def _check_claim(folder: AnyPath) -> None:
         raise UserError(f"{folder} was removed while it was written: run the same command again")
 
 
-def _claim(folder: AnyPath, settings: dict[str, Any], meta: dict[str, Any]) -> None:
+def _claim(folder: AnyPath, meta: TraceMeta) -> None:
     """Write trace.json, or check that the one there describes the same trace."""
     path = folder / "trace.json"
     if path.exists():
-        theirs = read_json(path)
-        differs = [key for key, value in settings.items() if theirs.get(key) != value]
+        theirs, mine = _identity(read_json(path)), _identity(meta.to_json())
+        differs = [key for key, value in mine.items() if theirs[key] != value]
         if differs:
             raise UserError(
                 f"{folder} holds another trace (different: {', '.join(differs)}): "
@@ -227,6 +202,16 @@ def _claim(folder: AnyPath, settings: dict[str, Any], meta: dict[str, Any]) -> N
             f"{folder} holds parts of a trace whose trace.json is gone: remove the folder, or choose another --out"
         )
     try:
-        write_json(path, meta)
+        write_json(path, meta.to_json())
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror or error}): choose another --out") from None
+
+
+def _identity(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a trace.json that must be equal for a sampling to resume: any device and precision may finish it.
+
+    The file name of the weights may change too; their SHA-256 may not.
+    """
+    names = [field.name for field in fields(SamplingSettings) if field.name not in ("dtype", "checkpoint")]
+    found = {name: content.get(name) for name in (*names, "policy_content", "recalibration_sha256")}
+    return {**found, "recalibrated": found["recalibration_sha256"] is not None}  # traces of earlier versions lack it

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +22,8 @@ from deediff.policies.base import ExitPolicy, LayerState
 from deediff.sampling.cpu import CPU_GROUP, one_thread, run_on_cpu
 from deediff.sampling.micro_batch import MicroBatch, Rows, gather, in_order, to_host
 from deediff.sampling.network import Network
+from deediff.settings import Record
 
-Record = Literal["exit", "full"]
 GPU_MICRO_BATCHES = 2  # while the host waits for the decision of one, the device computes the other
 
 

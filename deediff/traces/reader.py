@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from deediff.cost.cost import Cost
 from deediff.errors import UserError
-from deediff.json_files import read_json
 from deediff.storage import AnyPath, open_folder, read_metadata, read_table
+from deediff.traces.meta import TraceMeta, read_meta
 from deediff.traces.schema import (
-    FORMAT_VERSION,
     SAMPLE_SCHEMA,
     THRESHOLDS,
     maps_file,
@@ -49,7 +48,7 @@ class Trace:
     """One sampling job on disk, or at a URL. Only the summary is held in memory."""
 
     path: AnyPath
-    meta: dict[str, Any]  # trace.json
+    meta: TraceMeta  # trace.json
     parts: list[int]  # those whose rows are here
     image_parts: list[int]  # those whose images are here
     problems: list[str] = field(default_factory=list)  # what was ignored, in sentences
@@ -57,27 +56,27 @@ class Trace:
     @property
     def num_blocks(self) -> int:
         """N."""
-        return int(self.meta["num_blocks"])
+        return self.meta.num_blocks
 
     @property
     def timesteps(self) -> list[int]:
         """(S,) diffusion t of each step."""
-        return self.meta["timesteps"]
+        return self.meta.timesteps
 
     @property
     def threshold(self) -> float | None:
         """τ of a trace that was sampled with a plain threshold; None for every other policy, `,min:i` included."""
-        return _threshold(self.meta)
+        return self.meta.policy.threshold
 
-    @cached_property
+    @property
     def cost(self) -> Cost:
         """GFLOPs of the model that was sampled."""
-        return Cost.from_json(self.meta["cost"])
+        return self.meta.cost
 
     @cached_property
     def summary(self) -> Summary:
         """Sums over all complete parts. Raises UserError when there is none."""
-        if self.meta.get("complete"):
+        if self.meta.complete:
             return Summary.load(summary_file(self.path))
         if not self.parts:
             raise UserError(f"{self.path} holds no complete part yet: let the sampling command go on")
@@ -100,9 +99,9 @@ class Trace:
     @property
     def what_if_limit(self) -> tuple[float, str] | None:
         """The lowest threshold that `what_if` answers, with the reason; None when it answers none."""
-        if not self.meta["has_uncertainty"] or self.cost.shallow_steps:
+        if not self.meta.has_uncertainty or self.cost.shallow_steps:
             return None
-        if self.meta["record"] == "full":
+        if self.meta.record == "full":
             return 0.0, "u was recorded at every layer"
         if self.threshold is None:
             return None
@@ -113,11 +112,11 @@ class Trace:
         """Why `what_if` answers no threshold at all; None when it answers some."""
         if self.what_if_limit is not None:
             return None
-        if not self.meta["has_uncertainty"]:
+        if not self.meta.has_uncertainty:
             return "this trace holds no uncertainties, only exit layers"
         if self.cost.shallow_steps:
             return "a shallow network, which has no exits, took its first steps"
-        return f"this trace stopped recording u at the exits of policy {self.meta['policy']}"
+        return f"this trace stopped recording u at the exits of policy {self.meta.policy}"
 
     def what_if(self, threshold: float) -> WhatIf:
         """Exits under another threshold, from the summary alone; rounded to the nearest slider stop.
@@ -159,13 +158,13 @@ class Trace:
 
     def uncertainty(self, part: int) -> NDArray[np.float32]:
         """(B, S, N) of one part; NaN where no UEM was evaluated. Raises UserError if the trace holds no u."""
-        if not self.meta["has_uncertainty"]:
+        if not self.meta.has_uncertainty:
             raise UserError(f"{self.path} holds no uncertainties, only exit layers")
         return self._per_layer(part, "uncertainty")
 
     def deviation(self, part: int) -> NDArray[np.float32]:
         """(B, S, N) RMS(g_i − ε_full) of one part. Raises UserError if the trace holds none."""
-        if not self.meta.get("deviations"):
+        if not self.meta.has_deviations:
             raise UserError(f"{self.path} holds no deviations: sample it with --record full --deviations")
         return self._per_layer(part, "deviation")
 
@@ -175,7 +174,7 @@ class Trace:
 
     def to_pandas(self, samples: slice | None = None) -> pd.DataFrame:
         """Rows as a data frame; `samples` selects a range of sample numbers."""
-        start, stop, _ = (samples or slice(None)).indices(int(self.meta["num_samples"]))
+        start, stop, _ = (samples or slice(None)).indices(self.meta.num_samples)
         wanted = [("sample", ">=", start), ("sample", "<", stop)]
         parts = self._holding(range(start, stop), self.parts)
         tables = [read_table(rows_file(self.path, part), filters=wanted) for part in parts]
@@ -200,8 +199,8 @@ class Trace:
 
     def _holding(self, wanted: Collection[int], parts: list[int]) -> list[int]:
         """Those of these parts that may hold wanted samples: part p holds samples p·B … (p+1)·B − 1."""
-        size = self.meta.get("batch_size")
-        if not isinstance(size, int) or size < 1:
+        size = self.meta.batch_size
+        if size is None:
             return parts
         if isinstance(wanted, range):
             return [part for part in parts if wanted.start < (part + 1) * size and part * size < wanted.stop]
@@ -244,29 +243,10 @@ class Trace:
         return np.concatenate([read_table(f, columns=["mean_exit_layer"])["mean_exit_layer"].to_numpy() for f in files])
 
 
-REQUIRED = (
-    "num_blocks",
-    "num_samples",
-    "timesteps",
-    "policy",
-    "record",
-    "has_uncertainty",
-    "policy_needs_uncertainty",
-    "cost",
-)
-
-
 def read_trace(path: str | AnyPath) -> Trace:
     """Open a trace folder, local or at any fsspec URL. Raises UserError when it is not one."""
     path = open_folder(path)
-    meta = read_json(path / "trace.json")
-    if meta.get("format_version") != FORMAT_VERSION:
-        raise UserError(
-            f"{path / 'trace.json'}: format_version is {meta.get('format_version')}, expected {FORMAT_VERSION}"
-        )
-    if missing := [key for key in REQUIRED if key not in meta]:
-        raise UserError(f"{path / 'trace.json'} lacks {', '.join(missing)}: it is not a trace written by deediff")
-    _check_types(path / "trace.json", meta)
+    meta = read_meta(path / "trace.json")
     trace = Trace(path, meta, parts=[], image_parts=[])
     files: list[AnyPath] = sorted(path.glob("*-*.parquet"), key=str)
     for file in files:
@@ -279,28 +259,7 @@ def read_trace(path: str | AnyPath) -> Trace:
             trace.problems.append(f"{file.name} is cut short and was ignored; run the same sampling command to redo it")
             continue
         (trace.parts if match[1] == "part" else trace.image_parts).append(int(match[2]))
-    if not meta.get("complete"):
+    if not meta.complete:
         trace.problems.append("this trace is not complete: run the same sampling command to go on")
         trace.image_parts = [part for part in trace.image_parts if part in trace.parts]
     return trace
-
-
-def _check_types(file: AnyPath, meta: dict[str, Any]) -> None:
-    """Raises UserError when a field that is computed with is not what it should be."""
-    blocks, steps = meta["num_blocks"], meta["timesteps"]
-    sound = isinstance(blocks, int) and blocks > 0 and isinstance(steps, list) and bool(steps)
-    sound = sound and all(isinstance(t, int) for t in steps)
-    sound = sound and isinstance(meta["num_samples"], int) and meta["num_samples"] > 0
-    sound = sound and isinstance(meta.get("wall_seconds", 0.0), int | float)
-    try:
-        sound = sound and len(Cost.from_json(meta["cost"]).blocks) == blocks
-        sound = sound and 0 <= (_threshold(meta) or 0.0) <= 1
-    except (AttributeError, TypeError, ValueError):
-        sound = False
-    if not sound:
-        raise UserError(f"{file} is damaged: its blocks, timesteps, samples, policy or cost make no sense")
-
-
-def _threshold(meta: dict[str, Any]) -> float | None:
-    name, _, argument = str(meta["policy"]).partition(":")
-    return float(argument) if name == "threshold" and "," not in argument else None

@@ -16,14 +16,15 @@ from deediff.analysis.origin import origin_of
 from deediff.analysis.published import FULL, TABLES, published_for
 from deediff.checkpoints import save_checkpoint
 from deediff.cli import main
+from deediff.cost.cost import Cost
 from deediff.diffusion.schedule import Schedule
 from deediff.importing.exit_layers import import_exit_layers
 from deediff.json_files import read_json, write_json
 from deediff.models import PRESETS, EarlyExitModel, UViT
 from deediff.quality.results import Quality, write_quality
-from deediff.recording.writer import sample_to_trace
+from deediff.traces.meta import TraceMeta
 from deediff.traces.reader import Trace
-from tests.conftest import make_run
+from tests.conftest import make_run, sample_trace
 
 FID = Quality(
     metric="fid", extractor="inception-v3", value=12.5, low=11.25, high=13.75, interval="jackknife", images=3,
@@ -37,7 +38,7 @@ def traces(tmp_path: Path) -> list[Trace]:
     """The full network, an early exit, and fewer images of it."""
     run, settings = make_run(tmp_path / "run"), (("never", 3), ("threshold:0.5", 3), ("threshold:0.5", 2))
     for number, (policy, images) in enumerate(settings):
-        sample_to_trace(run, run / "traces" / str(number), images, policy, steps=2, batch_size=4)
+        sample_trace(run, run / "traces" / str(number), images, policy, steps=2, batch_size=4)
     return [deediff.read_trace(run / "traces" / str(number)) for number in range(3)]
 
 
@@ -46,7 +47,7 @@ def test_an_image_costs_all_its_steps(traces: list[Trace]) -> None:
     assert list(table) == [name for name in COLUMNS if not name.startswith(("quality", "published"))]
     np.testing.assert_allclose(table["gflops_per_image"], 2 * table["gflops_per_step"])
     assert (table["gflops_per_step_without_attention"] < table["gflops_per_step"]).all()
-    assert table["seconds_per_image"][1] == pytest.approx(traces[1].meta["wall_seconds"] / 3)
+    assert table["seconds_per_image"][1] == pytest.approx(traces[1].meta.wall_seconds / 3)
     assert table["uem"].tolist() == ["mlp per layer"] * 3
 
 
@@ -130,9 +131,24 @@ def trained(tmp_path: Path, uem: dict, config: dict = CONFIG, **settings: object
     info["backbone"]["embed_dim"] = 512
     write_json(checkpoint.with_suffix(".json"), info)
     write_json(run / "run.json", {"format_version": 1, "status": "done", "dataset": "cifar10", "config": config})
-    meta = {"policy": "threshold:0.075", "solver": "ddpm", "steps": 1000, "checkpoint": checkpoint.name,
-            "checkpoint_sha256": info["sha256"], "num_blocks": 13}  # fmt: skip
-    return Trace(run / "traces" / "t", {**meta, **settings}, [], [])
+    steps = settings.get("steps", 1000)
+    assert isinstance(steps, int)
+    meta = {
+        "policy": "threshold:0.075",
+        "solver": "ddpm",
+        "steps": steps,
+        "timesteps": list(range(steps))[::-1],
+        "seed": 0,
+        "num_samples": 1,
+        "record": "exit",
+        "has_uncertainty": True,
+        "policy_needs_uncertainty": True,
+        "checkpoint": checkpoint.name,
+        "checkpoint_sha256": info["sha256"],
+        "num_blocks": 13,
+        "cost": Cost(0.1, [1.0] * 13, [0.0] * 13, [0.1] * 13, 0.1).to_json(),
+    }
+    return Trace(run / "traces" / "t", TraceMeta.from_json({**meta, **settings}), [], [])
 
 
 def test_a_published_line_is_for_exactly_its_configuration(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from app.widgets import panels, waiting
-from deediff.recording.writer import sample_to_trace
 from tests.app.helpers import EXITS, FULL, SAMPLES, STEPS, write_run
+from tests.conftest import sample_trace
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +18,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("runs")
     run = write_run(root / "toy")
     for name, policy, record in ((FULL, "never", "full"), (EXITS, "threshold:0.1", "exit")):
-        sample_to_trace(run, run / "traces" / name, SAMPLES, policy, "ddim", STEPS, batch_size=3, record=record)  # type: ignore[arg-type]
+        sample_trace(run, run / "traces" / name, SAMPLES, policy, "ddim", STEPS, batch_size=3, record=record)  # type: ignore[arg-type]
     return root
 
 

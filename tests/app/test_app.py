@@ -16,7 +16,6 @@ import deediff
 from app.shell import head
 from deediff.json_files import read_json, write_json
 from deediff.quality.results import Quality, write_quality
-from deediff.recording.writer import sample_to_trace
 from tests.app.helpers import (
     APP,
     BLOCKS,
@@ -32,6 +31,7 @@ from tests.app.helpers import (
     sentences,
     times,
 )
+from tests.conftest import sample_trace
 
 
 def test_the_ratio_at_the_slider_is_a_count_over_the_rows(runs: Path) -> None:
@@ -130,7 +130,7 @@ def test_what_a_link_asks_for_and_is_not_there_is_a_sentence_each(runs: Path) ->
 
 def test_another_trace_takes_over_what_it_can(runs: Path) -> None:
     name = "short"
-    sample_to_trace(runs / "toy", runs / "toy" / "traces" / name, 3, "never", "ddim", 2, batch_size=3)
+    sample_trace(runs / "toy", runs / "toy" / "traces" / name, 3, "never", "ddim", 2, batch_size=3)
     app = open_app(t=str(times(runs)[1]), layer="13", sample="5")
     app.selectbox(key="trace").set_value(name).run()
     nearest = min(times(runs, name), key=lambda t: abs(t - times(runs)[1]))

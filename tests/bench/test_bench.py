@@ -21,9 +21,8 @@ from deediff.cli import main
 from deediff.cost.components import model_cost
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel, UViT
-from deediff.recording.writer import sample_to_trace
 from deediff.traces.reader import read_trace
-from tests.conftest import TINY, make_model, make_run
+from tests.conftest import TINY, make_model, make_run, sample_trace
 
 MODEL = make_model()
 CPU = torch.device("cpu")
@@ -94,7 +93,7 @@ def test_a_published_profile_is_read_with_row_0_at_t_0(shared: Path) -> None:
 
 
 def test_a_trace_is_a_profile_too(tmp_path: Path) -> None:
-    folder = sample_to_trace(make_run(tmp_path / "run"), tmp_path / "trace", 3, "threshold:0.4", steps=4, device="cpu")
+    folder = sample_trace(make_run(tmp_path / "run"), tmp_path / "trace", 3, "threshold:0.4", steps=4, device="cpu")
     profile, exits = read_profile(str(folder), 13), read_trace(folder).exit_layers()
     assert profile.at([999, 749, 499, 249], 3).numpy().tolist() == exits.tolist()
     assert profile.at([300, 990], 1).tolist() == [[exits[0, 3], exits[0, 0]]]
@@ -186,7 +185,7 @@ def test_the_synthetic_trace_is_what_its_rows_say(tmp_path: Path) -> None:
     cost = model_cost(MODEL)
     trace = read_trace(write_synthetic(tmp_path / "t", cost, (1, 8, 8), samples=10 * PART, steps=5, parts=2))
     assert trace.problems == []
-    assert (int(trace.summary.samples), trace.meta["num_samples"], trace.parts) == (10 * PART, 10 * PART, [0, 1])
+    assert (int(trace.summary.samples), trace.meta.num_samples, trace.parts) == (10 * PART, 10 * PART, [0, 1])
     u = np.concatenate([trace.uncertainty(part) for part in trace.parts])  # each part stands for five
     tau = 0.2
     leaves = u <= np.float32(tau)
@@ -200,7 +199,7 @@ def test_the_browser_is_asked_for_in_one_sentence(tmp_path: Path, monkeypatch: p
     run = make_run(tmp_path / "run")
     with pytest.raises(UserError, match="--record full"):
         bench_app(run, tmp_path)
-    sample_to_trace(run, run / "traces" / "full", 2, "never", steps=1, record="full")
+    sample_trace(run, run / "traces" / "full", 2, "never", steps=1, record="full")
     monkeypatch.setitem(sys.modules, "playwright.sync_api", None)
     with pytest.raises(UserError, match="pip install playwright"):
         bench_app(run, tmp_path / "a", steps=3, samples=PART)
@@ -211,7 +210,7 @@ def test_every_measure_of_the_explorer_is_taken(tmp_path: Path) -> None:
     model = make_model()
     model.uem.bias -= 2.0  # u where the slider's stops are, so that moving it changes the heatmap
     run = make_run(tmp_path / "tiny", model)
-    sample_to_trace(run, run / "traces" / "full", 16, "never", steps=4, record="full")
+    sample_trace(run, run / "traces" / "full", 16, "never", steps=4, record="full")
     result = bench_app(run, tmp_path, repeats=1, samples=2 * PART, steps=6)
     rows = [(row["measure"], row["of"]) for row in result["rows"]]
     for of in ("tiny/full", "synthetic/synthetic"):

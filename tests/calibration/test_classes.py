@@ -22,8 +22,7 @@ from deediff.diffusion.solvers import make_solver
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 from deediff.policies import make_policy
-from deediff.recording.writer import sample_to_trace
-from tests.conftest import TINY, make_model, make_run
+from tests.conftest import TINY, make_model, make_run, sample_trace
 
 CLASSES = 3
 
@@ -102,8 +101,8 @@ def test_under_guidance_the_budget_of_stopping_pays_for_both_evaluations(tmp_pat
     twice = make_policy("stopping:0.006,min:1").prepared(model, solver, guidance=2.0)
     np.testing.assert_array_equal(twice.inner.table, once.table)  # type: ignore[attr-defined]
     assert 0 < np.isfinite(once.table).mean() < 1  # type: ignore[attr-defined]
-    written = sample_to_trace(run, tmp_path / "trace", 4, "stopping:0.006", steps=4, guidance=2.0)
-    same = [step.exit_layer for step in deediff.sample(model, 4, once, solver, guidance=2.0)]
+    written = sample_trace(run, tmp_path / "trace", 4, "stopping:0.006", steps=4, guidance=2.0)
+    same = [step.exit_layer for step in deediff.sample(model, num_samples=4, policy=once, solver=solver, guidance=2.0)]
     assert np.array_equal(deediff.read_trace(written).exit_layers().T, torch.stack(same))
 
 

@@ -51,7 +51,7 @@ def test_layers_without_an_exit_stay_out_of_everything(tmp_path: Path) -> None:
     replace(found, info={"checkpoint_sha256": model.origin[1]}).save(calibration_file(model.origin[0]))  # type: ignore[index]
     recalibrate(model)
     for spec in ("excess:0.1", "stopping:0.002"):
-        exits = torch.cat([step.exit_layer for step in sample(model, 4, spec, steps=5)])
+        exits = torch.cat([step.exit_layer for step in sample(model, num_samples=4, policy=spec, steps=5)])
         assert set(exits.tolist()) <= {2, 5, 9, 13}
         assert (exits < 13).any()
 

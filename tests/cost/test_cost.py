@@ -177,7 +177,7 @@ def test_published_exit_layers_give_the_published_tables(shared: Path, tmp_path:
         trace, row = deediff.read_trace(folder), rows[folder.name]
         assert trace.images(range(4)) == []
         assert trace.why_no_what_if is not None
-        assert 100 * (1 - trace.meta["layer_ratio"]) == pytest.approx(abs(row["layer_reduction_pct"]), abs=0.15)
+        assert 100 * (1 - trace.meta.layer_ratio) == pytest.approx(abs(row["layer_reduction_pct"]), abs=0.15)
         plain = trace.cost.without_attention
         assert plain is not None
         assert plain.mean_gflops(trace.summary.exits, with_uem=True) == pytest.approx(row["gflops"], rel=0.006)

@@ -117,7 +117,7 @@ def test_the_csv_is_what_the_heatmap_shows(tab: Page, served: str, trace: deedif
     table = pd.read_csv(io.BytesIO(Path(download.value.path()).read_bytes()))
     expected = (counted(trace, 0.1)[:, :, None] == np.arange(14)).sum(axis=0)
     np.testing.assert_array_equal(table["count"].to_numpy().reshape(expected.shape), expected)
-    np.testing.assert_allclose(table["probability"], table["count"] / trace.meta["num_samples"])
+    np.testing.assert_allclose(table["probability"], table["count"] / trace.meta.num_samples)
 
 
 @pytest.mark.parametrize(("kind", "begins"), [("SVG", b"<svg"), ("PNG", b"\x89PNG")])

@@ -79,7 +79,7 @@ def policy(page: Page) -> str:
 def counted(run: Path, policy: str, seed: int) -> tuple[str, list[str]]:
     """The same, from the library."""
     model = deediff.load(run)
-    steps = list(deediff.sample(model, IMAGES, policy, "ddim", STEPS, seed=seed, batch_size=IMAGES))
+    steps = list(deediff.sample(model, num_samples=IMAGES, policy=policy, steps=STEPS, seed=seed, batch_size=IMAGES))
     exits = np.stack([s.exit_layer.numpy() for s in steps], axis=1)  # (B, S)
     return f"{exits.mean() / BLOCKS:.3f}", [f"exits at {mean:.1f}" for mean in exits.mean(axis=1)]
 

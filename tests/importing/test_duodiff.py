@@ -116,7 +116,7 @@ def test_clamped_uncertainties_are_reported_and_counted(tmp_path: Path, capsys: 
     u = np.concatenate([trace.uncertainty(part) for part in trace.parts])
     cut = int(((u == 0) | (u == 1)).sum())
     assert 0 < cut < u.size == 8 * 3 * 13
-    assert trace.meta["clamped"] == {"count": cut, "of": u.size}
+    assert trace.meta.clamped == {"count": cut, "of": u.size}
     note = json.loads(capsys.readouterr().out)["note"]
     assert note == f"{cut} of {u.size} uncertainties left [0, 1] and were cut to it"
     torch.save(net.state_dict(), tmp_path / "plain.pth")

@@ -20,8 +20,8 @@ from deediff.cost.components import model_cost
 from deediff.diffusion.noise import sample_noise
 from deediff.models import BACKBONES, Backbone, EarlyExitModel
 from deediff.policies import make_policy
-from deediff.recording.writer import sample_to_trace
 from deediff.sampling.forward import Request, predict
+from tests.conftest import sample_trace
 from trainer.loop import Training
 from trainer.presets import Method, Stage, TrainConfig
 
@@ -114,9 +114,9 @@ def test_it_trains_calibrates_samples_and_is_described(run: Path, image_folder: 
     calibrate_checkpoint(run, 8, 3, dataset=str(image_folder), device="cpu")
     for policy in ("never", "threshold:0.5", "fixed:2", "excess:0.1", "stopping:0.0002"):
         folder = run / "traces" / policy.partition(":")[0]
-        sample_to_trace(run, folder, 4, policy, steps=3, record="full", maps=range(2))
+        sample_trace(run, folder, 4, policy, steps=3, record="full", maps=range(2))
         trace = deediff.read_trace(folder)
-        assert 0 < trace.meta["mean_gflops"] <= trace.cost.at_exit(with_uem=True)[-1]
+        assert 0 < trace.meta.mean_gflops <= trace.cost.at_exit(with_uem=True)[-1]
         assert trace.maps(0).shape == (3, 5, 8, 8)
         assert origin_of(trace).model == "a mixer of 5 blocks"
 

@@ -21,9 +21,8 @@ from deediff.errors import UserError
 from deediff.models import EarlyExitModel, UViT
 from deediff.policies import POLICIES, ExitPolicy, make_policy
 from deediff.policies.base import LayerState
-from deediff.recording.writer import sample_to_trace
 from deediff.sampling import sample
-from tests.conftest import TINY, make_model, make_run
+from tests.conftest import TINY, make_model, make_run, sample_trace
 
 STEPS, SAMPLES, SEED = 5, 8, 3
 CLASSES = replace(TINY, num_classes=4)  # three, and none
@@ -49,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Image.fromarray(pixels).save(folder / "images" / name / f"{i}.png")
     calibrate_checkpoint(run, images=12, bins=3, dataset=str(folder / "images"), device="cpu")
     for guidance in (None, 2.5):
-        sample_to_trace(
+        sample_trace(
             run, folder / f"full-{guidance}", SAMPLES, steps=STEPS, seed=SEED, record="full", deviations=True,
             guidance=guidance, device="cpu",
         )  # fmt: skip
@@ -59,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def spec(name: str, folder: Path, guidance: float | None) -> str:
     """A policy of this name under which some leave and some stay."""
     trace = folder / f"full-{guidance}"
-    budget = 0.6 * deediff.read_trace(trace).meta["mean_gflops"]
+    budget = 0.6 * deediff.read_trace(trace).meta.mean_gflops
     arguments = {
         "never": "", "threshold": ":0.48", "patience": ":0.48", "batch-mean": ":0.49", "fixed": ":6",
         "schedule": ":ase", "budget": f":{budget}@{trace}", "excess": ":0.02", "stopping": f":{budget}",
@@ -93,8 +92,8 @@ def test_a_pair_leaves_where_the_policy_says_of_its_larger_u(
     model, solver = deediff.load(folder / "run"), make_solver("ddim", Schedule(), STEPS)
     policy = make_policy(spec(name, folder, guidance) + bounds).prepared(model, solver, guidance)
     options = {"policy": policy, "solver": solver, "seed": SEED, "guidance": guidance, "batch_size": SAMPLES}
-    real = list(sample(model, SAMPLES, **options))  # type: ignore[arg-type]
-    full = list(sample(model, SAMPLES, record="full", **options))  # type: ignore[arg-type]
+    real = list(sample(model, num_samples=SAMPLES, **options))  # type: ignore[arg-type]
+    full = list(sample(model, num_samples=SAMPLES, record="full", **options))  # type: ignore[arg-type]
     left = set()
     for a, b in zip(real, full, strict=True):
         if policy.network(a.timestep) is not None:
@@ -113,7 +112,7 @@ def test_layers_given_in_advance_are_moved_to_the_bounds(layer: int, a: int, b: 
     low, high = sorted((a, b))
     model = make_model()
     for policy, given_layers in ((f"fixed:{layer}", [layer] * 10), ("schedule:ase", [round(i * 13 / 28) for i in ASE])):
-        steps = list(sample(model, 1, policy=f"{policy},min:{low},max:{high}", steps=4))
+        steps = list(sample(model, num_samples=1, policy=f"{policy},min:{low},max:{high}", steps=4))
         expected = [min(max(given_layers[s.timestep // 100], low), high) for s in steps]
         assert [int(s.exit_layer) for s in steps] == expected
 
@@ -126,7 +125,7 @@ def test_bounds_may_come_in_any_order_and_once() -> None:
 
 def test_nobody_is_held_back_to_a_layer_without_an_exit() -> None:
     model = EarlyExitModel(UViT(TINY)).add_exits({"name": "mlp", "layers": [2, 9]}).eval()
-    assert [int(s.exit_layer) for s in sample(model, 1, policy="fixed:2,min:9", steps=1)] == [9]
+    assert [int(s.exit_layer) for s in sample(model, num_samples=1, policy="fixed:2,min:9", steps=1)] == [9]
     with pytest.raises(UserError, match="exits at layer 5, where this model has no trained exit"):
         sample(model, policy="fixed:2,min:5")
     make_policy("fixed:9,min:5").check(model)
@@ -134,22 +133,22 @@ def test_nobody_is_held_back_to_a_layer_without_an_exit() -> None:
 
 def test_bounds_are_for_the_full_network_of_two(folder: Path) -> None:
     model, policy = deediff.load(folder / "run"), spec("dual", folder, None) + ",min:5,max:6"
-    steps = sample(model, 2, policy=policy, steps=10)
+    steps = sample(model, num_samples=2, policy=policy, steps=10)
     assert [s.exit_layer.tolist() for s in steps] == [[3, 3]] * 4 + [[6, 6]] * 6
 
 
 def test_under_guidance_both_networks_know_no_class(folder: Path) -> None:
     model, policy = deediff.load(folder / "run"), f"dual:600:{folder / 'knows-no-none.safetensors'}"
     with pytest.raises(UserError, match=r"knows-no-none\.safetensors has not learnt"):
-        sample(model, 2, policy=policy, steps=2, guidance=2.0)
-    assert len(list(sample(model, 2, policy=policy, steps=2))) == 2
+        sample(model, num_samples=2, policy=policy, steps=2, guidance=2.0)
+    assert len(list(sample(model, num_samples=2, policy=policy, steps=2))) == 2
 
 
 def test_a_trace_of_two_networks_answers_no_threshold(folder: Path) -> None:
     trace = deediff.read_trace(
-        sample_to_trace(folder / "run", folder / "dual", 2, spec("dual", folder, None), steps=5, record="full")
+        sample_trace(folder / "run", folder / "dual", 2, spec("dual", folder, None), steps=5, record="full")
     )
-    assert trace.meta["layer_ratio"] == pytest.approx((2 * 3 / 13 + 3) / 5)
+    assert trace.meta.layer_ratio == pytest.approx((2 * 3 / 13 + 3) / 5)
     with pytest.raises(UserError, match="a shallow network, which has no exits, took its first steps"):
         trace.what_if(0.5)
 
@@ -177,7 +176,7 @@ def test_a_policy_that_lacks_something_is_a_sentence(policy: str, sentence: str)
 def test_an_oracle_of_another_sampling_is_refused(folder: Path, tmp_path: Path) -> None:
     model, oracle = deediff.load(folder / "run"), spec("oracle", folder, 2.5)
     with pytest.raises(UserError, match=r"that trace has guidance 2\.5, this sampling None"):
-        sample(model, SAMPLES, policy=oracle, steps=STEPS, seed=SEED)
+        sample(model, num_samples=SAMPLES, policy=oracle, steps=STEPS, seed=SEED)
     other = deediff.load(make_run(tmp_path / "other", make_model(seed=1, config=CLASSES)))
     with pytest.raises(UserError, match="was sampled from other weights"):
-        sample(other, SAMPLES, policy=spec("oracle", folder, None), steps=STEPS, seed=SEED)
+        sample(other, num_samples=SAMPLES, policy=spec("oracle", folder, None), steps=STEPS, seed=SEED)

@@ -13,7 +13,7 @@ import deediff
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 from deediff.policies.from_trace.oracle_exits import affordable_tolerance, oracle_exits, weighted_deviation
-from deediff.recording.writer import sample_to_trace
+from tests.conftest import sample_trace
 
 
 def decode(png: bytes) -> np.ndarray:
@@ -27,7 +27,7 @@ def test_the_oracle_takes_the_first_layer_that_is_near() -> None:
 
 def test_the_oracle_is_as_exact_as_its_budget_allows(loaded: EarlyExitModel, tmp_path: Path) -> None:
     assert loaded.origin is not None
-    folder = sample_to_trace(loaded.origin[0], tmp_path / "full", 4, steps=3, record="full", deviations=True)
+    folder = sample_trace(loaded.origin[0], tmp_path / "full", 4, steps=3, record="full", deviations=True)
     trace, weights = deediff.read_trace(folder), np.array([1.0, 2.0, 0.5])
     prices = trace.cost.at_exit(with_uem=False)
 
@@ -50,14 +50,14 @@ def test_the_oracle_keeps_its_budget_and_moves_the_images_less_than_any_threshol
 ) -> None:
     assert loaded.origin is not None
     run, settings = loaded.origin[0], {"num_samples": 8, "solver": "ddim", "steps": 5, "seed": 3, "batch_size": 3}
-    full = sample_to_trace(run, tmp_path / "full", policy="never", record="full", deviations=True, **settings)
+    full = sample_trace(run, tmp_path / "full", policy="never", record="full", deviations=True, **settings)
     recorded = deediff.read_trace(full)
     images = np.stack([decode(png) for png in recorded.images(range(8))])
 
     def moved(policy: str, name: str) -> tuple[float, float]:
-        trace = deediff.read_trace(sample_to_trace(run, tmp_path / name, policy=policy, **settings))
+        trace = deediff.read_trace(sample_trace(run, tmp_path / name, policy=policy, **settings))
         change = np.stack([decode(png) for png in trace.images(range(8))]) - images
-        return float(trace.meta["mean_gflops"]), float(np.abs(change).mean())
+        return float(trace.meta.mean_gflops), float(np.abs(change).mean())
 
     for tau in (0.45, 0.5, 0.55):
         gflops, by_threshold = moved(f"threshold:{tau}", f"threshold{tau}")
@@ -73,8 +73,8 @@ def test_the_oracle_refuses_what_it_knows_nothing_about(
 ) -> None:
     assert loaded.origin is not None
     run = loaded.origin[0]
-    full = sample_to_trace(run, tmp_path / "full", 4, steps=3, seed=1, record="full", deviations=True)
-    plain = sample_to_trace(run, tmp_path / "plain", 4, steps=3, seed=1)
+    full = sample_trace(run, tmp_path / "full", 4, steps=3, seed=1, record="full", deviations=True)
+    plain = sample_trace(run, tmp_path / "plain", 4, steps=3, seed=1)
     for trace, options, sentence in (
         (plain, {"steps": 3, "seed": 1}, "does not hold the full network's deviations"),
         (full, {"steps": 4, "seed": 1}, "other timesteps"),

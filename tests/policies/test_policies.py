@@ -20,8 +20,9 @@ from deediff.errors import UserError
 from deediff.models import EarlyExitModel, UViT
 from deediff.policies import POLICIES, make_policy
 from deediff.sampling import Step, sample
-from deediff.sampling.cost import sampling_cost
 from deediff.sampling.forward import Request, predict
+from deediff.sampling.sampler import prepare_sampling
+from deediff.settings import SamplingSettings
 from tests.conftest import TINY, make_model
 
 MODEL = make_model()
@@ -101,8 +102,9 @@ def test_dual_runs_the_shallow_network_first_and_the_full_one_after(tmp_path: Pa
 
 
 def test_dual_costs_what_its_two_networks_cost(tmp_path: Path) -> None:
-    policy, timesteps = make_policy(f"dual:600:{make_shallow(tmp_path)}"), list(range(999, -1, -100))
-    cost, shallow = sampling_cost(MODEL, policy, timesteps, None), policy.network(999)
+    job = prepare_sampling(MODEL, SamplingSettings(policy=f"dual:600:{make_shallow(tmp_path)}", steps=10))
+    assert job.solver.timesteps == list(range(999, -1, -100))
+    cost, shallow = job.cost(), job.policy.network(999)
     assert shallow is not None
     exits = np.zeros((10, 14), dtype=np.int64)
     exits[:4, 3], exits[4:, 13] = 5, 5

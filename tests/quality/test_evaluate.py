@@ -22,9 +22,8 @@ from deediff.quality.extractors import load_extractor
 from deediff.quality.image_sets import TraceImages, real_images
 from deediff.quality.paired import difference
 from deediff.quality.results import read_quality
-from deediff.recording.writer import sample_to_trace
 from deediff.traces.reader import read_trace
-from tests.conftest import make_model, make_run
+from tests.conftest import make_model, make_run, sample_trace
 from tests.quality.test_distances import gaussian_of
 
 
@@ -35,7 +34,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = UViTConfig(img_size=32, patch_size=8, in_chans=1, embed_dim=32, depth=2, num_heads=2)
     make_run(folder, make_model(config=config))
     write_json(folder / "run.json", {"format_version": 1, "status": "done", "dataset": "mnist"})
-    return sample_to_trace(folder, folder / "traces" / "a", 48, "never", "ddim", 2, seed=3, batch_size=20)
+    return sample_trace(folder, folder / "traces" / "a", 48, "never", "ddim", 2, seed=3, batch_size=20)
 
 
 @pytest.fixture
@@ -145,7 +144,7 @@ def test_bad_input_is_one_sentence(
 
 
 def test_too_few_images_are_refused(digits: Path, tmp_path: Path):
-    few = sample_to_trace(digits.parent.parent, tmp_path / "few", 8, "never", "ddim", 1, batch_size=8)
+    few = sample_trace(digits.parent.parent, tmp_path / "few", 8, "never", "ddim", 1, batch_size=8)
     with pytest.raises(UserError, match="expected at least 40"):
         evaluate_trace(few)
 

@@ -15,7 +15,7 @@ from deediff.analysis.compare import image_change
 from deediff.analysis.per_sample import exit_layer_per_sample, gflops_per_sample, uncertainty_per_sample
 from deediff.errors import UserError
 from deediff.quality.pairs import find_full, image_distances, structural_similarity
-from deediff.recording.writer import sample_to_trace
+from tests.conftest import sample_trace
 
 SAMPLES = 7
 
@@ -23,7 +23,7 @@ SAMPLES = 7
 @pytest.fixture
 def pair(run: Path) -> tuple[deediff.Trace, deediff.Trace]:
     for name, policy, batch in (("exits", "threshold:0.45", 3), ("full", "never", 4)):
-        sample_to_trace(run, run / "traces" / name, SAMPLES, policy, "ddim", 4, seed=1, batch_size=batch)
+        sample_trace(run, run / "traces" / name, SAMPLES, policy, "ddim", 4, seed=1, batch_size=batch)
     return deediff.read_trace(run / "traces" / "exits"), deediff.read_trace(run / "traces" / "full")
 
 
@@ -52,7 +52,7 @@ def test_a_trace_is_at_no_distance_from_itself(pair: tuple[deediff.Trace, deedif
 
 
 def test_images_of_other_noise_are_refused(pair: tuple[deediff.Trace, deediff.Trace], run: Path) -> None:
-    sample_to_trace(run, run / "traces" / "other", SAMPLES, "never", "ddpm", 4, seed=2, batch_size=4)
+    sample_trace(run, run / "traces" / "other", SAMPLES, "never", "ddpm", 4, seed=2, batch_size=4)
     with pytest.raises(UserError, match="differ in seed, solver"):
         image_distances(pair[0], deediff.read_trace(run / "traces" / "other"))
 
@@ -61,7 +61,7 @@ def test_the_twin_is_the_full_network_with_the_same_settings(
     pair: tuple[deediff.Trace, deediff.Trace], run: Path
 ) -> None:
     exits, full = pair
-    sample_to_trace(run, run / "traces" / "a-other-seed", SAMPLES, "never", "ddim", 4, seed=2, batch_size=4)
+    sample_trace(run, run / "traces" / "a-other-seed", SAMPLES, "never", "ddim", 4, seed=2, batch_size=4)
     found = find_full(exits)
     assert found is not None
     assert found.path == full.path

@@ -18,8 +18,7 @@ from deediff.errors import UserError
 from deediff.json_files import read_json
 from deediff.models import EarlyExitModel, UViT
 from deediff.recording import maps as maps_module
-from deediff.recording.writer import sample_to_trace
-from tests.conftest import TINY, make_model, make_run
+from tests.conftest import TINY, make_model, make_run, sample_trace
 
 STEPS, SAMPLES = 5, 5
 
@@ -41,7 +40,7 @@ def watched(config=TINY, **uem: object) -> EarlyExitModel:
 def make_trace(run: Path, name: str, policy: str = "threshold:0.5", **settings: object) -> deediff.Trace:
     folder = run / "traces" / name
     arguments = {"solver": "ddpm", "steps": STEPS, "seed": 3, "batch_size": 2, **settings}
-    sample_to_trace(run, folder, SAMPLES, policy, **arguments)  # type: ignore[arg-type]
+    sample_trace(run, folder, SAMPLES, policy, **arguments)  # type: ignore[arg-type]
     return deediff.read_trace(folder)
 
 
@@ -124,7 +123,7 @@ def test_resuming_computes_what_is_missing_and_nothing_twice(tmp_path: Path, mon
 def test_a_cancelled_map_is_not_written(tmp_path: Path) -> None:
     run, seen = make_run(tmp_path / "run", watched()), []
     trace = make_trace(run, "t", maps=range(2), on_step=seen.append, cancelled=lambda: len(seen) == 3 * STEPS + 7)
-    assert trace.meta["complete"]
+    assert trace.meta.complete
     assert trace.map_samples == [0]
 
 

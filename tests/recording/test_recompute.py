@@ -17,14 +17,14 @@ from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.json_files import read_json, write_json
 from deediff.recording.recompute import recompute
-from deediff.recording.writer import sample_to_trace
+from tests.conftest import sample_trace
 
 STEPS, SAMPLES, BATCH = 6, 7, 3
 
 
 def make_trace(run: Path, policy: str, solver: str = "ddim", **settings: object) -> deediff.Trace:
     folder = run / "traces" / f"{solver}-{len(list(run.glob('traces/*')))}"
-    sample_to_trace(run, folder, SAMPLES, policy, solver, STEPS, seed=5, batch_size=BATCH, **settings)  # type: ignore[arg-type]
+    sample_trace(run, folder, SAMPLES, policy, solver, STEPS, seed=5, batch_size=BATCH, **settings)  # type: ignore[arg-type]
     return deediff.read_trace(folder)
 
 

@@ -20,7 +20,7 @@ import torch
 import deediff
 from deediff.diffusion.noise import sample_noise
 from deediff.errors import UserError
-from deediff.recording.parts import finish
+from deediff.recording.finish import finish
 from tests.conftest import REPO, TAU, TINY, comparable, make_model, make_run, record
 
 
@@ -74,7 +74,7 @@ def test_whenever_it_ends_the_same_command_goes_on(
         resumed = record(run_folder, name, on_step=lambda step, redone=redone: redone.add(step.samples), **options)
         assert redone == {samples for part, samples in parts.items() if part not in complete}
         assert comparable(resumed) == comparable(whole)
-        assert {**resumed.meta, "wall_seconds": 0} == {**whole.meta, "wall_seconds": 0}
+        assert {**resumed.meta.raw, "wall_seconds": 0} == {**whole.meta.raw, "wall_seconds": 0}
     assert len(asked) == moment - 1 > 20
     assert {"fsync", "replace", "unlink"} == set(asked)
 
@@ -210,7 +210,7 @@ def test_a_folder_that_is_removed_meanwhile_is_said(run_folder: Path) -> None:
 
     with pytest.raises(UserError, match="was removed while it was written: run the same command again"):
         record(run_folder, "removed", on_step=remove)
-    assert record(run_folder, "removed").meta["complete"] is True
+    assert record(run_folder, "removed").meta.complete is True
 
 
 def test_parts_whose_trace_is_gone_are_taken_for_no_other(run_folder: Path) -> None:
@@ -248,7 +248,7 @@ def test_an_edited_schedule_is_another_trace(run_folder: Path, tmp_path: Path) -
     file = tmp_path / "schedule.json"
     file.write_text('{"exit_layer": [13, 5]}')
     trace = record(run_folder, "scheduled", policy=f"schedule:{file}")
-    assert trace.meta["policy_content"] == {"exit_layer": [13, 5]}
+    assert trace.meta.policy_content == {"exit_layer": [13, 5]}
     file.write_text('{"exit_layer": [13, 6]}')
     with pytest.raises(UserError, match="policy_content"):
         record(run_folder, "scheduled", policy=f"schedule:{file}")
@@ -286,8 +286,8 @@ def test_a_killed_process_is_resumed_to_the_same_trace(run_folder: Path) -> None
 
 PEAK_MEMORY = """
 import resource, sys
-from deediff.recording.writer import sample_to_trace
-sample_to_trace(sys.argv[1], sys.argv[2], int(sys.argv[3]), policy="threshold:0.5", steps=4, batch_size=64)
+from tests.conftest import sample_trace
+sample_trace(sys.argv[1], sys.argv[2], int(sys.argv[3]), policy="threshold:0.5", steps=4, batch_size=64)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

@@ -20,7 +20,7 @@ from tests.conftest import REPO, TAU, comparable, record
 def test_a_trace_at_a_url_is_the_local_one(run_folder: Path, exits: deediff.Trace) -> None:
     there = record(run_folder, "memory://bucket/whole")
     assert not (REPO / "memory:").exists()
-    assert there.meta["complete"] is True
+    assert there.meta.complete is True
     assert there.problems == []
     assert comparable(there) == comparable(exits)
     np.testing.assert_array_equal(there.exit_layers(), exits.exit_layers())

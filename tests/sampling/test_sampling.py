@@ -22,9 +22,10 @@ from deediff.models import EarlyExitModel, UViT
 from deediff.policies import Fixed, Never, Replay, Threshold, make_policy
 from deediff.policies.base import LayerState
 from deediff.sampling import Step, sample
-from deediff.sampling.cost import sampling_cost
 from deediff.sampling.cpu import one_thread
 from deediff.sampling.forward import Condition, Request, predict
+from deediff.sampling.sampler import prepare_sampling
+from deediff.settings import SamplingSettings
 from tests.conftest import TINY, make_model
 
 MODEL = make_model()
@@ -141,7 +142,14 @@ def test_samplings_that_overlap_share_the_lanes(samplings: int) -> None:
         done = []
 
         def work(seed: int) -> None:
-            done.append(sum(1 for _ in sample(MODEL, 32, f"threshold:{TAU}", steps=20, seed=seed, batch_size=32)))
+            done.append(
+                sum(
+                    1
+                    for _ in sample(
+                        MODEL, num_samples=32, policy=f"threshold:{TAU}", steps=20, seed=seed, batch_size=32
+                    )
+                )
+            )
 
         threads = [threading.Thread(target=work, args=(seed,), daemon=True) for seed in range(samplings)]
         for thread in threads:
@@ -326,7 +334,7 @@ def test_a_network_that_breaks_down_is_named() -> None:
     with torch.no_grad():
         broken.backbone.decoder_pred.bias.fill_(torch.nan)
     with pytest.raises(UserError, match="not finite for sample 5 at timestep 999"):
-        list(sample(broken, num_samples=2, first_sample=5, steps=3))
+        list(sample(broken, num_samples=2, parts=[range(5, 7)], steps=3))
 
 
 def test_a_stream_can_be_cancelled_and_tells_its_progress() -> None:
@@ -378,8 +386,8 @@ def test_guidance_combines_both_halves_and_they_leave_together(record: str) -> N
 def test_a_guidance_of_one_is_no_guidance_and_costs_twice() -> None:
     plain = conditional_steps(policy="never")[-1].x
     torch.testing.assert_close(conditional_steps(policy="never", guidance=1.0)[-1].x, plain, atol=1e-3, rtol=1e-3)
-    timesteps = [999, 499]
-    cost, guided = (sampling_cost(CONDITIONAL, Never(), timesteps, guidance) for guidance in (None, 1.0))
+    settings = [SamplingSettings(steps=2, guidance=guidance) for guidance in (None, 1.0)]
+    cost, guided = (prepare_sampling(CONDITIONAL, each).cost() for each in settings)
     assert guided.full == pytest.approx(2 * cost.full)
 
 

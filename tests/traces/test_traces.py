@@ -61,7 +61,7 @@ def test_python_surface(exits: deediff.Trace) -> None:
     np.testing.assert_allclose(exits.mean_exit_layers(), exits.exit_layers().mean(axis=1), rtol=1e-6)
     assert exits.uncertainty(1).shape == (4, 5, 13)
     assert exits.problems == []
-    assert exits.meta["complete"] is True
+    assert exits.meta.complete is True
 
 
 def count_over_rows(trace: deediff.Trace, threshold: float) -> np.ndarray:
@@ -124,9 +124,9 @@ def test_headline_counts_every_uem_on_the_way(run_folder: Path, exits: deediff.T
         + (cost.heads[i] if i < 13 else cost.decode)
         for i in layers.reshape(-1)
     ]
-    assert exits.meta["mean_gflops"] == pytest.approx(np.mean(by_hand), rel=1e-9)
-    assert exits.meta["layer_ratio"] == pytest.approx(layers.mean() / 13)
-    assert full.meta["mean_gflops"] == pytest.approx(cost.full)  # 'never' asks no UEM
+    assert exits.meta.mean_gflops == pytest.approx(np.mean(by_hand), rel=1e-9)
+    assert exits.meta.layer_ratio == pytest.approx(layers.mean() / 13)
+    assert full.meta.mean_gflops == pytest.approx(cost.full)  # 'never' asks no UEM
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_comparison_holds_traces_against_the_full_network(run_folder: Path, exit
     table = comparison_table([exits, never]).set_index("policy")
     row, full = table.loc[f"threshold:{TAU}"], table.loc["never"]
     assert row["layer_ratio"] == pytest.approx(exits.exit_layers().mean() / 13)
-    assert row["gflops_per_step"] == pytest.approx(exits.meta["mean_gflops"])
+    assert row["gflops_per_step"] == pytest.approx(exits.meta.mean_gflops)
     assert row["speed_up"] == pytest.approx(full["seconds_per_image"] / row["seconds_per_image"])
     assert row["efficiency"] == pytest.approx(row["speed_up"] * row["gflops_per_step"] / never.cost.full)
     pixels = [[np.asarray(Image.open(io.BytesIO(png)), float) for png in t.images(range(10))] for t in (exits, never)]
@@ -206,7 +206,7 @@ def test_comparison_holds_traces_against_the_full_network(run_folder: Path, exit
 
 @pytest.mark.parametrize("field", ["timesteps", "cost", "num_samples", "policy"])
 def test_damaged_fields_of_a_trace_are_a_sentence(run_folder: Path, tmp_path: Path, field: str) -> None:
-    meta = record(run_folder, "fields").meta
+    meta = record(run_folder, "fields").meta.raw
     (tmp_path / "trace.json").write_text(json.dumps({**meta, field: {"policy": "threshold:abc"}.get(field, 0)}))
     with pytest.raises(UserError, match="is damaged"):
         deediff.read_trace(tmp_path)

@@ -19,6 +19,7 @@ from deediff.quality.metrics import expand
 from deediff.quality.results import Quality, read_quality
 from deediff.recording.writer import sample_to_trace
 from deediff.sampling.sampler import Step
+from deediff.settings import SamplingSettings
 from deediff.storage import write_atomically
 from deediff.traces.reader import Trace, read_trace
 from trainer.loop import Training
@@ -143,18 +144,17 @@ class OnDemand:
         return self.train(f"{_label(method)}-{strategy}", config)
 
     def sample(self, run: Path, label: str, policy: str, steps: int | None = None, **settings: Any) -> Trace:
-        """The trace of this label, with everything else as the scale has it; settings as for `sample_to_trace`."""
+        """The trace of this label, with everything else as the scale has it; settings: fields of SamplingSettings."""
         s, folder = self.scale, run / "traces" / re.sub(r"[^a-z0-9.]+", "-", label.lower())
-        arguments = {"num_samples": s.num_samples, "solver": s.solver, "steps": steps or s.steps, **settings}
+        fields = {"num_samples": s.num_samples, "solver": s.solver, "steps": steps or s.steps, **settings}
         with tqdm(unit="step", desc=label, disable=None, mininterval=0.5) as bar:
 
             def on_step(step: Step) -> None:
                 bar.total = step.total
                 bar.update()
 
-            sample_to_trace(
-                run, folder, policy=policy, batch_size=s.batch_size, device=self.device, on_step=on_step, **arguments
-            )
+            wanted = SamplingSettings(policy=policy, batch_size=s.batch_size, **fields)
+            sample_to_trace(run, folder, wanted, device=self.device, on_step=on_step)
         return read_trace(folder)
 
     def calibrate(self, run: Path) -> None:

@@ -32,7 +32,8 @@ class Rivals:
 
     def __init__(self, work: OnDemand, run: Path, early: Trace):
         self.work, self.run, self.early = work, run, early
-        self.budget = float(early.meta["mean_gflops"])  # per image and step, UEMs included
+        asked = early.meta.policy_needs_uncertainty
+        self.budget = early.cost.mean_gflops(early.summary.exits, asked)  # per image and step, UEMs included
 
     @cached_property
     def _recording(self) -> Trace:

@@ -96,25 +96,26 @@ class Suite:
         if row.threshold is not None:
             self.rivals = Rivals(self.work, run, trace)
         meta, exits, cost = trace.meta, trace.summary.exits, trace.cost
-        asks, plain = bool(meta["policy_needs_uncertainty"]), cost.without_attention
+        asks, plain = meta.policy_needs_uncertainty, cost.without_attention
+        gflops = cost.mean_gflops(exits, asks)
         checkpoint = find_checkpoint(run)
         return {
             "name": row.name,
             "published": row.published,
             "measured": {
-                "policy": meta["policy"],
-                "steps": meta["steps"],
+                "policy": str(meta.policy),
+                "steps": len(trace.timesteps),
                 "images": int(trace.summary.samples),
                 "num_blocks": trace.num_blocks,
                 "layer_reduction_pct": 100 * (1 - cost.layer_ratio(exits)),
                 "mean_exit_layer": mean_by_third(mean_exit_layer(exits)),
                 "timestep_share": None if math.isnan(share := timestep_share(exits)) else share,
                 "layer_0_pct": 100 * float(exits[:, 0].sum() / exits.sum()),
-                "gflops": meta["mean_gflops"],
+                "gflops": gflops,
                 "gflops_without_attention": plain and plain.mean_gflops(exits, with_uem=asks),
-                "gflops_per_image": meta["mean_gflops"] * meta["steps"],
-                "seconds_per_image": meta["wall_seconds"] / meta["num_samples"] if "wall_seconds" in meta else None,
-                "device": meta["device"],
+                "gflops_per_image": gflops * len(trace.timesteps),
+                "seconds_per_image": meta.seconds_per_image,
+                "device": meta.device,
                 "images_seen": read_json(checkpoint.with_suffix(".json"))["images_seen"],
                 **self._quality(trace),
                 **(_trends(trace) if row.record == "full" else {}),

@@ -89,13 +89,13 @@ def _picked_by_default(selected: Selection, traces: Sequence[Trace]) -> list[str
     a = selected.trace
     if a is None:
         return [key_of(trace) for trace in traces[:1]]
-    full = a if a.meta["policy"] == "never" else full_of(a)
+    full = a if a.meta.is_full else full_of(a)
     chosen = [t for t in (full, a, selected.other) if t is not None]
-    if all(t.meta["policy"] == "never" for t in chosen):
+    if all(t.meta.is_full for t in chosen):
         chosen += sorted(selected.siblings, key=_boldness)[:1]
     return list(dict.fromkeys(key_of(trace) for trace in chosen))
 
 
 def _boldness(trace: Trace) -> tuple[bool, float]:
     """Thresholds first, then by the share of layers that is run."""
-    return not trace.meta["policy"].startswith("threshold:"), trace.cost.layer_ratio(trace.summary.exits)
+    return trace.meta.policy.name != "threshold", trace.cost.layer_ratio(trace.summary.exits)

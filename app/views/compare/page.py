@@ -128,7 +128,7 @@ def draw_images(traces: list[Trace], selected: Selection) -> None:
         return
     if sentence := points.what_else_differs(picked):
         st.caption(sentence)
-    fewest = min(int(trace.meta["num_samples"]) for trace in picked)
+    fewest = min(trace.meta.num_samples for trace in picked)
     start = min((selected.sample or 0) // COLUMNS, (fewest - 1) // COLUMNS) * COLUMNS
     numbers = range(start, min(start + COLUMNS, fewest))
     with st.container(gap="xxsmall"):
@@ -139,7 +139,7 @@ def draw_images(traces: list[Trace], selected: Selection) -> None:
 def draw_row(trace: Trace, numbers: range, selected: Selection) -> None:
     """Some samples of one trace."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.caption(f"**{trace.meta['policy']}** · {key_of(trace)}", width="content")
+        st.caption(f"**{trace.meta.policy}** · {key_of(trace)}", width="content")
         st.button("A", key=f"A {key_of(trace)}", type="tertiary", on_click=become, args=(trace, "A"),
                   help="Show this trace as A on every page.")  # fmt: skip
         if trace.path.parents[1] == selected.run.path and trace.path != (selected.trace and selected.trace.path):

@@ -13,14 +13,14 @@ from typing import Any
 import pandas as pd
 
 from app.state.traces import key_of
-from deediff.analysis.compare import PROTOCOL
 from deediff.quality.results import Quality
+from deediff.traces.pairing import noise_key
 from deediff.traces.reader import Trace
 
 KINDS = {"threshold": "τ = {}", "patience": "τ = {}", "batch-mean": "τ = {}", "excess": "δ = {}", "fixed": "layer {}",
          "budget": "{} GFLOPs", "stopping": "{} GFLOPs", "oracle": "{} GFLOPs", "dual": "down to t = {}"}  # fmt: skip
 
-NAMES = dict(zip(PROTOCOL, ("solver", "steps", "η", "seed", "weights"), strict=True))
+NAMES = ("seed", "solver", "steps", "η", "classes", "guidance", "weights")  # of deediff.traces.pairing.NOISE
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,11 @@ def family_of(trace: Trace) -> tuple[str, str]:
     Traces of the full network with fewer and more steps are one family of their own.
     """
     meta = trace.meta
-    solver, steps = str(meta.get("solver") or "unknown solver").upper(), len(trace.timesteps)
-    head, *bounds = str(meta["policy"]).split(",")
+    solver, steps = (meta.solver or "unknown solver").upper(), len(trace.timesteps)
+    head, *bounds = str(meta.policy).split(",")
     kind, _, argument = head.partition(":")
-    again = ["recalibrated u"] if meta.get("recalibration_sha256") else []
-    again += [f"guidance {meta['guidance']:g}"] if meta.get("guidance") is not None else []
+    again = ["recalibrated u"] if meta.recalibration_sha256 else []
+    again += [f"guidance {meta.guidance:g}"] if meta.guidance is not None else []
     if kind == "never":
         return ", ".join([f"full network, {solver}", *again]), f"{steps} steps"
     place = re.split(r"[@:]", argument)[0] if kind in KINDS else argument.rpartition("/")[2].removesuffix(".json")
@@ -106,14 +106,14 @@ def axes(traces: Sequence[Trace], quality: dict[str, list[Quality]]) -> list[Axi
 def _changes(traces: Sequence[Trace]) -> list[Axis]:
     groups: dict[str, list[Trace]] = {}
     for trace in traces:
-        groups.setdefault(repr([trace.path.parents[1].name, *map(trace.meta.get, PROTOCOL)]), []).append(trace)
+        groups.setdefault(repr([trace.path.parents[1].name, *noise_key(trace.meta)]), []).append(trace)
     made = []
     for group in groups.values():
-        never = sorted((t for t in group if t.meta["policy"] == "never"), key=lambda t: t.meta["record"] != "exit")
+        never = sorted((t for t in group if t.meta.is_full), key=lambda t: t.meta.record != "exit")
         if not never or len(group) < 2:
             continue
         full = never[0]
-        how = f"{str(full.meta.get('solver')).upper()}, {len(full.timesteps)} steps, seed {full.meta.get('seed')}"
+        how = f"{str(full.meta.solver).upper()}, {len(full.timesteps)} steps, seed {full.meta.seed}"
         label = f"change · {full.path.parents[1].name}, from the full network's images, {how}"
         empty = {key_of(trace): Reading(float("nan")) for trace in group}
         made.append(Axis("change", label, False, empty, None, key_of(full)))
@@ -134,17 +134,17 @@ def points(traces: Sequence[Trace], axis: Axis) -> list[Point]:
         if reading is None:
             continue
         family, label = family_of(trace)
-        exits, seconds = trace.summary.exits, trace.meta.get("wall_seconds")
-        step = trace.cost.mean_gflops(exits, with_uem=bool(trace.meta["policy_needs_uncertainty"]))
+        exits, seconds = trace.summary.exits, trace.meta.wall_seconds
+        step = trace.cost.mean_gflops(exits, with_uem=trace.meta.policy_needs_uncertainty)
         made.append(
             Point(
                 key_of(trace),
                 trace.path.parents[1].name,
                 family,
                 label,
-                trace.meta["policy"] == "never",
+                trace.meta.is_full,
                 step * len(trace.timesteps),
-                float(seconds) / int(trace.meta["num_samples"]) if seconds else None,
+                float(seconds) / trace.meta.num_samples if seconds else None,
                 trace.cost.layer_ratio(exits),
                 int(trace.summary.samples),
                 reading,
@@ -155,7 +155,8 @@ def points(traces: Sequence[Trace], axis: Axis) -> list[Point]:
 
 def what_else_differs(traces: Sequence[Trace]) -> str:
     """Beside the exits, where images of equal numbers are shown: a sentence, or nothing."""
-    different = [name for key, name in NAMES.items() if len({repr(trace.meta.get(key)) for trace in traces}) > 1]
+    values = zip(*(noise_key(trace.meta) for trace in traces), strict=True)
+    different = [name for name, found in zip(NAMES, values, strict=True) if len(set(found)) > 1]
     if "seed" in different:
         return "These traces differ in their seed: images of one column did not start from the same noise."
     if different:

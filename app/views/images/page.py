@@ -55,7 +55,7 @@ def show_images(letter: str, trace: Trace, numbers: list[int], name: str, chosen
     shown = found[found["png"].notna()]
     values = _values(trace, name)
     mean = f"{found['mean_exit_layer'].mean():.2f} of {trace.num_blocks}" if len(found) else "unknown"
-    title = f"Trace {letter}, {trace.meta['policy']}: mean exit layer {mean} on this page"
+    title = f"Trace {letter}, {trace.meta.policy}: mean exit layer {mean} on this page"
     sorting = f"sorted by {ORDERS[name].label.lower()}"
 
     def table() -> pd.DataFrame:
@@ -80,7 +80,7 @@ def show_images(letter: str, trace: Trace, numbers: list[int], name: str, chosen
 
 def _left_out(trace: Trace) -> str:
     """How many of its images came with the trace, where some did not."""
-    total = int(trace.meta["num_samples"])
+    total = trace.meta.num_samples
     found = len(here(trace, np.arange(total)))
     return f" · {found:,} of its {total:,} images are here" if found < total else ""
 
@@ -115,7 +115,7 @@ def draw() -> None:
     name, numbers = draw_controls(traces[0][1])
     if problem := st.session_state.pop("image problem", None):
         st.info(problem)
-    if len({trace.meta.get("seed") for _, trace in traces}) > 1:
+    if len({trace.meta.seed for _, trace in traces}) > 1:
         st.caption("The two traces have different seeds: equal sample numbers did not start from equal noise.")
     with st.container(key="panels"):
         for column, (letter, trace) in zip(st.columns(len(traces)), traces, strict=True):

@@ -123,7 +123,7 @@ def _stopping(kind: str, selection: Selection, model: EarlyExitModel, schedule: 
 def _oracle(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
     budget = _gflops("GFLOPs per step", "live oracle", model)
     metas, _ = cache.metas(selection.run)
-    recordings = [name for name, meta in metas.items() if meta.get("deviations")]
+    recordings = [name for name, meta in metas.items() if meta.has_deviations]
     if not recordings:
         st.caption("The oracle needs a recording with deviations, of the same seed, solver and steps:")
         out = selection.run.path / "traces" / "recording"

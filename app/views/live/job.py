@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,11 +15,9 @@ from app.jobs.settings import LiveSettings
 from deediff.cost.cost import Cost
 from deediff.datasets import to_uint8
 from deediff.diffusion.schedule import Schedule
-from deediff.diffusion.solvers import make_solver
 from deediff.models import EarlyExitModel
-from deediff.policies import ExitPolicy, Never, make_policy
-from deediff.sampling import Step, sample
-from deediff.sampling.cost import sampling_cost
+from deediff.sampling.sampler import prepare_sampling
+from deediff.settings import SamplingSettings
 
 
 @dataclass(frozen=True)
@@ -79,24 +76,30 @@ class LiveJob(Job):
         self.full: Side | None = None
         self.early: Side | None = None
         self._remember = remember
-        self._policy = make_policy(s.policy)
-        self.evaluates_uems = self._policy.needs_uncertainty
-        self._model, self._schedule = model, schedule
-        self.timesteps = make_solver(s.solver, schedule, s.steps).timesteps
+        wanted = SamplingSettings(
+            policy=s.policy,
+            solver=s.solver,
+            steps=s.steps,
+            num_samples=s.num_samples,
+            batch_size=s.num_samples,
+            seed=s.seed,
+        )
+        self._jobs = {
+            "full": prepare_sampling(model, replace(wanted, policy="never"), schedule),
+            "early": prepare_sampling(model, wanted, schedule),
+        }
+        self.evaluates_uems = self._jobs["early"].policy.needs_uncertainty
+        self.timesteps = self._jobs["early"].solver.timesteps
         self._key = (model.origin, id(model), s.solver, s.steps, s.num_samples, s.seed)
-        self._streams = {"full": self._sample(Never()), "early": self._sample(self._policy)}
-
-    def _sample(self, policy: ExitPolicy) -> Iterator[Step]:
-        s, batch = self.settings, max(1, self.settings.num_samples)
-        return sample(self._model, s.num_samples, policy, s.solver, s.steps, s.seed, batch, schedule=self._schedule)
+        self._streams = {name: job.steps() for name, job in self._jobs.items()}
 
     def work(self) -> None:
         steps = self.settings.steps
-        self.cost = sampling_cost(self._model, self._policy, self.timesteps, guidance=None)
+        self.cost = self._jobs["early"].cost()
         self.full = FULL_TWINS.get(self._key) if self._remember else None
         sampled = ["early"] if self.full is not None else ["full", "early"]
         for name in sampled:  # the first pass is slower: keep it out of the seconds
-            next(self._sample(Never() if name == "full" else self._policy))
+            next(self._jobs[name].steps())
         sides: dict[str, Side] = {}
         for step in range(steps):
             for name in sampled if step % 2 == 0 else reversed(sampled):  # neither twin is always the first

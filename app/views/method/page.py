@@ -72,13 +72,13 @@ def example(selected: Selection) -> tuple[Trace, int, bytes] | None:
 
 def part_range(trace: Trace, part: int) -> range:
     """Sample numbers of a part."""
-    size = int(trace.meta.get("batch_size") or trace.meta["num_samples"])
+    size = int(trace.meta.batch_size or trace.meta.num_samples)
     return range(part * size, (part + 1) * size)
 
 
 def label_of(trace: Trace, sample: int) -> int:
     """Its class; 0 where there are none."""
-    classes = trace.meta.get("classes")
+    classes = trace.meta.settings and trace.meta.settings.classes
     return int(classes[sample % len(classes)]) if classes else 0
 
 

@@ -57,7 +57,7 @@ def trace_table(traces: Sequence[Trace], quality: Mapping[str, Sequence[Quality]
     metrics = list(column_names([result for found in quality.values() for result in found]).values())
     table = table[[*TRACE_COLUMNS, *(name for name in metrics if name in table)]]
     table.insert(0, "run", [trace.path.parents[1].name for trace in traces])
-    table["complete"] = [bool(trace.meta.get("complete")) for trace in traces]
+    table["complete"] = [trace.meta.complete for trace in traces]
     table["megabytes"] = [folder_size(Path(str(trace.path))) / 1e6 for trace in traces]
     return table
 
@@ -71,8 +71,8 @@ def run_settings(run: Run) -> dict[str, Any]:
 
 def trace_settings(trace: Trace) -> dict[str, Any]:
     """Every setting of a sampling job."""
-    meta = {key: value for key, value in trace.meta.items() if key not in (*NOT_SETTINGS, "versions")}
-    return flat(meta) | {f"version of {k}": v for k, v in versions(trace.meta).items()}
+    meta = {key: value for key, value in trace.meta.raw.items() if key not in (*NOT_SETTINGS, "versions")}
+    return flat(meta) | {f"version of {k}": v for k, v in versions(trace.meta.raw).items()}
 
 
 def versions(info: Mapping[str, Any]) -> dict[str, Any]:

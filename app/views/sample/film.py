@@ -55,7 +55,7 @@ class FilmJob(Job):
         self._model, self._schedule = model, schedule
 
     def work(self) -> None:
-        twins: list[str | None] = [None] if self.trace.meta["policy"] == "never" else [None, "never"]
+        twins: list[str | None] = [None] if self.trace.meta.is_full else [None, "never"]
         films = []
         for position, policy in enumerate(twins):
             film = self._record(policy, position, len(twins))
@@ -68,7 +68,8 @@ class FilmJob(Job):
         """None when stopped."""
         total = len(self.trace.timesteps)
         chosen = set(np.unique(np.linspace(0, total - 1, min(total, MOST_FRAMES)).round().astype(int)).tolist())
-        seed, number = int(self.trace.meta["seed"]), self.number
+        seed, number = self.trace.meta.seed, self.number
+        assert seed is not None, "checkpoint_of refuses imported traces"
         x: Tensor = sample_noise(seed, [number], 0, self._model.image_shape)
         entering, predicted, exits, uncertainty = [], [], [], []
         for step in recompute(self.trace, number, self._model, self._schedule, policy, cancelled=self.stopped):
@@ -91,13 +92,13 @@ class FilmJob(Job):
 
 def checkpoint_of(trace: Trace, checkpoints: list[Path]) -> Path:
     """The weights that a trace was sampled from, among these. Raises UserError when they are not there."""
-    wanted = trace.meta.get("checkpoint_sha256")
+    wanted = trace.meta.checkpoint_sha256
     if wanted is None:
         raise UserError(f"No film: {trace.path.name} was imported without its model and seed.")
     for path in checkpoints:
         if read_json(path.with_suffix(".json")).get("sha256") == wanted:
             return path
-    name = trace.meta.get("checkpoint")
+    name = trace.meta.settings and trace.meta.settings.checkpoint
     raise UserError(
         f"No film: the weights that {trace.path.name} was sampled from ({name}) are not among the run's checkpoints. "
         f"Copy them, with their .json, into {trace.path.parents[1] / 'checkpoints'}."
@@ -106,6 +107,6 @@ def checkpoint_of(trace: Trace, checkpoints: list[Path]) -> Path:
 
 def work_of(trace: Trace) -> float:
     """GFLOPs that a film of one of its samples costs, the full network's twin included."""
-    twins = 1 if trace.meta["policy"] == "never" else 2
-    batch = int(trace.meta.get("batch_size", 1)) if str(trace.meta["policy"]).startswith("batch-mean") else 1
+    twins = 1 if trace.meta.is_full else 2
+    batch = (trace.meta.batch_size or 1) if str(trace.meta.policy).startswith("batch-mean") else 1
     return trace.cost.full * len(trace.timesteps) * twins * batch

@@ -68,8 +68,8 @@ def draw_image(trace: Trace, number: int, job: FilmJob | None, film_comes: bool)
         how = "the film below computes it again" if film_comes else "it was not recorded, or not copied with the trace"
         st.info(f"The image of sample {number} is not here: {how}.")
         return
-    tiles = [gallery.Tile(gallery.encode(mine), trace.meta["policy"], f"sample {number} of {trace.path.name}")]
-    if trace.meta["policy"] == "never":
+    tiles = [gallery.Tile(gallery.encode(mine), str(trace.meta.policy), f"sample {number} of {trace.path.name}")]
+    if trace.meta.is_full:
         st.caption("This trace is the full network's own: there is nothing to compare with.")
     elif theirs is not None:
         picture, change = image_difference(mine, theirs)
@@ -77,7 +77,7 @@ def draw_image(trace: Trace, number: int, job: FilmJob | None, film_comes: bool)
         hover = f"mean absolute difference {float(change):.3f} grey levels"
         tiles.append(gallery.Tile(gallery.encode(picture), f"difference × {AMPLIFY}", hover))
     gallery.show("sample images", tiles, columns=3)
-    if trace.meta["policy"] != "never":
+    if not trace.meta.is_full:
         pending = "appears beside it once the film below is computed" if film_comes else "is not here to compare with"
         st.caption(f"The full network's image {pending}." if theirs is None else LEGEND)
     draw_figures(trace, number)
@@ -87,7 +87,7 @@ def draw_figures(trace: Trace, number: int) -> None:
     """Every measure of the sample that the trace holds."""
     with st.container(horizontal=True, key="sample_figures", gap="medium"):
         for name, order in ORDERS.items():
-            if name == "sample" or (order.of_twins and trace.meta["policy"] == "never"):
+            if name == "sample" or (order.of_twins and trace.meta.is_full):
                 continue
             try:
                 value = ordering.measured(trace, name).get(number)
@@ -132,7 +132,7 @@ def draw_path(selected: Selection, trace: Trace, number: int, job: FilmJob | Non
 
 def _highest(selected: Selection) -> float:
     """The colour scale's end: that of the heatmaps of mean u."""
-    pair = [t for t in (selected.trace, selected.other) if t is not None and t.meta["has_uncertainty"]]
+    pair = [t for t in (selected.trace, selected.other) if t is not None and t.meta.has_uncertainty]
     means = [np.nanmax(t.summary.mean_uncertainty()) for t in pair]
     return float(np.ceil(max(means, default=0.5) * 20) / 20)
 
@@ -227,7 +227,7 @@ def _choose_step(step: int) -> None:
 def _agreement(trace: Trace, film: Film, number: int) -> str:
     """How well the recomputed sample meets the stored one."""
     path, image = cache.sample_path(trace, number), stored_image(trace, number)
-    words = [f"sample {number}, recomputed from seed {trace.meta['seed']}"]
+    words = [f"sample {number}, recomputed from seed {trace.meta.seed}"]
     if path is not None:
         words.append(f"exits equal at {int((path[0] == film.exit_layers).sum())} of {len(film.exit_layers)} steps")
     if image is not None:

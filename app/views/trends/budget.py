@@ -44,4 +44,4 @@ def show(selection: Selection) -> None:
         help="Move the slider there.",
     )  # fmt: skip
     if known is not None:
-        st.caption(f"measured: {known.meta['mean_gflops']:.4g} GFLOPs", width="content")
+        st.caption(f"measured: {known.meta.mean_gflops:.4g} GFLOPs", width="content")

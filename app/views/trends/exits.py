@@ -46,7 +46,7 @@ def label(trace: Trace) -> str:
     tau = measured_threshold(trace)
     if tau is not None:
         return f"τ = {tau:g}"
-    return trace.path.name if trace.meta.get("imported") else str(trace.meta["policy"])
+    return trace.path.name if trace.meta.imported else str(trace.meta.policy)
 
 
 def closest_measured(selection: Selection) -> Trace | None:
@@ -56,7 +56,7 @@ def closest_measured(selection: Selection) -> Trace | None:
     if selection.threshold is None or not candidates:
         return None
     aim = selection.threshold
-    return min(candidates, key=lambda pair: (abs(pair[0] - aim), -int(pair[1].meta["num_samples"])))[1]
+    return min(candidates, key=lambda pair: (abs(pair[0] - aim), -pair[1].meta.num_samples))[1]
 
 
 def draw_heatmap(selection: Selection) -> Picture:
@@ -110,7 +110,7 @@ def draw_moment(selection: Selection) -> Picture:
         shares.append(Line(names[1], there / there.sum(), figures.B))
     curves = []
     for letter, t, color in (("A", trace, figures.A), ("B", other, figures.B)):
-        if t is not None and t.meta["has_uncertainty"]:
+        if t is not None and t.meta.has_uncertainty:
             step = selection.step_of(t)
             values, spread = t.summary.mean_uncertainty()[step], u_deviation(t)[step]
             if not np.isnan(values).all():
@@ -202,8 +202,8 @@ def needs_measured(selection: Selection) -> str | None:
         return (
             "No trace of this run was sampled at a threshold with this solver and these steps, so nothing says how far "
             f"the estimate is off. This command measures it: `deediff sample {selection.run.path} --policy "
-            f"threshold:{selection.threshold:g} --solver {meta.get('solver')} --steps {len(selection.trace.timesteps)} "
-            f"--num-samples {meta['num_samples']} --out {out}`"
+            f"threshold:{selection.threshold:g} --solver {meta.solver} --steps {len(selection.trace.timesteps)} "
+            f"--num-samples {meta.num_samples} --out {out}`"
         )
     limit = selection.trace.what_if_limit
     if limit is not None and (measured_threshold(truth) or 0) < limit[0]:

@@ -46,13 +46,13 @@ def _lines(selection: Selection) -> list[Line]:
     spare = iter(figures.OTHERS * 8)
     together = [trace, *selection.siblings]
     lines = []
-    if any(measured.meta["policy"] == "never" for measured in together):
+    if any(measured.meta.is_full for measured in together):
         lines.append(Line("full network", np.full(len(trace.timesteps), float(trace.num_blocks)), figures.FULL))
     drawn = [measured for measured in sorted(together, key=label) if _is_drawn(measured, selection)]
     shades = iter(figures.in_order(sum(_color(measured, selection) is None for measured in drawn)))
     for measured in drawn:
         color = _color(measured, selection) or next(shades)
-        name = label(measured) if measured.meta.get("imported") else f"{label(measured)} measured"
+        name = label(measured) if measured.meta.imported else f"{label(measured)} measured"
         lines.append(Line(name, mean_exit_layer(measured.summary.exits), color))
     estimates = [(trace.what_if(tau), next(spare)) for tau in st.session_state.get(ALSO, [])]
     if selection.answer is not None:
@@ -64,7 +64,7 @@ def _lines(selection: Selection) -> list[Line]:
 
 def _is_drawn(measured: Trace, selection: Selection) -> bool:
     """Thresholds, A and B; the full network has its own line, and rivals without a threshold come in as trace B."""
-    policy = str(measured.meta["policy"])
+    policy = str(measured.meta.policy)
     return policy != "never" and (_color(measured, selection) is not None or policy.startswith("threshold:"))
 
 
@@ -85,7 +85,7 @@ def draw_lines(selection: Selection) -> Picture:
     if selection.answer is not None:
         blocks = selection.answer.layer_ratio * trace.num_blocks
         title = f"At τ = {selection.threshold:g} a sample runs {blocks:.1f} of {trace.num_blocks} blocks on average"
-    solver = str(trace.meta.get("solver") or "").upper()
+    solver = str(trace.meta.solver or "").upper()
     samples = int(trace.summary.samples)
     subtitle = f"mean exit layer per timestep · {solver}, {len(trace.timesteps)} steps · A: {samples:,} samples"
     columns = {"step": np.arange(len(trace.timesteps)), "timestep": trace.timesteps}

@@ -49,7 +49,7 @@ def choose_more(selection: Selection) -> list[Model]:
     chosen = st.session_state.get(MORE, [])
     link.write({MORE: link.joined(chosen) if chosen else None})
     pairs = [("A", selection.trace, figures.A), ("B", selection.other, figures.B)]
-    models = [Model(letter, t, color) for letter, t, color in pairs if t is not None and t.meta["has_uncertainty"]]
+    models = [Model(letter, t, color) for letter, t, color in pairs if t is not None and t.meta.has_uncertainty]
     for key, color in zip(chosen, figures.OTHERS, strict=False):
         run, name = options[key]
         try:
@@ -62,7 +62,7 @@ def choose_more(selection: Selection) -> list[Model]:
 
 
 def _with_u(run: Run) -> list[tuple[str, str]]:
-    return [(f"{run.name}/{name}", name) for name, meta in cache.metas(run)[0].items() if meta.get("has_uncertainty")]
+    return [(f"{run.name}/{name}", name) for name, meta in cache.metas(run)[0].items() if meta.has_uncertainty]
 
 
 def highest(models: list[Model]) -> float:
@@ -88,7 +88,7 @@ def heatmap_panel(model: Model, models: list[Model]) -> Panel:
 def _heatmap(selection: Selection, model: Model, top: float) -> Picture:
     trace, summary = model.trace, model.trace.summary
     mean = summary.mean_uncertainty()
-    who = "all samples" if trace.meta["record"] == "full" else "those that reached the layer"
+    who = "all samples" if trace.meta.record == "full" else "those that reached the layer"
     rising, known = rises(mean), ~np.isnan(np.diff(mean, axis=1))
     subtitle = (
         f"mean u per layer and timestep · {int(summary.samples):,} samples, over {who} · "

@@ -40,7 +40,7 @@ def draw() -> None:
         traces(selected)
     with guarded():
         calibration.draw(selected)
-    if selected.trace is not None and selected.trace.meta["has_uncertainty"]:
+    if selected.trace is not None and selected.trace.meta.has_uncertainty:
         with guarded():
             maps.draw(selected)
 

@@ -30,7 +30,7 @@ class Oracle(ExitPolicy):
     exit_layers: NDArray[np.int64] | None = None  # (samples, S)
 
     def __init__(self, gflops: float, trace: Trace):
-        if not (trace.meta.get("deviations") and trace.meta["policy"] == "never" and trace.meta.get("complete")):
+        if not (trace.meta.has_deviations and trace.meta.is_full and trace.meta.complete):
             raise UserError(
                 f"{trace.path} does not hold the full network's deviations: sample one with "
                 "--policy never --record full --deviations, to its end"
@@ -38,18 +38,18 @@ class Oracle(ExitPolicy):
         if not trace.parts:
             raise UserError(f"{trace.path} has no rows, and an oracle needs the deviations of each sample")
         self.gflops, self.trace = gflops, trace
-        self.spec, self.seed = f"oracle:{gflops!r}@{trace.path}", int(trace.meta["seed"])
+        self.spec, self.seed = f"oracle:{gflops!r}@{trace.path}", trace.meta.seed
 
     def prepared(self, model: EarlyExitModel, solver: Solver, guidance: float | None = None) -> ExitPolicy:
         if list(solver.timesteps) != self.trace.timesteps:
             raise UserError(
                 f"policy {self.spec}: that trace has other timesteps; record one with this solver and steps"
             )
-        if model.origin is not None and model.origin[1] != self.trace.meta.get("checkpoint_sha256"):
+        if model.origin is not None and model.origin[1] != self.trace.meta.checkpoint_sha256:
             raise UserError(f"policy {self.spec}: that trace was sampled from other weights; record one of this model")
-        if guidance != self.trace.meta.get("guidance"):
+        if guidance != self.trace.meta.guidance:
             raise UserError(
-                f"policy {self.spec}: that trace has guidance {self.trace.meta.get('guidance')}, this sampling "
+                f"policy {self.spec}: that trace has guidance {self.trace.meta.guidance}, this sampling "
                 f"{guidance}; record one with the same"
             )
         scale = [epsilon_scale(model.prediction, solver.alpha_bar(s)) for s in range(len(solver.timesteps))]

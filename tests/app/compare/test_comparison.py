@@ -32,6 +32,7 @@ from app.views.compare.points import (
 from deediff.analysis.published import FULL, SECONDS, TABLES
 from deediff.cost.cost import Cost
 from deediff.quality.results import Quality
+from deediff.traces.meta import TraceMeta
 from deediff.traces.reader import Trace
 
 FID = Quality("fid", "inception-v3", 10.0, 9.0, 12.0, "jackknife", 100, "cifar10-train", "abc", 50_000, 3.0, 0.5,
@@ -42,10 +43,15 @@ def make_trace(name: str, policy: str = "threshold:0.1", steps: int = 4, run: st
     """Two blocks; everybody exits at layer 1 unless the policy is never."""
     cost = Cost(0.1, [1.0, 1.0], [0.0, 0.0], [0.2, 0.2], 0.2).to_json()
     common = {"solver": "ddim", "timesteps": list(range(steps))[::-1], "eta": 0.0, "seed": 0, "checkpoint_sha256": "x"}
-    fixed = {"num_blocks": 2, "num_samples": 10, "record": "exit", "policy_needs_uncertainty": policy != "never"}
-    trace = Trace(
-        Path("runs") / run / "traces" / name, {**common, **fixed, "policy": policy, "cost": cost, **meta}, [], []
-    )
+    fixed = {
+        "num_blocks": 2,
+        "num_samples": 10,
+        "record": "exit",
+        "has_uncertainty": True,
+        "policy_needs_uncertainty": policy != "never",
+    }
+    content = TraceMeta.from_json({**common, **fixed, "policy": policy, "cost": cost, **meta})
+    trace = Trace(Path("runs") / run / "traces" / name, content, [], [])
     exits = np.zeros((steps, 3), np.int64)
     exits[:, 2 if policy == "never" else 1] = 10
     trace.__dict__["summary"] = type("Sums", (), {"exits": exits, "samples": np.int64(10)})

@@ -134,7 +134,7 @@ def test_the_full_network_has_no_twin_to_be_compared_with(runs: Path) -> None:
 
 def test_a_film_of_other_weights_is_refused_in_a_sentence(runs: Path) -> None:
     checkpoint = runs / "toy" / "checkpoints" / "100.json"
-    sha = deediff.read_trace(runs / "toy" / "traces" / EXITS).meta["checkpoint_sha256"]
+    sha = deediff.read_trace(runs / "toy" / "traces" / EXITS).meta.checkpoint_sha256
     checkpoint.write_text(checkpoint.read_text().replace(sha, "0" * 64))
     app = open_app("sample", trace=EXITS, sample="1")
     assert not app.exception

@@ -12,7 +12,6 @@ from streamlit.testing.v1 import AppTest
 import deediff
 from deediff.policies.registry import POLICIES
 from deediff.quality.results import read_quality
-from deediff.recording.writer import sample_to_trace
 from tests.app.helpers import (
     APP,
     BLOCKS,
@@ -26,6 +25,7 @@ from tests.app.helpers import (
     shown_tiles,
     write_run,
 )
+from tests.conftest import sample_trace
 
 
 def press(app: AppTest, key: str = "sample") -> AppTest:
@@ -45,7 +45,7 @@ def test_live_sampling_shows_what_the_library_samples(runs: Path) -> None:
     app = press(app)
     assert not app.error
     model = deediff.load(runs / "toy")
-    steps = list(deediff.sample(model, 3, "threshold:0.12", "ddim", STEPS, seed=7, batch_size=3))
+    steps = list(deediff.sample(model, num_samples=3, policy="threshold:0.12", steps=STEPS, seed=7, batch_size=3))
     exits = torch.stack([s.exit_layer for s in steps])  # (S, B)
     assert len(exits.unique()) > 1
     assert metric(app, "Layer ratio", 1) == f"{exits.double().mean().item() / BLOCKS:.3f}"
@@ -129,7 +129,7 @@ def test_a_calibrated_checkpoint_leaves_by_what_is_still_to_gain(runs: Path) -> 
 
 def test_the_oracle_finds_its_recording(runs: Path) -> None:
     folder = runs / "toy" / "traces" / "recording"
-    sample_to_trace(runs / "toy", folder, 3, "never", "ddim", 2, record="full", deviations=True)
+    sample_trace(runs / "toy", folder, 3, "never", "ddim", 2, record="full", deviations=True)
     app = open_app("live")
     app.number_input(key="live steps").set_value(2)
     app.number_input(key="live images").set_value(3)
@@ -226,8 +226,8 @@ def test_a_saved_trace_is_the_one_of_the_command_line(runs: Path) -> None:
     app = keep(app, "save", 6, "mine")
     assert "Saved 6 images as trace mine" in " ".join(box.value for box in app.success)
     trace = deediff.read_trace(runs / "toy" / "traces" / "mine")
-    assert trace.meta["complete"]
-    assert (trace.meta["policy"], trace.meta["seed"], trace.meta["num_samples"]) == (job.settings.policy, 3, 6)
+    assert trace.meta.complete
+    assert (trace.meta["policy"], trace.meta.seed, trace.meta.num_samples) == (job.settings.policy, 3, 6)
     np.testing.assert_array_equal(trace.exit_layers()[:4], job.early.exit_layers)  # the four that were on screen
     app.button(key="open 0").click().run()
     assert app.selectbox(key="trace").value == "mine"

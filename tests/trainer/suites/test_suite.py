@@ -39,9 +39,9 @@ def check(name: str, tmp_path: Path, shared: Path) -> None:
     for row, line in zip(rows, SUITES[name], strict=False):
         assert row["published"] == line.published
         trace = read_trace(tmp_path / row["trace"])
-        assert trace.meta["complete"]
-        assert row["measured"]["gflops"] == trace.meta["mean_gflops"]
-        assert row["measured"]["layer_reduction_pct"] == pytest.approx(100 * (1 - trace.meta["layer_ratio"]))
+        assert trace.meta.complete
+        assert row["measured"]["gflops"] == trace.meta.mean_gflops
+        assert row["measured"]["layer_reduction_pct"] == pytest.approx(100 * (1 - trace.meta.layer_ratio))
         assert 0 < row["measured"]["gflops_without_attention"] <= row["measured"]["gflops"]
     assert len({row.get("trace", row["name"]) for row in rows}) == len(rows)
     tuned = {row["measured"]["images_seen"] for row in rows if row["name"].endswith(("fine-tuned", "scratch"))}
@@ -57,7 +57,7 @@ def test_baselines_spend_no_more_than_early_exit(tmp_path: Path, shared: Path) -
     for name in ("fewer steps", "one exit for all", "best static schedule"):  # the toy has no smaller network
         assert rows[name]["gflops_per_image"] <= budget * 1.001
     fitting = read_trace(tmp_path / "toy-mlp-frozen" / "traces" / "full-recording-for-fitting")
-    assert fitting.meta["seed"] != 0  # the schedule, the budget and the excess are not fitted on what judges them
+    assert fitting.meta.seed != 0  # the schedule, the budget and the excess are not fitted on what judges them
     for row in rows.values():
         assert row["images_seen"] == 4 * 4  # every network, the shallow and the smaller one too
 

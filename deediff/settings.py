@@ -1,0 +1,132 @@
+"""The settings of a sampling job: one frozen record for the command line, Python, the explorer and trace.json."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from deediff.errors import UserError
+
+Record = Literal["exit", "full"]
+DType = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """The text of an exit policy in parts: `name:argument,min:i,max:i`. `str` gives the text back."""
+
+    name: str
+    argument: str = ""
+    lowest: int | None = None  # no exit before this layer
+    highest: int | None = None  # every sample exits here at the latest
+
+    @classmethod
+    def parse(cls, text: str) -> PolicySpec:
+        """Split the text; whether the name exists and the argument fits is checked by `make_policy`.
+
+        Raises UserError when a bound is given twice.
+        """
+        plain, bounds = text, dict[str, int]()
+        while match := re.fullmatch(r"(.*),(min|max):(\d+)", plain, flags=re.DOTALL):
+            plain, bound, layer = match.groups()
+            if bound in bounds:
+                raise UserError(f"policy {text!r} gives {bound} twice: leave one of them out")
+            bounds[bound] = int(layer)
+        name, _, argument = plain.partition(":")
+        return cls(name, argument, bounds.get("min"), bounds.get("max"))
+
+    def __str__(self) -> str:
+        bounds = [f",min:{self.lowest}"] * (self.lowest is not None)
+        bounds += [f",max:{self.highest}"] * (self.highest is not None)
+        return self.name + (f":{self.argument}" if self.argument else "") + "".join(bounds)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every sample takes the full network."""
+        return self.name == "never"
+
+    @property
+    def threshold(self) -> float | None:
+        """τ of a plain threshold; None for every other policy, bounded thresholds included.
+
+        Raises ValueError when the argument is not a number.
+        """
+        plain = self.name == "threshold" and self.lowest is None and self.highest is None
+        return float(self.argument) if plain else None
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """Everything that decides which images a sampling job draws. Raises UserError for values out of range."""
+
+    policy: str = "never"
+    """Exit policy, for example threshold:0.075 (exit when the uncertainty is at most 0.075)."""
+    solver: str = "ddim"
+    """Solver of the reverse process."""
+    steps: int = 50
+    """Denoising steps."""
+    spacing: str = "trailing"
+    """Spacing of the timesteps."""
+    eta: float = 0.0
+    """DDIM's η: 0 is deterministic, 1 is DDPM."""
+    num_samples: int = 64
+    """Images to sample."""
+    batch_size: int = 64
+    """Images per batch, and per part of the trace."""
+    seed: int = 0
+    """Seed of the noise; sample k draws the same noise whatever the batch size."""
+    record: Record = "exit"
+    """exit: u up to the exit (fast); full: u at every layer."""
+    deviations: bool = False
+    """With record=full: also RMS(g_i − ε_full) of every exit."""
+    classes: tuple[int, ...] | None = None
+    """Classes of a class-conditional model, drawn in turn; default: all of them."""
+    guidance: float | None = None
+    """Scale of classifier-free guidance; 1 is none."""
+    recalibrated: bool = False
+    """Correct u by the calibration beside the checkpoint (`deediff calibrate`)."""
+    dtype: DType = "auto"
+    """Precision of the network; auto: bfloat16 on CUDA, float32 elsewhere."""
+    checkpoint: str | None = None
+    """File name of the weights; set when the checkpoint is loaded."""
+    checkpoint_sha256: str | None = None
+    """SHA-256 of the weights; set when the checkpoint is loaded."""
+
+    def __post_init__(self) -> None:
+        if self.num_samples < 1:
+            raise UserError(f"the number of samples is {self.num_samples}, expected 1 or more")
+        if self.batch_size < 1:
+            raise UserError(f"the batch size is {self.batch_size}, expected 1 or more")
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"the seed is {self.seed}, expected 0 or more (and below 2^63)")
+        if self.record not in ("exit", "full"):
+            raise UserError(f"record is {self.record!r}, expected 'exit' or 'full'")
+        if self.deviations and self.record != "full":
+            raise UserError("deviations need record='full' and a model with output heads")
+        if self.guidance is not None and not 0 <= self.guidance < math.inf:
+            raise UserError(f"the guidance scale is {self.guidance}, expected a number ≥ 0")
+        if self.dtype not in ("auto", "float32", "bfloat16"):
+            raise UserError(f"dtype is {self.dtype!r}, expected 'auto', 'float32' or 'bfloat16'")
+        if self.classes is not None:
+            object.__setattr__(self, "classes", tuple(self.classes))
+
+    @property
+    def batches(self) -> list[range]:
+        """Sample numbers 0 … num_samples − 1, cut into batches."""
+        return [
+            range(a, min(a + self.batch_size, self.num_samples)) for a in range(0, self.num_samples, self.batch_size)
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """For trace.json."""
+        return {**asdict(self), "classes": None if self.classes is None else list(self.classes)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> SamplingSettings:
+        """From trace.json, traces of earlier versions included. Raises UserError for values out of range."""
+        known = {field.name: content[field.name] for field in fields(cls) if field.name in content}
+        known.setdefault("recalibrated", content.get("recalibration_sha256") is not None)
+        return cls(**known)

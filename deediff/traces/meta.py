@@ -1,0 +1,157 @@
+"""trace.json as a typed record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from deediff.cost.cost import Cost
+from deediff.errors import UserError
+from deediff.json_files import read_json
+from deediff.settings import PolicySpec, Record, SamplingSettings
+from deediff.storage import AnyPath
+from deediff.traces.schema import FORMAT_VERSION
+
+REQUIRED = (
+    "num_blocks",
+    "num_samples",
+    "timesteps",
+    "policy",
+    "record",
+    "has_uncertainty",
+    "policy_needs_uncertainty",
+    "cost",
+)
+
+
+@dataclass(frozen=True)
+class TraceMeta:
+    """A trace's settings and machine, and the means over its samples once it is complete."""
+
+    policy: PolicySpec
+    num_samples: int
+    num_blocks: int  # N
+    timesteps: list[int]  # (S,) diffusion t of each step
+    record: Record
+    has_uncertainty: bool  # whether the rows hold u
+    has_deviations: bool  # whether they hold RMS(g_i − ε_full)
+    policy_needs_uncertainty: bool  # whether the policy evaluates UEMs, which its GFLOPs then include
+    cost: Cost  # of one image and one step
+    settings: SamplingSettings | None = None  # None: imported, so it cannot be sampled again
+    solver: str | None = None
+    batch_size: int | None = None  # samples per part
+    policy_content: Any = None  # of the file that the policy names
+    recalibration_sha256: str | None = None  # of the calibration that corrects u, if one does
+    uem_clamps: bool = False  # whether its UEMs lack a sigmoid, so that u was clamped to [0, 1]
+    device: str | None = None
+    threads: int | None = None
+    dtype: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    imported: bool = False
+    uem: str | None = None  # of an imported trace
+    source: str | None = None  # file name that a trace was imported from
+    complete: bool = False
+    wall_seconds: float | None = None
+    layer_ratio: float | None = None
+    mean_gflops: float | None = None  # per image and step
+    full_gflops: float | None = None  # of the full network, per image and step
+    clamped: Mapping[str, int] | None = None  # values of u that were clamped: `count`, and `of` how many
+    raw: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)  # trace.json as it was read
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every sample took the full network."""
+        return self.policy.is_full
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of the noise; None where the trace was imported."""
+        return None if self.settings is None else self.settings.seed
+
+    @property
+    def guidance(self) -> float | None:
+        """Scale of classifier-free guidance; None without."""
+        return None if self.settings is None else self.settings.guidance
+
+    @property
+    def checkpoint_sha256(self) -> str | None:
+        """Of the weights; None where the trace was imported."""
+        return None if self.settings is None else self.settings.checkpoint_sha256
+
+    @property
+    def seconds_per_image(self) -> float | None:
+        """Wall seconds / samples; None where they were not measured."""
+        return self.wall_seconds / self.num_samples if self.wall_seconds else None
+
+    def to_json(self) -> dict[str, Any]:
+        """For trace.json; fields that are None are left out, settings excepted."""
+        own = {
+            "policy": str(self.policy),
+            "solver": self.solver,
+            "num_samples": self.num_samples,
+            "batch_size": self.batch_size,
+            "record": self.record,
+            "deviations": self.has_deviations,
+            **(self.settings.to_json() if self.settings is not None else {}),
+            "policy_content": self.policy_content,
+            "recalibration_sha256": self.recalibration_sha256,
+        }
+        names = (
+            "num_blocks", "timesteps", "has_uncertainty", "uem_clamps", "policy_needs_uncertainty", "device",
+            "threads", "dtype", "imported", "uem", "source", "wall_seconds", "layer_ratio", "mean_gflops",
+            "full_gflops", "clamped",
+        )  # fmt: skip
+        known = {name: value for name in names if (value := getattr(self, name)) is not None}
+        about = {"cost": self.cost.to_json(), "versions": dict(self.versions)}
+        return {"format_version": FORMAT_VERSION, "complete": self.complete, **own, **known, **about}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> TraceMeta:
+        """From trace.json, of earlier versions too. Raises ValueError, TypeError or UserError when it is damaged."""
+        blocks, steps = content["num_blocks"], content["timesteps"]
+        sound = isinstance(blocks, int) and blocks > 0 and isinstance(steps, list) and bool(steps)
+        sound = sound and all(isinstance(t, int) for t in steps)
+        sound = sound and isinstance(content["num_samples"], int) and content["num_samples"] > 0
+        sound = sound and isinstance(content.get("wall_seconds", 0.0), int | float | None)
+        cost, policy = Cost.from_json(content["cost"]), PolicySpec.parse(str(content["policy"]))
+        if not (sound and len(cost.blocks) == blocks and 0 <= (policy.threshold or 0.0) <= 1):
+            raise ValueError("a field is out of range")
+        size = content.get("batch_size")
+        names = (
+            "num_samples", "num_blocks", "timesteps", "record", "has_uncertainty", "policy_needs_uncertainty",
+            "solver", "policy_content", "recalibration_sha256", "uem_clamps", "device", "threads", "dtype", "versions",
+            "imported", "uem", "source", "complete", "wall_seconds", "layer_ratio", "mean_gflops", "full_gflops",
+            "clamped",
+        )  # fmt: skip
+        return cls(
+            **{name: content[name] for name in names if name in content},
+            policy=policy,
+            cost=cost,
+            has_deviations=bool(content.get("deviations")),
+            settings=_settings(content),
+            batch_size=size if isinstance(size, int) and size > 0 else None,
+            raw=content,
+        )
+
+
+def _settings(content: Mapping[str, Any]) -> SamplingSettings | None:
+    """What samples the trace again; None where it was imported."""
+    if content.get("imported") or not content.get("solver") or "seed" not in content:
+        return None
+    return SamplingSettings.from_json({key: value for key, value in content.items() if value is not None})
+
+
+def read_meta(file: AnyPath) -> TraceMeta:
+    """Read a trace.json. Raises UserError when it is missing, damaged or of another format."""
+    content = read_json(file)
+    if content.get("format_version") != FORMAT_VERSION:
+        raise UserError(f"{file}: format_version is {content.get('format_version')}, expected {FORMAT_VERSION}")
+    if missing := [key for key in REQUIRED if key not in content]:
+        raise UserError(f"{file} lacks {', '.join(missing)}: it is not a trace written by deediff")
+    try:
+        return TraceMeta.from_json(content)
+    except (AttributeError, TypeError, ValueError, UserError):
+        raise UserError(
+            f"{file} is damaged: its blocks, timesteps, samples, policy, settings or cost are out of range"
+        ) from None

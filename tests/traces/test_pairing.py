@@ -1,0 +1,118 @@
+"""Traces are compared image by image at equal noise only, and their seconds on equal machines only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import deediff
+from deediff.analysis.compare import comparison_table
+from deediff.errors import UserError
+from deediff.json_files import read_json, write_json
+from deediff.quality.pairs import find_full, image_distances
+from deediff.settings import SamplingSettings
+from deediff.traces.pairing import full_twin, same_machine, same_noise, speed_up
+from tests.conftest import TINY, make_model, make_run, sample_trace
+
+CLASSES = 4  # the last one means "no class"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = make_model(config=replace(TINY, num_classes=CLASSES))
+    model.null_label = True
+    return make_run(tmp_path_factory.mktemp("pairing") / "run", model)
+
+
+def trace(run: Path, name: str, policy: str, **fields: Any) -> deediff.Trace:
+    folder = run / "traces" / name
+    settings = {"num_samples": 4, "batch_size": 4, "steps": 2, **fields}
+    return deediff.read_trace(sample_trace(run, folder, policy=policy, **settings))
+
+
+DIFFERENT: list[dict[str, Any]] = [
+    {"guidance": 2.0},
+    {"classes": (1, 2)},
+    {"eta": 0.5},
+    {"seed": 1},
+    {"steps": 3},
+    {"solver": "ddpm"},
+]
+
+
+@pytest.mark.parametrize("fields", DIFFERENT, ids=lambda fields: next(iter(fields)))
+def test_traces_of_other_noise_are_never_paired(run: Path, fields: dict[str, Any]) -> None:
+    name = next(iter(fields))
+    exits = trace(run, f"exits-{name}", "fixed:4")
+    full = trace(run, f"full-{name}", "never", **fields)
+    own = trace(run, f"own-{name}", "never")
+    assert not same_noise(exits.meta, full.meta)
+    assert same_noise(exits.meta, own.meta)
+    with pytest.raises(UserError, match="do not come from the same noise"):
+        image_distances(exits, full)
+    assert full_twin(exits, [full]) is None
+    assert full_twin(exits, [full, own]) is own
+    assert speed_up(exits, [full]) is None
+    row = comparison_table([exits, full]).iloc[0]
+    assert pd.isna(row["speed_up"])
+    assert pd.isna(row["image_change"])
+    assert not pd.isna(comparison_table([exits, full, own]).iloc[0]["speed_up"])
+
+
+def test_the_full_twin_of_a_folder_has_the_same_noise(run: Path, tmp_path: Path) -> None:
+    copy = make_run(tmp_path / "run", deediff.load(run))
+    exits = trace(copy, "exits", "fixed:4", guidance=2.0)
+    trace(copy, "a-full", "never")
+    assert find_full(exits) is None
+    assert find_full(trace(copy, "z-full", "never", guidance=2.0)) is not None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("batch_size", 2), ("device", "another"), ("threads", 99), ("dtype", "x")]
+)
+def test_seconds_of_another_machine_give_no_speed_up(run: Path, field: str, value: object) -> None:
+    exits, full = trace(run, "exits", "fixed:4"), trace(run, f"slow-{field}", "never")
+    assert same_machine(exits.meta, full.meta)
+    assert speed_up(exits, [full]) is not None
+    file = full.path / "trace.json"
+    content = {**read_json(file), field: value}
+    if field == "dtype":
+        content["dtype"] = "bfloat16"
+    write_json(file, content)
+    other = deediff.read_trace(full.path)
+    assert same_noise(exits.meta, other.meta)
+    assert not same_machine(exits.meta, other.meta)
+    assert speed_up(exits, [other]) is None
+
+
+def test_imported_traces_have_unknown_noise() -> None:
+    imported = replace(_meta(), settings=None)
+    assert not same_noise(imported, imported)
+
+
+def test_every_setting_survives_the_json() -> None:
+    settings = SamplingSettings(
+        policy="threshold:0.5,min:2", solver="ddpm", steps=7, spacing="linspace", eta=0.0, num_samples=3, batch_size=2,
+        seed=5, record="full", deviations=True, classes=(1, 2), guidance=1.5, recalibrated=True, dtype="float32",
+        checkpoint="7.safetensors", checkpoint_sha256="a",
+    )  # fmt: skip
+    default = SamplingSettings()
+    assert all(
+        a != b
+        for name, a, b in zip(vars(settings), vars(settings).values(), vars(default).values(), strict=True)
+        if name != "eta"
+    )
+    assert SamplingSettings.from_json(settings.to_json()) == settings
+
+
+def _meta() -> Any:
+    from deediff.cost.cost import Cost
+    from deediff.settings import PolicySpec
+    from deediff.traces.meta import TraceMeta
+
+    cost = Cost(0.1, [1.0], [], [], 0.1)
+    return TraceMeta(PolicySpec("imported"), 1, 1, [0], "exit", False, False, True, cost)
