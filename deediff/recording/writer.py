@@ -212,6 +212,6 @@ def _identity(content: Mapping[str, Any]) -> dict[str, Any]:
 
     The file name of the weights may change too; their SHA-256 may not.
     """
-    names = [field.name for field in fields(SamplingSettings) if field.name not in ("dtype", "checkpoint")]
-    found = {name: content.get(name) for name in (*names, "policy_content", "recalibration_sha256")}
-    return {**found, "recalibrated": found["recalibration_sha256"] is not None}  # traces of earlier versions lack it
+    left_out = ("dtype", "checkpoint", "recalibrated")  # the last by the SHA-256 of the calibration
+    names = [field.name for field in fields(SamplingSettings) if field.name not in left_out]
+    return {name: content.get(name) for name in (*names, "policy_content", "recalibration_sha256")}
