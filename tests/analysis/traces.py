@@ -12,7 +12,8 @@ from deediff.cli import main
 from deediff.cost.cost import Cost
 from deediff.diffusion.solvers import spaced_timesteps
 from deediff.json_files import write_json
-from deediff.recording.parts import finish, write_part
+from deediff.recording.finish import finish
+from deediff.recording.parts import write_part
 from deediff.traces.reader import Trace, read_trace
 
 COST = Cost(embed=0.5, blocks=[1.0] * 13, uems=[0.1] * 13, heads=[0.2] * 13, decode=0.2)
