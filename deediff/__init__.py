@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from deediff.models import UEM, Backbone, EarlyExitModel, make_backbone
     from deediff.policies import ExitPolicy, make_policy
     from deediff.sampling import Step, sample
+    from deediff.settings import SamplingSettings
     from deediff.traces.reader import Trace, read_trace
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ __all__ = [
     "Backbone",
     "EarlyExitModel",
     "ExitPolicy",
+    "SamplingSettings",
     "Schedule",
     "Solver",
     "Step",
@@ -44,6 +46,7 @@ _MODULES = {  # the module that defines each name
     "Backbone": "deediff.models",
     "EarlyExitModel": "deediff.models",
     "ExitPolicy": "deediff.policies",
+    "SamplingSettings": "deediff.settings",
     "Schedule": "deediff.diffusion.schedule",
     "Solver": "deediff.diffusion.solvers",
     "Step": "deediff.sampling",

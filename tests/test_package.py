@@ -12,7 +12,8 @@ import pytest
 import deediff
 
 API = {
-    *("Backbone", "EarlyExitModel", "ExitPolicy", "Schedule", "Solver", "Step", "Trace", "UEM", "UserError"),
+    *("Backbone", "EarlyExitModel", "ExitPolicy", "SamplingSettings", "Schedule", "Solver", "Step"),
+    *("Trace", "UEM", "UserError"),
     *("load", "make_backbone", "make_policy", "make_solver", "read_trace", "recalibrate", "sample"),
 }
 
