@@ -70,10 +70,10 @@ class EvaluateJob(Job):
         self.problems: list[str] = []  # what of them could not be measured, in sentences
 
     def work(self) -> None:
-        from deediff.quality.collect import Watch
         from deediff.quality.evaluate import Evaluator  # brings torch-fidelity: seconds, and only here
+        from deediff.quality.progress import Progress
 
-        watch = Watch(lambda what, done, total: self.progress(done, total, what), self.stopped)
-        evaluator = Evaluator(self.metrics, self.reference, watch=watch)
+        progress = Progress(lambda what, done, total: self.progress(done, total, what), self.stopped)
+        evaluator = Evaluator(self.metrics, self.reference, progress=progress)
         self.results = evaluator.evaluate(self.folder)
         self.problems = evaluator.problems

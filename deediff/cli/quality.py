@@ -11,13 +11,13 @@ from typing import Any
 from tqdm import tqdm
 
 from deediff.cli.command import DEVICE, Result, argument, command
-from deediff.quality.collect import Watch
 from deediff.quality.evaluate import Evaluator
 from deediff.quality.metrics import METRICS
-from deediff.quality.paired import Difference, difference
+from deediff.quality.paired import Difference, quality_difference
+from deediff.quality.progress import Progress
 from deediff.quality.results import Quality
 
-DETECTABLE = "detectable: the true difference that so many images would show four times out of five"
+DETECTABLE = "detectable: the true difference that this number of images detects with 80 % power"
 
 
 @command(
@@ -47,7 +47,7 @@ def evaluate(args: argparse.Namespace) -> Result:
 
         metrics = [name for name in args.metrics.split(",") if name]
         evaluator = Evaluator(
-            metrics, args.reference, args.held_out, args.data_root, args.weights, args.device, Watch(on_progress)
+            metrics, args.reference, args.held_out, args.data_root, args.weights, args.device, Progress(on_progress)
         )
         found = {Path(path).name: evaluator.evaluate(path) for path in args.traces}
     for problem in evaluator.problems:
@@ -80,7 +80,7 @@ def _differences(found: dict[str, list[Quality]]) -> list[dict[str, Any]]:
     for (name, results), one in product(others, base):
         for other in results:
             if other.protocol == one.protocol and other.without and one.without:
-                d = difference(other, one)
+                d = quality_difference(other, one)
                 verdict = "inside the noise" if d.inside_noise else "differs"
                 row: dict[str, Any] = {"difference": f"{name} − {first}", "metric": d.metric, "value": _interval(d)}
                 rows.append(row | {"verdict": verdict, "detectable": d.detectable, "paired": d.paired})

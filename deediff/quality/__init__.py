@@ -1,1 +1,1 @@
-"""How good images are: extractors, distances between sets of images, their intervals and floors."""
+"""Image quality: feature extractors, distances between sets of images, intervals and floors."""

@@ -1,22 +1,25 @@
-"""How good a trace's images are: each metric with its interval and the floor that real images reach."""
+"""Image quality of a trace: each metric with its interval and its floor, the value that real images reach."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from deediff.datasets import NAMED
 from deediff.devices import choose_device, device_name
 from deediff.errors import UserError
 from deediff.json_files import read_json
-from deediff.quality.collect import Watch, features_of
+from deediff.quality.collect import features_of
 from deediff.quality.extractors import Extractor, MissingWeights, load_extractor
 from deediff.quality.frechet import frechet_infinity
 from deediff.quality.image_sets import TraceImages, held_out_of, real_images
-from deediff.quality.jackknife import LEAST, Estimate, Features, Groups, group_of
+from deediff.quality.jackknife import LEAST, Features, Groups, JackknifeEstimate, group_of
 from deediff.quality.metrics import METRICS, Metric, expand
+from deediff.quality.progress import Progress
 from deediff.quality.references import Reference, reference_of
 from deediff.quality.results import Quality, write_quality
 from deediff.storage import AnyPath
@@ -24,50 +27,35 @@ from deediff.traces.reader import Trace, read_trace
 
 FLOOR_DRAWS = 5
 LEAST_FOR_INFINITY = 5000
-BUILT_IN = {(1, 32): "fd-mnist", (3, 32): "fd-cifar"}  # by channels and size: metrics that need no download
-NAMED = ("cifar10", "mnist")
-
-
-def evaluate_trace(
-    trace: str | AnyPath,
-    metrics: Sequence[str] = (),
-    reference: str | None = None,
-    data_root: Path | None = None,
-    device: str = "auto",
-    on_progress: Callable[[str, int, int], None] | None = None,
-    cancelled: Callable[[], bool] | None = None,
-) -> list[Quality]:
-    """`Evaluator` for one trace. Raises UserError when nothing could be measured, `Stopped` when cancelled."""
-    evaluator = Evaluator(metrics, reference, None, data_root, None, device, Watch(on_progress, cancelled))
-    return evaluator.evaluate(trace)
+BUILT_IN = {(1, 32): "fd-mnist", (3, 32): "fd-cifar"}  # by channels and size; no download needed
 
 
 @dataclass
 class Evaluator:
-    """Evaluates traces, one after another, and remembers what they share. See `evaluate`."""
+    """Evaluates traces one after another; extractors, references and floors are computed once."""
 
     metrics: Sequence[str] = ()  # names of METRICS; none: fd-cifar or fd-mnist, whichever fits
-    reference: str | None = None  # cifar10-train, …, or a folder; None: the training images of the trace's run
+    reference: str | None = None  # cifar10-train, …, or a folder; None: training images of the trace's run
     held_out: str | None = None  # real images for the floor; None: the other split of the reference
     data_root: Path | None = None  # torchvision's folder
     weights: Path | None = None  # file or folder of the extractors' weights
     device: str = "auto"
-    watch: Watch = field(default_factory=Watch)
-    problems: list[str] = field(default_factory=list)  # what could not be measured, in sentences
+    progress: Progress = field(default_factory=Progress)
+    problems: list[str] = field(default_factory=list)  # a sentence per metric that could not be measured
     _extractors: dict[str, Extractor] = field(default_factory=dict)
     _references: dict[tuple[object, ...], Reference] = field(default_factory=dict)
-    _floors: dict[tuple[object, ...], list[dict[str, Estimate]]] = field(default_factory=dict)
+    _floors: dict[tuple[object, ...], list[dict[str, JackknifeEstimate]]] = field(default_factory=dict)
 
     def evaluate(self, path: str | AnyPath) -> list[Quality]:
-        """Measure a trace, and write its quality.json after each extractor.
+        """Measure a trace; its quality.json is written after each extractor.
 
-        Raises UserError for bad input or when nothing could be measured, `Stopped` when cancelled;
-        what was measured before is kept.
+        Raises UserError for bad input or when nothing could be measured, `EvaluationCancelled` when cancelled;
+        results of earlier extractors are kept.
         """
         trace = read_trace(path)
         images = TraceImages(trace)
         if len(images) < LEAST:
-            raise UserError(f"{trace.path} holds {len(images)} images, expected at least {LEAST}: fewer say nothing")
+            raise UserError(f"{trace.path} holds {len(images)} images, expected at least {LEAST}")
         names = expand(self.metrics or [_built_in(images)])
         reference = self.reference or _training_images(trace)
         held_out = self.held_out or held_out_of(reference)
@@ -82,9 +70,9 @@ class Evaluator:
                 continue
             real = self._reference(reference, images, extractor)
             floor = self._reference(held_out, images, extractor) if held_out else None
-            with features_of(images, extractor, self.watch) as (numbers, features):
+            with features_of(images, extractor, self.progress) as (numbers, features):
                 for done, name in enumerate(chosen):
-                    self.watch.at(f"{name} of {trace.path.name}", done, len(chosen))
+                    self.progress.report(f"{name} of {trace.path.name}", done, len(chosen))
                     results += self._measure(trace, name, features, group_of(numbers), real, floor)
             write_quality(trace.path, results)
         if problems and not results:
@@ -100,50 +88,70 @@ class Evaluator:
     def _reference(self, name: str, like: TraceImages, extractor: Extractor) -> Reference:
         key = (name, like.shape, extractor.name)
         if key not in self._references:
-            self._references[key] = reference_of(real_images(name, *like.shape, self.data_root), extractor, self.watch)
+            self._references[key] = reference_of(
+                real_images(name, *like.shape, self.data_root), extractor, self.progress
+            )
         return self._references[key]
 
     def _measure(
         self, trace: Trace, name: str, features: Features, groups: Groups, real: Reference, floor: Reference | None
     ) -> list[Quality]:
         metric = METRICS[name]
-        if metric.most is not None and len(features) > metric.most:  # every pair is looked at, so memory would grow
+        if metric.most is not None and len(features) > metric.most:  # memory grows with the number of pairs
             chosen = np.sort(np.random.default_rng(0).permutation(len(features))[: metric.most])
             features, groups = features[chosen], groups[chosen]
         count = len(features)
         floors = self._floor_draws(metric, name, count, real, floor)
         size = min(count, len(floor.features)) if floor else 0
-
-        def quality(
-            key: str, value: float, interval: tuple[float, float], note: str, without: Sequence[float], exact: bool
-        ) -> Quality:
-            draws = [] if exact else [draw[key].value for draw in floors]
-            source = f"{FLOOR_DRAWS} draws of {size:,} images of {floor.name}" if floor else "no held-out real images"
-            return Quality(
-                metric=key, extractor=metric.extractor, value=value, low=interval[0], high=interval[1], interval=note,
-                images=count, reference=real.name, reference_key=real.key, reference_images=real.count,
-                floor=float(np.mean(draws)) if draws else None,
-                floor_spread=float(np.std(draws, ddof=1)) if draws else None,
-                floor_source="none: an extrapolated distance of real images is 0" if exact else source,
-                device=device_name(self._extractors[metric.extractor].device),
-                higher_is_better=metric.share, without=tuple(without), seed=trace.meta.seed,
-            )  # fmt: skip
-
+        common: dict[str, Any] = {
+            "extractor": metric.extractor,
+            "images": count,
+            "reference": real.name,
+            "reference_key": real.key,
+            "reference_images": real.count,
+            "device": device_name(self._extractors[metric.extractor].device),
+            "higher_is_better": metric.share,
+            "seed": trace.meta.seed,
+        }
         results = []
         for key, estimate in metric.measure(features, groups, real).items():
             low, high = estimate.interval
-            bounds = (max(0.0, low), min(1.0, high)) if metric.share else (low, high)
-            results.append(quality(key, estimate.value, bounds, metric.note, estimate.without.tolist(), False))
+            draws = [draw[key].value for draw in floors]
+            quality = Quality(
+                metric=key,
+                value=estimate.value,
+                low=max(0.0, low) if metric.share else low,
+                high=min(1.0, high) if metric.share else high,
+                interval=metric.note,
+                floor=float(np.mean(draws)) if draws else None,
+                floor_spread=float(np.std(draws, ddof=1)) if draws else None,
+                floor_source=(
+                    f"{FLOOR_DRAWS} draws of {size:,} images of {floor.name}" if floor else "no held-out real images"
+                ),
+                without=tuple(estimate.without.tolist()),
+                **common,
+            )
+            results.append(quality)
         if metric.infinity and count >= LEAST_FOR_INFINITY:
             value, error = frechet_infinity(features, real.gaussian)
-            note = "95 %, of the fit alone; extrapolated to infinitely many images from 15 subsets"
-            results.append(quality(f"{name}-inf", value, (value - 1.96 * error, value + 1.96 * error), note, (), True))
+            quality = Quality(
+                metric=f"{name}-inf",
+                value=value,
+                low=value - 1.96 * error,
+                high=value + 1.96 * error,
+                interval="95 %, of the fit alone; extrapolated to infinitely many images from 15 subsets",
+                floor=None,
+                floor_spread=None,
+                floor_source="none: an extrapolated distance of real images is 0",
+                **common,
+            )
+            results.append(quality)
         return results
 
     def _floor_draws(
         self, metric: Metric, name: str, count: int, real: Reference, floor: Reference | None
-    ) -> list[dict[str, Estimate]]:
-        """The same of held-out real images: as many as the trace has, or as there are."""
+    ) -> list[dict[str, JackknifeEstimate]]:
+        """The metric of random subsets of held-out real images, as large as the trace if there are enough."""
         if floor is None:
             return []
         key = (name, count, real.key, floor.key)
@@ -155,7 +163,7 @@ class Evaluator:
 
 
 def _training_images(trace: Trace) -> str:
-    """The reference of a trace whose run was trained on a data set known by name. Raises UserError for others."""
+    """The reference of a trace whose run was trained on one of NAMED. Raises UserError for others."""
     run = trace.path.parent.parent / "run.json"
     name = read_json(run).get("dataset") if run.exists() else None
     if name not in NAMED:

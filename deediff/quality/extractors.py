@@ -1,4 +1,4 @@
-"""Whose features are compared: torch-fidelity's pretrained networks, or the small classifiers that ship."""
+"""Feature extractors: torch-fidelity's pretrained networks, or the small classifiers that ship."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHIPPED = Path(__file__).parent / "weights"
 
 
 class MissingWeights(UserError):
-    """The extractor's weights are not here and could not be downloaded; other metrics can still run."""
+    """The extractor's weights are not found and cannot be downloaded; metrics of other extractors still work."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Extractor:
     """Images (B,C,H,W) uint8 on its device → features (B,D) float32."""
 
     name: str
-    key: str  # digest of its weights: features of different keys are not comparable
+    key: str  # digest of the weights; features of different keys are not comparable
     extract: Callable[[Tensor], Tensor]
     device: torch.device
 
@@ -41,7 +41,7 @@ class Extractor:
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A network that torch-fidelity builds, and where its weights come from."""
+    """A network that torch-fidelity builds, and the source of its weights."""
 
     registered: str  # torch-fidelity's name
     layer: str
@@ -66,7 +66,7 @@ PRETRAINED = {
         f"clip-vit-l-14-336px-{CLIP_SHA}.pt",
         f"https://openaipublic.azureedge.net/clip/models/{CLIP_SHA}/ViT-L-14-336px.pt",
         CLIP_SHA,
-        normalise=True,  # CMMD's kernel width is meant for embeddings of length 1
+        normalise=True,  # CMMD's kernel width is for embeddings of length 1
     ),
     "vgg16": Pretrained(
         "vgg16",
@@ -80,9 +80,9 @@ SMALL = ("fd-cifar", "fd-mnist")
 
 
 def load_extractor(name: str, device: torch.device, weights: Path | None = None) -> Extractor:
-    """By name; `weights` is a file, or a folder to look in before torch.hub's.
+    """An extractor by name; `weights` is a file, or a folder that is searched before torch.hub's.
 
-    Raises MissingWeights when they are nowhere, UserError when they are not the ones expected.
+    Raises MissingWeights when there are none, UserError when their SHA-256 is not the expected one.
     """
     return _small(name, device) if name in SMALL else _pretrained(name, device, weights)
 
@@ -126,9 +126,9 @@ def _pretrained(name: str, device: torch.device, weights: Path | None) -> Extrac
 
 
 def find_weights(known: Pretrained, weights: Path | None = None) -> Path:
-    """The file, its SHA-256 checked: it is a pickle, so nothing else may be loaded.
+    """The weights file. Its SHA-256 is checked before it is loaded, because it is a pickle.
 
-    Raises MissingWeights when it is nowhere, UserError when its content is not what was published.
+    Raises MissingWeights when there is none, UserError when its SHA-256 is not the published one.
     """
     hub = Path(torch.hub.get_dir()) / "checkpoints" / known.file
     places = [hub] if weights is None else [weights / known.file if weights.is_dir() else weights, hub]
@@ -140,7 +140,7 @@ def find_weights(known: Pretrained, weights: Path | None = None) -> Path:
         except Exception as error:  # urllib, ssl, file system
             reason = " ".join(str(error).split())[:120]
             raise MissingWeights(
-                f"the weights {known.file} are not here and could not be downloaded ({reason}): "
+                f"the weights {known.file} are not found and cannot be downloaded ({reason}): "
                 f"put the file from {known.url} into {hub.parent}, or name it with --weights"
             ) from None
         path = hub

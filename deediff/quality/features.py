@@ -1,4 +1,4 @@
-"""The small classifiers whose features `fd-cifar` and `fd-mnist` compare: a residual network of ResNet-20's size."""
+"""The small classifiers that are the extractors `fd-cifar` and `fd-mnist`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class _Block(nn.Module):
-    """Two 3×3 convolutions and a shortcut, projected where the shape changes."""
+    """Two 3×3 convolutions and a shortcut, projected if the shape changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()

@@ -8,22 +8,22 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from deediff.quality.jackknife import GROUPS, Estimate, Features, Floats, Groups
+from deediff.quality.jackknife import GROUPS, Features, Floats, Groups, JackknifeEstimate
 
 CHUNK = 4096  # features at once
 
 
 @dataclass(frozen=True, eq=False)
-class Moments:
-    """Count, sum and sum of outer products of features: what a Gaussian needs, and it adds up."""
+class FeatureMoments:
+    """Count, sum and sum of outer products of features: additive, and enough for a Gaussian."""
 
     count: int
     total: Floats  # (D,)
     outer: Floats  # (D, D)
 
     @classmethod
-    def of(cls, features: Features, origin: Floats) -> Moments:
-        """(n, D) features, counted from `origin` (D,) so that no digits are lost; read in chunks."""
+    def of(cls, features: Features, origin: Floats) -> FeatureMoments:
+        """Of (n, D) features minus `origin` (D,), which avoids cancellation; read in chunks."""
         size = features.shape[1]
         total, outer = np.zeros(size), np.zeros((size, size))
         for start in range(0, len(features), CHUNK):
@@ -32,11 +32,11 @@ class Moments:
             outer += x.T @ x
         return cls(len(features), total, outer)
 
-    def __add__(self, other: Moments) -> Moments:
-        return Moments(self.count + other.count, self.total + other.total, self.outer + other.outer)
+    def __add__(self, other: FeatureMoments) -> FeatureMoments:
+        return FeatureMoments(self.count + other.count, self.total + other.total, self.outer + other.outer)
 
-    def __sub__(self, other: Moments) -> Moments:
-        return Moments(self.count - other.count, self.total - other.total, self.outer - other.outer)
+    def __sub__(self, other: FeatureMoments) -> FeatureMoments:
+        return FeatureMoments(self.count - other.count, self.total - other.total, self.outer - other.outer)
 
     def gaussian(self, origin: Floats) -> Gaussian:
         """Mean and unbiased covariance."""
@@ -59,7 +59,7 @@ class Gaussian:
         return ((vectors * values.clamp(min=0).sqrt()) @ vectors.T).numpy()
 
     def distance(self, other: Gaussian) -> float:
-        """|μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½), Dowson & Landau 1982; the root is taken of this one, once."""
+        """|μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½), Dowson & Landau 1982; uses the cached root of this one."""
         shift = self.mean - other.mean
         product = self.root @ other.covariance @ self.root
         values = torch.linalg.eigvalsh(torch.from_numpy((product + product.T) / 2))
@@ -67,15 +67,15 @@ class Gaussian:
         return float(shift @ shift + np.trace(self.covariance) + np.trace(other.covariance) - 2 * cross)
 
 
-def frechet(features: Features, groups: Groups | None, reference: Gaussian) -> Estimate:
-    """Distance of (n, D) features from the reference; with an interval if `groups` (n,) are given."""
+def frechet(features: Features, groups: Groups | None, reference: Gaussian) -> JackknifeEstimate:
+    """Distance of (n, D) features from the reference, with an interval if `groups` (n,) are given."""
     origin = reference.mean
     if groups is None:
-        return Estimate(reference.distance(Moments.of(features, origin).gaussian(origin)), np.empty(0))
-    parts = [Moments.of(features[groups == g], origin) for g in range(GROUPS)]
+        return JackknifeEstimate(reference.distance(FeatureMoments.of(features, origin).gaussian(origin)), np.empty(0))
+    parts = [FeatureMoments.of(features[groups == g], origin) for g in range(GROUPS)]
     whole = sum(parts[1:], parts[0])
     without = [reference.distance((whole - part).gaussian(origin)) for part in parts]
-    return Estimate(reference.distance(whole.gaussian(origin)), np.array(without))
+    return JackknifeEstimate(reference.distance(whole.gaussian(origin)), np.array(without))
 
 
 def frechet_infinity(
@@ -89,12 +89,9 @@ def frechet_infinity(
     A line through the distances of random subsets, a fifth to all of the images, over 1/n (FID∞, Chong & Forsyth
     2020).
     """
-    rng = np.random.default_rng(seed)
+    rng, origin = np.random.default_rng(seed), reference.mean
     sizes = np.linspace(len(features) / 5, len(features), points).astype(int)
-    origin = reference.mean
-    values = [
-        reference.distance(Moments.of(features[np.sort(rng.permutation(len(features))[:n])], origin).gaussian(origin))
-        for n in sizes
-    ]
+    subsets = (features[np.sort(rng.permutation(len(features))[:n])] for n in sizes)
+    values = [reference.distance(FeatureMoments.of(subset, origin).gaussian(origin)) for subset in subsets]
     coefficients, covariance = np.polyfit(1 / sizes, values, 1, cov=True)
     return float(coefficients[1]), float(np.sqrt(covariance[1, 1]))

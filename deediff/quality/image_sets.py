@@ -1,4 +1,4 @@
-"""Sets of images, read in batches: what a trace drew, a split of a data set, or a folder."""
+"""Sets of images, read in batches: the images of a trace, a split of a data set, or a folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BATCH = 256
 
 
 class ImageSet(Protocol):
-    """Images of one size, with the number of each."""
+    """Numbered images of one size."""
 
     @property
     def name(self) -> str: ...
@@ -37,7 +37,7 @@ class ImageSet(Protocol):
 
 @dataclass(frozen=True)
 class TraceImages:
-    """What a trace drew. Raises UserError when it holds no images."""
+    """The images of a trace. Raises UserError when it has none."""
 
     trace: Trace
 
@@ -84,12 +84,12 @@ class RealImages:
         return len(self.images)
 
     def batches(self) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-        """In order."""
+        """In the order of the data set."""
         for index in torch.arange(len(self)).split(BATCH):
             yield index.numpy(), self.images[index]
 
     def digest(self) -> str:
-        """Of the pixels; of a folder's file names, sizes and times, so that nothing has to be decoded."""
+        """A digest of the pixels; for a folder of file names, sizes and times, without decoding."""
         content = hashlib.sha256()
         if isinstance(self.images, FolderImages):
             content.update(f"{self.images.img_size} {self.images.in_chans}".encode())
@@ -105,7 +105,7 @@ class RealImages:
 def real_images(name: str, channels: int, size: int, root: Path | None = None) -> RealImages:
     """`cifar10-train`, `mnist-test`, …, or a folder, whose images are resized and centre-cropped to `size`.
 
-    Raises UserError when it cannot be found or does not fit.
+    Raises UserError when it does not exist or does not fit.
     """
     dataset, _, split = name.rpartition("-")
     if dataset in ("cifar10", "mnist") and split in ("train", "test"):
@@ -118,6 +118,6 @@ def real_images(name: str, channels: int, size: int, root: Path | None = None) -
 
 
 def held_out_of(reference: str) -> str | None:
-    """The other split of a named reference: real images that its statistics have not seen."""
+    """The other split of a named reference: real images that its statistics do not include."""
     dataset, _, split = reference.rpartition("-")
     return {"train": f"{dataset}-test", "test": f"{dataset}-train"}.get(split) if dataset else None

@@ -1,6 +1,6 @@
-"""Intervals: what a metric would have been without each of 20 disjoint groups of the images.
+"""Intervals by the jackknife: the metric without each of 20 disjoint groups of the images.
 
-The plain bootstrap is no use here: it draws images twice, and duplicates inflate a Fréchet distance.
+The bootstrap does not work here: it draws images twice, and duplicates inflate a Fréchet distance.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 GROUPS = 20
 T_975 = 2.093  # Student's t with 19 degrees of freedom
-LEAST = 2 * GROUPS  # images; fewer make no groups
+LEAST = 2 * GROUPS  # images, two per group
 
 Floats = NDArray[np.float64]
 Features = NDArray[np.float32]  # (n, D)
@@ -20,16 +20,16 @@ Groups = NDArray[np.int64]  # (n,) 0 … GROUPS−1
 
 
 def group_of(samples: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Group of each sample, by its number: two traces of one seed leave out the same samples together."""
+    """Group of each sample, by its number, so that two traces of one seed have the same groups."""
     return samples % GROUPS
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A metric of all images, and of all but each group."""
+class JackknifeEstimate:
+    """A metric of all images, and without each group."""
 
     value: float
-    without: Floats  # (GROUPS,); (0,) where no interval was asked for
+    without: Floats  # (GROUPS,), or (0,) without an interval
 
     @property
     def error(self) -> float:
@@ -38,11 +38,11 @@ class Estimate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 %; needs `without`."""
+        """The 95 % interval; needs `without`."""
         return self.value - T_975 * self.error, self.value + T_975 * self.error
 
 
 def standard_error(without: Floats) -> float:
-    """Of the value that all groups together give."""
+    """Standard error of the value of all groups, from the values without each group (GROUPS,)."""
     deviations = without - without.mean()
     return float(np.sqrt((len(without) - 1) / len(without) * (deviations**2).sum()))

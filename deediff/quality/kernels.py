@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deediff.quality.jackknife import GROUPS, Estimate, Features, Floats, Groups
+from deediff.quality.jackknife import GROUPS, Features, Floats, Groups, JackknifeEstimate
 
 CHUNK = 2048  # rows of the kernel matrix at once
 Kernel = Callable[[Tensor, Tensor], Tensor]
@@ -25,28 +25,28 @@ def gaussian(x: Tensor, y: Tensor, sigma: float = 10.0) -> Tensor:
     return torch.exp(-squared / (2 * sigma**2))
 
 
-def kid(x: Features, groups: Groups | None, reference: Features, within: float) -> Estimate:
+def kid(x: Features, groups: Groups | None, reference: Features, within: float) -> JackknifeEstimate:
     """Kernel distance of (n, D) features from the reference's (m, D): the unbiased estimate over all pairs.
 
-    The usual mean over random subsets estimates the same; all pairs are the subset whose size fits N.
+    The usual mean over random subsets has the same expectation.
     `within` is `kid_within` of the reference.
     """
     return _mmd(x, groups, reference, polynomial, within, unbiased=True)
 
 
-def cmmd(x: Features, groups: Groups | None, reference: Features, within: float) -> Estimate:
-    """The same with a Gaussian kernel on normalised CLIP embeddings, × 1000; the biased estimate, as published."""
+def cmmd(x: Features, groups: Groups | None, reference: Features, within: float) -> JackknifeEstimate:
+    """`kid` with a Gaussian kernel on normalised CLIP embeddings, × 1000; the biased estimate, as published."""
     estimate = _mmd(x, groups, reference, gaussian, within, unbiased=False)
-    return Estimate(1000 * estimate.value, 1000 * estimate.without)
+    return JackknifeEstimate(1000 * estimate.value, 1000 * estimate.without)
 
 
 def kid_within(y: Features) -> float:
-    """Mean kernel over the reference's own pairs, what both estimates need of it once."""
+    """Mean kernel over the pairs of a reference, for `kid`."""
     return _mean_within(y, polynomial, unbiased=True)
 
 
 def cmmd_within(y: Features) -> float:
-    """The same for `cmmd`."""
+    """Mean kernel over the pairs of a reference, for `cmmd`."""
     return _mean_within(y, gaussian, unbiased=False)
 
 
@@ -56,8 +56,10 @@ def _mean_within(y: Features, kernel: Kernel, unbiased: bool) -> float:
     return total / (m * (m - unbiased))
 
 
-def _mmd(x: Features, groups: Groups | None, y: Features, kernel: Kernel, reference: float, unbiased: bool) -> Estimate:
-    """Squared maximum mean discrepancy, from sums of the kernel between groups."""
+def _mmd(
+    x: Features, groups: Groups | None, y: Features, kernel: Kernel, reference: float, unbiased: bool
+) -> JackknifeEstimate:
+    """Squared maximum mean discrepancy (Gretton et al. 2012, Eq. 3 and 5), from sums of the kernel between groups."""
     one_hot = np.ones((len(x), 1)) if groups is None else np.eye(GROUPS)[groups]  # (n, G)
     within = _sums(x, x, kernel, one_hot, one_hot)  # (G, G)
     across = _sums(x, y, kernel, one_hot, np.ones((len(y), 1)))[:, 0]  # (G,)
@@ -70,10 +72,10 @@ def _mmd(x: Features, groups: Groups | None, y: Features, kernel: Kernel, refere
 
     total, cross, n = float(within.sum()), float(across.sum()), float(counts.sum())
     if groups is None:
-        return Estimate(value(total, cross, n), np.empty(0))
+        return JackknifeEstimate(value(total, cross, n), np.empty(0))
     lost = within.sum(axis=0) + within.sum(axis=1) - within.diagonal()
     without = [value(total - lost[g], cross - across[g], n - counts[g]) for g in range(GROUPS)]
-    return Estimate(value(total, cross, n), np.array(without))
+    return JackknifeEstimate(value(total, cross, n), np.array(without))
 
 
 def _sums(x: Features, y: Features, kernel: Kernel, x_groups: Floats, y_groups: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""What `--metrics` names: whose features, and what is measured in them."""
+"""The metrics by the names of `--metrics`: the extractor and the measure of each."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from dataclasses import dataclass
 
 from deediff.errors import UserError
 from deediff.quality.frechet import frechet
-from deediff.quality.jackknife import Estimate, Features, Groups
+from deediff.quality.jackknife import Features, Groups, JackknifeEstimate
 from deediff.quality.kernels import cmmd, kid
 from deediff.quality.manifold import precision_recall
 from deediff.quality.references import KEPT, Reference
 
-Measure = Callable[[Features, Groups | None, Reference], dict[str, Estimate]]
+Measure = Callable[[Features, Groups | None, Reference], dict[str, JackknifeEstimate]]
 JACKKNIFE = "95 %, delete-a-group jackknife over 20 groups"
 BIASED = f"{JACKKNIFE}; the bias of N images is in value and floor alike"
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One name; it may measure several numbers at once."""
+    """One name of `--metrics`; it may measure several numbers at once."""
 
     extractor: str
     measure: Measure
     note: str = JACKKNIFE  # on the interval
-    most: int | None = KEPT  # images of a trace that are used, a random choice; None: all
+    most: int | None = KEPT  # images of a trace that are used, a random subset; None: all
     infinity: bool = False  # can be extrapolated to infinitely many images
-    share: bool = False  # between 0 and 1, and more is better
+    share: bool = False  # a share in [0, 1]; higher is better
 
 
 def _frechet(extractor: str, name: str) -> Metric:
-    def measure(x: Features, groups: Groups | None, real: Reference) -> dict[str, Estimate]:
+    def measure(x: Features, groups: Groups | None, real: Reference) -> dict[str, JackknifeEstimate]:
         return {name: frechet(x, groups, real.gaussian)}
 
     return Metric(extractor, measure, BIASED, most=None, infinity=True)
@@ -41,7 +41,7 @@ def _kid(extractor: str, name: str) -> Metric:
 
 
 def _prc(extractor: str, suffix: str = "") -> Metric:
-    def measure(x: Features, groups: Groups | None, real: Reference) -> dict[str, Estimate]:
+    def measure(x: Features, groups: Groups | None, real: Reference) -> dict[str, JackknifeEstimate]:
         precision, recall = precision_recall(x, groups, real.features, real.radii)
         return {f"precision{suffix}": precision, f"recall{suffix}": recall}
 
@@ -68,7 +68,7 @@ TOGETHER = {"fd-cifar": ("fd-cifar", "kid-cifar"), "fd-mnist": ("fd-mnist", "kid
 
 
 def expand(names: Sequence[str]) -> list[str]:
-    """Each name once, with what comes along. Raises UserError for unknown ones."""
+    """Each name once, with the metrics measured together with it. Raises UserError for unknown names."""
     if unknown := [name for name in names if name not in METRICS]:
         raise UserError(f"unknown metric {', '.join(unknown)}: expected some of {', '.join(METRICS)}")
     return list(dict.fromkeys(each for name in names for each in TOGETHER.get(name, (name,))))

@@ -1,4 +1,4 @@
-"""Is one trace better than another, or is the difference inside the noise?"""
+"""The difference of a metric between two traces, with its interval."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from deediff.errors import UserError
 from deediff.quality.jackknife import T_975, standard_error
 from deediff.quality.results import Quality
 
-POWER_80 = 0.861  # Student's t with 19 degrees of freedom: seen four times out of five
+POWER_80 = 0.861  # Student's t with 19 degrees of freedom, 80 % quantile
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Difference:
     value: float
     low: float  # 95 % interval
     high: float
-    detectable: float  # the true difference that so many images would show four times out of five
-    paired: bool  # the same seeds: both leave out the same samples, so most of the noise cancels
+    detectable: float  # the true difference that this number of images detects with 80 % power
+    paired: bool  # equal seeds: the groups hold the same samples, so most of the noise cancels
 
     @property
     def inside_noise(self) -> bool:
@@ -30,8 +30,8 @@ class Difference:
         return self.low <= 0 <= self.high
 
 
-def difference(first: Quality, second: Quality) -> Difference:
-    """Raises UserError when the two are of different protocols: such values must not be compared."""
+def quality_difference(first: Quality, second: Quality) -> Difference:
+    """First minus second. Raises UserError when the protocols differ: such values are not comparable."""
     if first.protocol != second.protocol:
         raise UserError(
             f"{first.metric} ({first.extractor}, {first.images} images against {first.reference}) and {second.metric} "

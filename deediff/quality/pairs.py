@@ -1,4 +1,4 @@
-"""How far each image is from its twin: what a policy changed, image by image at equal seeds."""
+"""Distances between the images of two traces of equal seeds, image by image: the effect of early exits."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ WHITE = 255.0
 def find_full(trace: Trace) -> Trace | None:
     """The full network's trace of the same seed, solver, steps and checkpoint, in the same run.
 
-    The one with the most images, and among those one that evaluated no UEM; the trace itself when it is
-    one; None when there is none.
+    The one with the most images, and among those preferably one without UEMs; the trace itself if it is such a
+    trace; None if there is none.
     """
     if trace.meta.is_full:
         return trace
@@ -36,23 +36,23 @@ def find_full(trace: Trace) -> Trace | None:
         try:
             meta = read_meta(file)
         except UserError:
-            continue  # a damaged neighbour is not this trace's trouble
+            continue  # damaged: skip it
         if meta.is_full and meta.complete and same_noise(trace.meta, meta):
             found.append((-meta.num_samples, meta.record != "exit", str(file), file.parent))
     return read_trace(min(found)[-1]) if found else None
 
 
 def image_distances(trace: Trace, full: Trace) -> pd.DataFrame:
-    """`sample`, `change`, `mse`, `psnr`, `ssim` of every image that both hold; part by part.
+    """`sample`, `change`, `mse`, `psnr`, `ssim` of every image that both traces have; read part by part.
 
     change: mean absolute difference, mse: mean squared difference, both over pixels and channels in grey
     levels (0 … 255); psnr in dB, infinite for equal images; ssim as in `structural_similarity`.
-    Raises UserError when sample k of one is not sample k of the other, or there are no images.
+    Raises UserError when the noise of the two differs, or there are no images.
     """
     if differs := noise_differences(trace.meta, full.meta):
         raise UserError(
             f"{trace.path} and {full.path} differ in {', '.join(differs)}: their images do not come from the same "
-            "noise, so their distance says nothing; sample a never-trace with the settings of the first"
+            "noise, so their distances are meaningless; sample a never-trace with the settings of the first"
         )
     tables = []
     for part in trace.image_parts:
@@ -65,7 +65,7 @@ def image_distances(trace: Trace, full: Trace) -> pd.DataFrame:
             a, b = (torch.stack([_pixels(png) for png in pairs[column]]) for column in ("png", "png_full"))
             tables.append(pd.DataFrame({"sample": pairs["sample"], **_distances(a, b)}))
     if not tables:
-        raise UserError(f"{trace.path} and {full.path} have no image in common: nothing can be compared")
+        raise UserError(f"{trace.path} and {full.path} have no image in common")
     return pd.concat(tables, ignore_index=True)
 
 

@@ -1,4 +1,4 @@
-"""Real images in a feature space: computed once, then read from a cache."""
+"""Features of real images, computed once and cached."""
 
 from __future__ import annotations
 
@@ -16,49 +16,50 @@ from torch import Tensor
 
 from deediff.errors import UserError
 from deediff.quality import kernels, manifold
-from deediff.quality.collect import Watch, features_of
+from deediff.quality.collect import features_of
 from deediff.quality.extractors import Extractor
-from deediff.quality.frechet import Gaussian, Moments
+from deediff.quality.frechet import FeatureMoments, Gaussian
 from deediff.quality.image_sets import RealImages
 from deediff.quality.jackknife import Features
+from deediff.quality.progress import Progress
 from deediff.storage import write_atomically
 
 DEFAULT_CACHE = Path(os.environ.get("DEEDIFF_CACHE", Path.home() / ".cache" / "deediff" / "references"))
-KEPT = 10_000  # features that are kept whole, for kernels and manifolds
+KEPT = 10_000  # features stored one by one, for kernels and manifolds
 CACHE_VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Real images in a feature space."""
+    """The features of a set of real images."""
 
     name: str
-    key: str  # of the images, the extractor and what was kept
+    key: str  # digest of the images, the extractor and KEPT
     count: int
     gaussian: Gaussian
-    features: Features  # (≤ KEPT, D), a random choice
+    features: Features  # (≤ KEPT, D), a random subset
 
     @cached_property
     def kid_within(self) -> float:
-        """What `kid` needs of this side."""
+        """`kid_within` of these features, for `kid`."""
         return kernels.kid_within(self.features)
 
     @cached_property
     def cmmd_within(self) -> float:
-        """What `cmmd` needs of this side."""
+        """`cmmd_within` of these features, for `cmmd`."""
         return kernels.cmmd_within(self.features)
 
     @cached_property
     def radii(self) -> Tensor:
-        """What `precision_recall` needs of this side."""
+        """`manifold.radii` of these features, for `precision_recall`."""
         return manifold.radii(self.features)
 
 
-def reference_of(images: RealImages, extractor: Extractor, watch: Watch, cache: Path | None = None) -> Reference:
-    """Computed once per set of images and extractor, then read from the cache."""
+def reference_of(images: RealImages, extractor: Extractor, progress: Progress, cache: Path | None = None) -> Reference:
+    """The reference of a set of images and an extractor, from the cache if it is there."""
     cache = cache or DEFAULT_CACHE
-    what = {"version": CACHE_VERSION, "images": images.digest(), "extractor": extractor.key, "kept": KEPT}
-    key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+    content = {"version": CACHE_VERSION, "images": images.digest(), "extractor": extractor.key, "kept": KEPT}
+    key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     file = cache / f"{images.name}-{extractor.name}-{key}.npz"
     if file.exists():
         try:
@@ -66,12 +67,12 @@ def reference_of(images: RealImages, extractor: Extractor, watch: Watch, cache: 
                 gaussian = Gaussian(saved["mean"], saved["covariance"])
                 return Reference(images.name, key, int(saved["count"]), gaussian, saved["features"])
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            file.unlink(missing_ok=True)  # damaged: compute it again
-    with features_of(images, extractor, watch) as (_, features):
+            file.unlink(missing_ok=True)  # damaged: computed again
+    with features_of(images, extractor, progress) as (_, features):
         if len(features) < 2:
             raise UserError(f"reference {images.name} holds {len(features)} image(s), expected at least two")
         origin = np.asarray(features[:KEPT], np.float64).mean(axis=0)
-        gaussian = Moments.of(features, origin).gaussian(origin)
+        gaussian = FeatureMoments.of(features, origin).gaussian(origin)
         kept = np.sort(np.random.default_rng(0).permutation(len(features))[:KEPT])
         reference = Reference(images.name, key, len(features), gaussian, np.array(features[kept]))
     _write(file, reference)
@@ -79,12 +80,10 @@ def reference_of(images: RealImages, extractor: Extractor, watch: Watch, cache: 
 
 
 def _write(file: Path, reference: Reference) -> None:
-    """A cache that cannot be written costs time, not results."""
-    buffer = io.BytesIO()
-    np.savez(
-        buffer, mean=reference.gaussian.mean, covariance=reference.gaussian.covariance,
-        features=reference.features, count=reference.count,
-    )  # fmt: skip
+    """Write the cache; a failure costs time later, but is no error."""
+    gaussian, buffer = reference.gaussian, io.BytesIO()
+    features, count = reference.features, reference.count
+    np.savez(buffer, mean=gaussian.mean, covariance=gaussian.covariance, features=features, count=count)
     try:
         write_atomically(file, buffer.getvalue(), sync=False)
     except OSError:

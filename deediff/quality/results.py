@@ -1,4 +1,4 @@
-"""`quality.json` of a trace: every metric with what it takes to trust it."""
+"""`quality.json` of a trace: every metric with its interval, floor and protocol."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from deediff.storage import AnyPath
 class Quality:
     """One metric of one trace."""
 
-    metric: str  # fid, fid-inf, kid, cmmd, precision, recall, fd-cifar, kid-fd-cifar, …; the column's name
-    extractor: str  # whose features: inception-v3, clip-vit-l-14-336, fd-cifar, …
+    metric: str  # fid, fid-inf, kid, cmmd, precision, recall, fd-cifar, kid-cifar, …
+    extractor: str  # of the features: inception-v3, clip-vit-l-14-336, fd-cifar, …
     value: float
     low: float | None  # 95 % interval of the value
     high: float | None
-    interval: str  # how the interval was made, and its bias
+    interval: str  # method of the interval, and bias
     images: int  # N of the trace
     reference: str  # cifar10-train, or a folder's name
     reference_key: str  # digest of the reference's images, extractor and preprocessing
     reference_images: int
-    floor: float | None  # the same metric of held-out real images at the same N: mean of draws
+    floor: float | None  # the metric of held-out real images at the same N, mean of draws
     floor_spread: float | None  # standard deviation over the draws
-    floor_source: str  # which real images, how many draws
+    floor_source: str  # the real images and the number of draws
     device: str
     higher_is_better: bool = False
-    without: tuple[float, ...] = ()  # the value without each group of samples, for paired comparisons
+    without: tuple[float, ...] = ()  # values without each group of samples, for paired comparisons
     seed: int | None = None  # of the trace
 
     @property
@@ -39,7 +39,7 @@ class Quality:
 
 
 def read_quality(trace: AnyPath) -> list[Quality]:
-    """What `deediff evaluate` wrote into a trace's folder; empty when it was never evaluated.
+    """The results of `deediff evaluate` in a trace's folder; empty if there are none.
 
     Raises UserError when the file is damaged.
     """
@@ -56,7 +56,7 @@ def read_quality(trace: AnyPath) -> list[Quality]:
 
 
 def write_quality(trace: AnyPath, results: list[Quality]) -> None:
-    """Add results to the trace's file; one of the same metric, extractor, reference and N replaces the old."""
+    """Add results to the trace's file; they replace those of the same metric, extractor, reference and N."""
     kept = {result.protocol: result for result in [*read_quality(trace), *results]}
     entries: list[dict[str, Any]] = [asdict(result) for result in kept.values()]
     write_json(trace / "quality.json", {"format_version": FORMAT_VERSION, "metrics": entries})

@@ -48,10 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Image.fromarray(pixels).save(folder / "images" / name / f"{i}.png")
     calibrate_checkpoint(run, images=12, bins=3, dataset=str(folder / "images"), device="cpu")
     for guidance in (None, 2.5):
-        sample_trace(
-            run, folder / f"full-{guidance}", SAMPLES, steps=STEPS, seed=SEED, record="full", deviations=True,
-            guidance=guidance, device="cpu",
-        )  # fmt: skip
+        options = {"record": "full", "deviations": True, "guidance": guidance, "device": "cpu"}
+        sample_trace(run, folder / f"full-{guidance}", SAMPLES, steps=STEPS, seed=SEED, **options)
     return folder
 
 
@@ -60,10 +58,18 @@ def spec(name: str, folder: Path, guidance: float | None) -> str:
     trace = folder / f"full-{guidance}"
     budget = 0.6 * deediff.read_trace(trace).meta.mean_gflops
     arguments = {
-        "never": "", "threshold": ":0.48", "patience": ":0.48", "batch-mean": ":0.49", "fixed": ":6",
-        "schedule": ":ase", "budget": f":{budget}@{trace}", "excess": ":0.02", "stopping": f":{budget}",
-        "oracle": f":{budget}@{trace}", "dual": f":600:{folder / 'shallow.safetensors'}",
-    }  # fmt: skip
+        "never": "",
+        "threshold": ":0.48",
+        "patience": ":0.48",
+        "batch-mean": ":0.49",
+        "fixed": ":6",
+        "schedule": ":ase",
+        "budget": f":{budget}@{trace}",
+        "excess": ":0.02",
+        "stopping": f":{budget}",
+        "oracle": f":{budget}@{trace}",
+        "dual": f":600:{folder / 'shallow.safetensors'}",
+    }
     return name + arguments[name]
 
 

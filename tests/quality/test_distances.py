@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from deediff.errors import UserError
-from deediff.quality.frechet import Gaussian, Moments, frechet, frechet_infinity
-from deediff.quality.jackknife import GROUPS, Estimate, group_of
+from deediff.quality.frechet import FeatureMoments, Gaussian, frechet, frechet_infinity
+from deediff.quality.jackknife import GROUPS, JackknifeEstimate, group_of
 from deediff.quality.kernels import cmmd, cmmd_within, gaussian, kid, kid_within
 from deediff.quality.manifold import precision_recall, radii
-from deediff.quality.paired import difference
+from deediff.quality.paired import quality_difference
 from deediff.quality.results import Quality, read_quality, write_quality
 
 
@@ -27,7 +27,7 @@ def draw(count: int, size: int = 6, seed: int = 0, shift: float = 0.0) -> np.nda
 
 def gaussian_of(features: np.ndarray) -> Gaussian:
     origin = features.mean(axis=0, dtype=np.float64)
-    return Moments.of(features, origin).gaussian(origin)
+    return FeatureMoments.of(features, origin).gaussian(origin)
 
 
 def test_distance_of_two_gaussians_is_the_closed_form():
@@ -55,7 +55,7 @@ def test_frechet_distance_is_torch_fidelitys():
 def test_moments_add_up_like_the_features_they_come_from():
     x = draw(300, shift=50)
     origin = np.full(6, 49.0)
-    a, b, whole = (Moments.of(part, origin) for part in (x[:100], x[100:], x))
+    a, b, whole = (FeatureMoments.of(part, origin) for part in (x[:100], x[100:], x))
     for one, other in ((a + b, whole), (whole - b, a)):
         assert one.count == other.count
         np.testing.assert_allclose(one.outer, other.outer, rtol=1e-9, atol=1e-6)
@@ -110,7 +110,7 @@ def test_every_leave_out_is_what_the_rest_alone_gives():
     groups = group_of(np.random.default_rng(0).permutation(160))
     reference, real = gaussian_of(y), radii(y)
 
-    def measured(x: np.ndarray, groups: np.ndarray | None) -> dict[str, Estimate]:
+    def measured(x: np.ndarray, groups: np.ndarray | None) -> dict[str, JackknifeEstimate]:
         precision, recall = precision_recall(x, groups, y, real)
         return {
             "frechet": frechet(x, groups, reference),
@@ -147,9 +147,22 @@ def test_infinity_takes_away_the_bias_of_few_images():
 def quality(features: np.ndarray, reference: Gaussian, seed: int | None = 0, **fields: Any) -> Quality:
     estimate = frechet(features, group_of(np.arange(len(features))), reference)
     entry = Quality(
-        "fd-cifar", "fd-cifar", estimate.value, *estimate.interval, "", len(features), "cifar10-train", "key", 50_000,
-        None, None, "", "cpu", without=tuple(estimate.without), seed=seed,
-    )  # fmt: skip
+        "fd-cifar",
+        "fd-cifar",
+        estimate.value,
+        *estimate.interval,
+        "",
+        len(features),
+        "cifar10-train",
+        "key",
+        50_000,
+        None,
+        None,
+        "",
+        "cpu",
+        without=tuple(estimate.without),
+        seed=seed,
+    )
     return replace(entry, **fields)
 
 
@@ -158,24 +171,23 @@ def test_pairing_by_seed_sees_differences_that_independent_seeds_hide():
     x = draw(1000, shift=0.3)
     nearly = (x + 0.02).astype(np.float32)
     one, other = quality(nearly, reference), quality(x, reference)
-    paired, blind = difference(one, other), difference(one, replace(other, seed=5))
+    paired, blind = quality_difference(one, other), quality_difference(one, replace(other, seed=5))
     assert paired.paired
     assert not blind.paired
     assert paired.value == blind.value == one.value - other.value
     assert not paired.inside_noise
     assert blind.inside_noise
     assert paired.detectable < 0.2 * blind.detectable
-    assert difference(one, one).inside_noise
+    assert quality_difference(one, one).inside_noise
 
 
 def test_values_of_different_protocols_are_never_compared():
     reference = gaussian_of(draw(2000, seed=1))
     one = quality(draw(100), reference)
-    for change in (
-        {"metric": "fid"}, {"extractor": "inception-v3"}, {"reference_key": "other"}, {"images": 99},
-    ):  # fmt: skip
+    changes = ({"metric": "fid"}, {"extractor": "inception-v3"}, {"reference_key": "other"}, {"images": 99})
+    for change in changes:
         with pytest.raises(UserError, match="not comparable"):
-            difference(one, replace(one, **change))
+            quality_difference(one, replace(one, **change))
 
 
 def test_a_new_result_replaces_the_old_one_of_its_protocol_only(tmp_path: Path):

@@ -17,10 +17,10 @@ from deediff.errors import UserError
 from deediff.json_files import write_json
 from deediff.models import UViTConfig
 from deediff.quality import evaluate, extractors, references
-from deediff.quality.evaluate import Evaluator, evaluate_trace
+from deediff.quality.evaluate import Evaluator
 from deediff.quality.extractors import load_extractor
 from deediff.quality.image_sets import TraceImages, real_images
-from deediff.quality.paired import difference
+from deediff.quality.paired import quality_difference
 from deediff.quality.results import read_quality
 from deediff.traces.reader import read_trace
 from tests.conftest import make_model, make_run, sample_trace
@@ -117,7 +117,7 @@ def test_enough_images_are_extrapolated_to_infinitely_many(
     assert beyond.floor is None
     assert beyond.protocol != finite.protocol
     with pytest.raises(UserError, match="no interval of its own"):
-        difference(beyond, beyond)
+        quality_difference(beyond, beyond)
 
 
 @pytest.mark.parametrize(
@@ -130,9 +130,14 @@ def test_enough_images_are_extrapolated_to_infinitely_many(
     ],
 )
 def test_bad_input_is_one_sentence(
-    digits: Path, cache: Path, grey_folders: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    arguments: list[str], says: str,
-):  # fmt: skip
+    digits: Path,
+    cache: Path,
+    grey_folders: tuple[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    says: str,
+):
     (tmp_path / "empty").mkdir()
     filled = [a.format(real=grey_folders[0], empty=tmp_path / "empty") for a in arguments]
     assert main(["evaluate", str(digits), *filled]) == 2
@@ -146,12 +151,12 @@ def test_bad_input_is_one_sentence(
 def test_too_few_images_are_refused(digits: Path, tmp_path: Path):
     few = sample_trace(digits.parent.parent, tmp_path / "few", 8, "never", "ddim", 1, batch_size=8)
     with pytest.raises(UserError, match="expected at least 40"):
-        evaluate_trace(few)
+        Evaluator().evaluate(few)
 
 
 @pytest.mark.slow  # 70 000 digits through the classifier
 def test_the_training_images_are_the_default_reference(digits: Path, cache: Path, shared: Path):
-    results = evaluate_trace(digits, data_root=shared / "data")
+    results = Evaluator(data_root=shared / "data").evaluate(digits)
     assert {q.reference for q in results} == {"mnist-train"}
     assert results[0].reference_images == 60_000
     assert "48 images of mnist-test" in results[0].floor_source
@@ -186,9 +191,17 @@ def test_fid_is_torch_fidelitys_own_on_the_same_folders_even_offline(
     for number, png in enumerate(read_trace(digits).images(range(48))):
         (folder / f"{number:03d}.png").write_bytes(png)
     expected = torch_fidelity.calculate_metrics(
-        input1=str(folder), input2=grey_folders[0], fid=True, kid=True, kid_subsets=1, kid_subset_size=48,
-        feature_extractor_weights_path=str(tmp_path / known.file), cuda=False, verbose=False, cache=False,
+        input1=str(folder),
+        input2=grey_folders[0],
+        fid=True,
+        kid=True,
+        kid_subsets=1,
+        kid_subset_size=48,
+        feature_extractor_weights_path=str(tmp_path / known.file),
+        cuda=False,
+        verbose=False,
+        cache=False,
         save_cpu_ram=True,
-    )  # fmt: skip
+    )
     assert results[0].value == pytest.approx(expected["frechet_inception_distance"], rel=1e-3)
     assert results[1].value == pytest.approx(expected["kernel_inception_distance_mean"], rel=0.2)

@@ -15,11 +15,12 @@ from PIL import Image
 
 from deediff.errors import UserError
 from deediff.quality import extractors
-from deediff.quality.collect import Stopped, Watch, features_of
+from deediff.quality.collect import features_of
 from deediff.quality.extractors import Extractor, MissingWeights, find_weights, load_extractor
 from deediff.quality.frechet import frechet
 from deediff.quality.image_sets import RealImages, real_images
 from deediff.quality.jackknife import group_of
+from deediff.quality.progress import EvaluationCancelled, Progress
 from deediff.quality.references import reference_of
 from tests.quality.test_distances import gaussian_of
 
@@ -35,16 +36,18 @@ class Noise(RealImages):
 def means(key: str = "means") -> Extractor:
     """Twelve features that need no network."""
     return Extractor(
-        "means", key, lambda x: x.float().unfold(2, 8, 8).unfold(3, 8, 8).mean((1, 4, 5)).flatten(1)[:, :12],
+        "means",
+        key,
+        lambda x: x.float().unfold(2, 8, 8).unfold(3, 8, 8).mean((1, 4, 5)).flatten(1)[:, :12],
         torch.device("cpu"),
-    )  # fmt: skip
+    )
 
 
 def test_features_come_in_order_and_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     images = Noise(600)
     told: list[int] = []
-    with features_of(images, means(), Watch(lambda what, done, total: told.append(done))) as (numbers, features):
+    with features_of(images, means(), Progress(lambda what, done, total: told.append(done))) as (numbers, features):
         np.testing.assert_array_equal(numbers, np.arange(600))
         np.testing.assert_array_equal(features, means()(images.images[torch.arange(600)]).numpy())
         assert list(tmp_path.iterdir())
@@ -80,7 +83,7 @@ def test_memory_does_not_grow_with_the_number_of_images():
 
     def peak(count: int) -> float:
         highest: list[float] = []
-        watch = Watch(lambda what, done, total: highest.append(anonymous()))
+        watch = Progress(lambda what, done, total: highest.append(anonymous()))
         with features_of(Stream(count), repeated, watch) as (numbers, features):
             frechet(features, group_of(numbers), reference)
             highest.append(anonymous())
@@ -92,7 +95,7 @@ def test_memory_does_not_grow_with_the_number_of_images():
 
 
 def test_cancelling_stops_between_batches():
-    with pytest.raises(Stopped), features_of(Noise(600), means(), Watch(cancelled=lambda: True)):
+    with pytest.raises(EvaluationCancelled), features_of(Noise(600), means(), Progress(cancelled=lambda: True)):
         pytest.fail("it went on")
 
 
@@ -103,21 +106,21 @@ def test_a_reference_is_computed_once_and_again_only_when_something_that_matters
         inner = means(key)
         return replace(inner, extract=lambda x: (calls.append(key), inner.extract(x))[1])
 
-    first = reference_of(Noise(300), counted("a"), Watch(), tmp_path)
+    first = reference_of(Noise(300), counted("a"), Progress(), tmp_path)
     assert calls
-    again, calls[:] = reference_of(Noise(300), counted("a"), Watch(), tmp_path), []
+    again, calls[:] = reference_of(Noise(300), counted("a"), Progress(), tmp_path), []
     assert not calls
     np.testing.assert_array_equal(first.gaussian.covariance, again.gaussian.covariance)
     np.testing.assert_array_equal(np.sort(first.features[:, 0]), np.sort(again.features[:, 0]))
     assert first.key == again.key
     for images, key in ((Noise(300), "b"), (Noise(300, seed=1), "a"), (Noise(301), "a")):
         calls.clear()
-        assert reference_of(images, counted(key), Watch(), tmp_path).key != first.key
+        assert reference_of(images, counted(key), Progress(), tmp_path).key != first.key
         assert calls
     for file in tmp_path.iterdir():
         file.write_bytes(file.read_bytes()[:100])
     calls.clear()
-    assert reference_of(Noise(300), counted("a"), Watch(), tmp_path).count == 300
+    assert reference_of(Noise(300), counted("a"), Progress(), tmp_path).count == 300
     assert calls
 
 

@@ -13,9 +13,9 @@ from deediff.calibration.checkpoint import calibrate_checkpoint
 from deediff.calibration.file import calibration_file
 from deediff.checkpoints import find_checkpoint
 from deediff.json_files import read_json, write_json
-from deediff.quality.collect import Watch
 from deediff.quality.evaluate import Evaluator
 from deediff.quality.metrics import expand
+from deediff.quality.progress import Progress
 from deediff.quality.results import Quality, read_quality
 from deediff.recording.writer import sample_to_trace
 from deediff.sampling.sampler import Step
@@ -91,7 +91,7 @@ class OnDemand:
         self._bar = tqdm(disable=True)
         self._evaluator = Evaluator(
             self.scale.metrics, self.scale.reference, data_root=self.data_root, device=self.device,
-            watch=Watch(self._on_progress),
+            progress=Progress(self._on_progress),
         )  # fmt: skip
 
     @property
