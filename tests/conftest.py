@@ -17,7 +17,7 @@ from deediff.diffusion.schedule import Schedule
 from deediff.json_files import write_json
 from deediff.models import EarlyExitModel, UViT, UViTConfig
 from deediff.quality import references
-from deediff.recording.writer import sample_to_trace
+from deediff.recording.job import sample_to_trace
 from deediff.settings import SamplingSettings
 from deediff.storage import AnyPath
 

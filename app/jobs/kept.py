@@ -12,7 +12,7 @@ from app.jobs.settings import LiveSettings
 from deediff.errors import UserError
 from deediff.policies import make_policy
 from deediff.quality.results import Quality
-from deediff.recording.writer import sample_to_trace
+from deediff.recording.job import sample_to_trace
 from deediff.settings import Record, SamplingSettings
 
 BATCH = 64

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from deediff.cost.cost import Cost
 from deediff.json_files import write_json
 from deediff.recording.finish import headline
-from deediff.recording.parts import write_part
+from deediff.recording.parts import Part, write_part
 from deediff.traces.meta import TraceMeta
 from deediff.traces.schema import FORMAT_VERSION, summary_file
 from deediff.traces.summary import Summary
@@ -38,7 +38,8 @@ def write_synthetic(
         u = _uncertainty(rng, PART, steps, blocks)
         exits = np.full((PART, steps), blocks, np.int8)
         images = rng.integers(0, 256, (PART, *image_shape), dtype=np.uint8)
-        write_part(folder, part, range(part * PART, (part + 1) * PART), timesteps, exits, u, None, images, blocks)
+        samples_of_part = range(part * PART, (part + 1) * PART)
+        write_part(folder, part, Part(samples_of_part, timesteps, exits, u, None, images, blocks))
         summaries.append(Summary.load(summary_file(folder, part)))
         summary_file(folder, part).unlink()
     total = Summary.empty(steps, blocks)

@@ -19,8 +19,9 @@ from deediff.json_files import write_json
 from deediff.models import EarlyExitModel
 from deediff.policies import ExitPolicy, Replay, make_policy
 from deediff.recording.finish import finish
-from deediff.recording.parts import write_part
-from deediff.recording.writer import TraceWriter, trace_meta
+from deediff.recording.job import trace_meta
+from deediff.recording.parts import Part, write_part
+from deediff.recording.writer import TraceWriter
 from deediff.sampling.sampler import prepare_sampling, sample
 from deediff.settings import Record, SamplingSettings
 from deediff.storage import write_atomically
@@ -133,7 +134,8 @@ def _throughput(model: EarlyExitModel, folder: Path, repeats: int, clock: Clock)
             times.append(clock() - tick)
         return statistics.median(times)
 
-    write = seconds(lambda: write_part(folder, 0, range(samples), timesteps, exits, u, None, images, blocks))
+    part = Part(range(samples), timesteps, exits, u, None, images, blocks)
+    write = seconds(lambda: write_part(folder, 0, part))
     size = sum(path.stat().st_size for path in folder.glob("*-00000.*"))
     finish(folder, 1)
     trace = read_trace(folder)

@@ -20,8 +20,8 @@ from deediff.models import PRESETS
 from deediff.models.official import LAYOUTS
 from deediff.models.uncertainty import UEMS
 from deediff.policies.registry import BOUNDS, POLICIES
+from deediff.recording.job import sample_to_trace
 from deediff.recording.maps import checkpoint_of, write_maps
-from deediff.recording.writer import sample_to_trace
 from deediff.sampling.sampler import Step
 from deediff.settings import SamplingSettings
 from deediff.traces.reader import read_trace

@@ -20,7 +20,7 @@ from deediff.importing.run_files import check_new_run, write_imported_run
 from deediff.json_files import write_json
 from deediff.models import PRESETS, EarlyExitModel, make_backbone
 from deediff.recording.finish import finish
-from deediff.recording.parts import write_part
+from deediff.recording.parts import Part, write_part
 from deediff.settings import PolicySpec
 from deediff.traces.meta import TraceMeta
 
@@ -114,5 +114,5 @@ def _write_trace(folder: Path, layers: NDArray[Any], model: EarlyExitModel, uem:
     parts = [range(first, min(first + PART_SIZE, samples)) for first in range(0, samples, PART_SIZE)]
     for part, numbers in enumerate(parts):
         block = exit_layers[numbers.start : numbers.stop]
-        write_part(folder, part, numbers, timesteps, block, None, None, None, model.num_blocks)
+        write_part(folder, part, Part(numbers, timesteps, block, num_blocks=model.num_blocks))
     finish(folder, len(parts))

@@ -22,12 +22,12 @@ def finish(folder: AnyPath, num_parts: int) -> bool:
 
     Safe to call twice, and by several processes at once: one that finds the trace complete returns.
     """
-    folder = open_folder(folder)  # sees what other processes have written meanwhile
+    folder = open_folder(folder)  # refreshes the listing: other processes write too
     if not all(part_is_complete(folder, part) for part in range(num_parts)):
         return False
     try:
         meta = read_meta(folder / "trace.json")
-        if meta.complete:  # a damaged part was redone; the merged summary counts it already, if it is sound
+        if meta.complete:  # a damaged part was written again; a readable summary already counts it
             _restore_summary(folder, num_parts, meta)
         else:
             total = Summary.empty(len(meta.timesteps), meta.num_blocks)
@@ -43,27 +43,27 @@ def finish(folder: AnyPath, num_parts: int) -> bool:
             total.save(summary_file(folder))
             write_json(folder / "trace.json", {**meta.raw, **found, "complete": True})
     except (UserError, OSError):
-        if read_json(folder / "trace.json").get("complete"):  # another process was faster and has cleaned up
+        if read_json(folder / "trace.json").get("complete"):  # another process finished first
             return True
         raise
     killed = leftovers(folder, "part-", "samples-", "summary", "timing-", "trace.json")
     for path in [*folder.glob("summary-*.npz"), *folder.glob("timing-*.json"), *killed]:
-        with suppress(FileNotFoundError):  # missing_ok looks first at a URL, and another process may come between
+        with suppress(FileNotFoundError):  # not missing_ok: another process may delete between its check and its call
             path.unlink()
     return True
 
 
 def _wall_seconds(folder: AnyPath, num_parts: int) -> float | None:
-    """Of all parts together; None where that of one is not known."""
+    """Sum over all parts; None where one is missing."""
     timings: list[AnyPath] = sorted(folder.glob("timing-*.json"), key=str)
     try:
         return sum(read_json(path)["seconds"] for path in timings) if len(timings) == num_parts else None
-    except (UserError, KeyError):  # these files alone are not synced: a loss of power may leave an empty one
+    except (UserError, KeyError):  # these files are not synced: a power failure may leave an empty one
         return None
 
 
 def _count_clamped(folder: AnyPath, num_parts: int) -> dict[str, int]:
-    """How many u a UEM without a sigmoid had cut to [0, 1]: those that are exactly 0 or 1; of how many."""
+    """Number of u clamped to [0, 1] (exactly 0 or 1, from UEMs without a sigmoid), and of all u."""
     cut = total = 0
     for part in range(num_parts):
         u = read_table(rows_file(folder, part), columns=["uncertainty"])["uncertainty"].combine_chunks().flatten()
@@ -74,7 +74,7 @@ def _count_clamped(folder: AnyPath, num_parts: int) -> dict[str, int]:
 
 
 def _restore_summary(folder: AnyPath, num_parts: int, meta: TraceMeta) -> None:
-    """Add the summary up again from the rows, if it is missing or damaged."""
+    """Recompute the summary from the rows if it is missing or damaged."""
     try:
         Summary.load(summary_file(folder))
     except UserError:
@@ -85,7 +85,7 @@ def _restore_summary(folder: AnyPath, num_parts: int, meta: TraceMeta) -> None:
 
 
 def _part_summary(folder: AnyPath, part: int, meta: TraceMeta) -> Summary:
-    """What was written before the rows of a part; added up from them again where it is missing or damaged."""
+    """The summary of a part; recomputed from its rows if it is missing or damaged."""
     try:
         return Summary.load(summary_file(folder, part))
     except UserError:

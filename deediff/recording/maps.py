@@ -1,6 +1,6 @@
-"""Maps of u over the image for chosen samples of a trace, computed again from the seed.
+"""Maps of u over the image for chosen samples of a trace, recomputed from the seed.
 
-Sampling itself knows nothing of them: it decides the same and costs the same with or without.
+Sampling does not compute maps, so its decisions and its cost are the same with and without them.
 """
 
 from __future__ import annotations
@@ -29,35 +29,35 @@ from deediff.traces.schema import FORMAT_VERSION, maps_file
 def check_maps(model: EarlyExitModel, has_uncertainty: bool) -> None:
     """Raises UserError when a trace of this model, or this trace, has no maps of u."""
     if model.uem is None or not model.uem.by_token:
-        raise UserError("maps need UEMs that look at tokens one by one (mlp): this model's tell one number per image")
+        raise UserError("maps need UEMs that evaluate each token (mlp); this model's give one value per image")
     if not has_uncertainty:
-        raise UserError("maps need a policy that asks the UEMs, for example threshold:0.1, or --record full")
+        raise UserError("maps need a policy that evaluates the UEMs, for example threshold:0.1, or --record full")
 
 
 def checkpoint_of(trace: Trace) -> Path:
-    """The checkpoint in the trace's run that it was sampled from, by its name. Raises UserError when it is gone."""
+    """The checkpoint in the trace's run from which it was sampled. Raises UserError when it is missing."""
     name = str(trace.meta.settings and trace.meta.settings.checkpoint)
     file = Path(str(trace.path)).parent.parent / "checkpoints" / name
     if not name.endswith(".safetensors") or not file.is_file():
         raise UserError(
-            f"{trace.path} is not in the run that it was sampled from, or {name} is gone from there: "
-            "give the checkpoint with --checkpoint"
+            f"{trace.path} is not in the run from which it was sampled, or {name} is missing there: "
+            "pass the checkpoint with --checkpoint"
         )
     return file
 
 
 def compute_maps(
     trace: Trace,
-    number: int,  # which sample of the trace
-    model: EarlyExitModel,  # read from the checkpoint that the trace was sampled from, not recalibrated
-    schedule: Schedule,  # that it was trained with
+    number: int,  # of the sample in the trace
+    model: EarlyExitModel,  # loaded from the trace's checkpoint, not recalibrated
+    schedule: Schedule,  # of the model's training
     on_step: Callable[[Step], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> NDArray[np.float32] | None:
-    """(S, N, h, w): see `EarlyExitModel.uncertainty_maps`; NaN where no UEM was asked. None when cancelled.
+    """(S, N, h, w): see `EarlyExitModel.uncertainty_maps`; NaN where no UEM was evaluated. None when cancelled.
 
-    Under guidance the larger of the two halves, value by value. As exact as `recompute`, at its cost
-    and that of one more evaluation of the network per step. Raises UserError when there are no maps.
+    Under guidance the elementwise maximum over the two halves. As exact as `recompute`; costs one more
+    evaluation of the network per step. Raises UserError when the trace can have no maps.
     """
     settings = trace.meta.settings
     check_maps(model, trace.meta.has_uncertainty)
@@ -72,8 +72,8 @@ def compute_maps(
         t = torch.full((copies,), step.timestep, device=device)
         with torch.inference_mode(), autocast(device):
             maps = model.uncertainty_maps(x.expand(copies, -1, -1, -1), t, labels).amax(dim=1).cpu()  # (N, h, w)
-        asked = ~step.uncertainty[0].isnan().numpy()
-        found.append(np.where(asked[:, None, None], maps.numpy(), np.float32(np.nan)))
+        queried = ~step.uncertainty[0].isnan().numpy()
+        found.append(np.where(queried[:, None, None], maps.numpy(), np.float32(np.nan)))
         x = step.x
         if on_step is not None:
             on_step(step)
@@ -83,14 +83,14 @@ def compute_maps(
 def write_maps(
     trace: Trace,
     samples: Iterable[int],
-    checkpoint: Path,  # that the trace was sampled from
+    checkpoint: Path,  # from which the trace was sampled
     device: str = "auto",
     on_step: Callable[[Step], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> None:
-    """Write the maps of these samples into the trace's folder, in float16, if they are not there yet.
+    """Write the maps of these samples into the trace's folder, in float16, unless they exist.
 
-    Raises UserError when there are none, or the folder cannot be written.
+    Raises UserError when the trace can have no maps, or the folder cannot be written.
     """
     missing = [k for k in samples if not maps_file(trace.path, k).exists()]
     if not missing:

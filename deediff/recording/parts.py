@@ -1,8 +1,9 @@
-"""The parts of a trace: whole samples each, readable alone; and what is done once all of them are there."""
+"""Write one part of a trace: whole samples, readable without the other parts."""
 
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,50 +41,61 @@ def table_bytes(table: pa.Table, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def write_part(
-    folder: AnyPath,
-    part: int,
-    samples: range,
-    timesteps: list[int],
-    exit_layer: NDArray[np.int8],  # (B, S)
-    uncertainty: NDArray[np.float32] | None,  # (B, S, N); None: the trace holds no u
-    deviation: NDArray[np.float32] | None,  # (B, S, N)
-    images: NDArray[np.uint8] | None,  # (B, C, H, W)
-    num_blocks: int,
-) -> None:
-    """Write one part: images and summary first, the rows (which mark it done) last."""
-    count, steps = exit_layer.shape
-    numbers = np.arange(samples.start, samples.stop, dtype=np.int32)
-    pngs = [None] * count if images is None else [encode_png(image) for image in images]
-    table = pa.table(
-        [numbers, exit_layer.mean(axis=1, dtype=np.float32), pa.array(pngs, pa.binary())], schema=SAMPLE_SCHEMA
-    )
-    write_atomically(samples_file(folder, part), table_bytes(table, compression="zstd"))
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Whole samples of a trace: B samples, S steps, N blocks."""
 
-    summary = Summary.empty(steps, num_blocks).add(exit_layer, uncertainty, deviation)
-    summary.save(summary_file(folder, part))
+    samples: range  # sample numbers
+    timesteps: list[int]  # (S,)
+    exit_layer: NDArray[np.int8]  # (B, S)
+    uncertainty: NDArray[np.float32] | None = None  # (B, S, N); None: the trace holds no u
+    deviation: NDArray[np.float32] | None = None  # (B, S, N) RMS(g_i − ε_full)
+    images: NDArray[np.uint8] | None = None  # (B, C, H, W)
+    num_blocks: int = 0  # N
 
-    def lists(values: NDArray[np.float32]) -> pa.FixedSizeListArray:
-        return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), type=schema.field("uncertainty").type)
 
-    schema = row_schema(num_blocks)
+def write_part(folder: AnyPath, number: int, part: Part) -> None:
+    """Write images and summary first, then the rows: a part is complete when its rows file exists. Raises OSError."""
+    steps = part.exit_layer.shape[1]
+    write_atomically(samples_file(folder, number), table_bytes(_samples(part), compression="zstd"))
+    summary = Summary.empty(steps, part.num_blocks).add(part.exit_layer, part.uncertainty, part.deviation)
+    summary.save(summary_file(folder, number))
+    split = SPLIT if part.deviation is not None else SPLIT[:1]
+    write_atomically(rows_file(folder, number), table_bytes(_rows(part), use_byte_stream_split=split, **ZSTD))
+
+
+def _samples(part: Part) -> pa.Table:
+    """One row per sample: its mean exit layer and its image."""
+    numbers = np.arange(part.samples.start, part.samples.stop, dtype=np.int32)
+    pngs = [None] * len(numbers) if part.images is None else [encode_png(image) for image in part.images]
+    means = part.exit_layer.mean(axis=1, dtype=np.float32)
+    return pa.table([numbers, means, pa.array(pngs, pa.binary())], schema=SAMPLE_SCHEMA)
+
+
+def _rows(part: Part) -> pa.Table:
+    """One row per (sample, step)."""
+    count, steps = part.exit_layer.shape
+    schema = row_schema(part.num_blocks)
+    lists = schema.field("uncertainty").type  # N values of float32
+
+    def column(values: NDArray[np.float32]) -> pa.FixedSizeListArray:  # (B, S, N) → B·S lists
+        return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), type=lists)
+
     columns: list[Any] = [
-        np.repeat(numbers, steps),
+        np.repeat(np.arange(part.samples.start, part.samples.stop, dtype=np.int32), steps),
         np.tile(np.arange(steps, dtype=np.int16), count),
-        np.tile(np.asarray(timesteps, np.int16), count),
-        exit_layer.reshape(-1),
-        pa.nulls(count * steps, schema.field("uncertainty").type) if uncertainty is None else lists(uncertainty),
+        np.tile(np.asarray(part.timesteps, np.int16), count),
+        part.exit_layer.reshape(-1),
+        pa.nulls(count * steps, lists) if part.uncertainty is None else column(part.uncertainty),
     ]
-    if deviation is not None:
+    if part.deviation is not None:
         schema = with_deviation(schema)
-        columns.append(lists(deviation))
-    rows = pa.table(columns, schema=schema)
-    split = SPLIT if deviation is not None else SPLIT[:1]
-    write_atomically(rows_file(folder, part), table_bytes(rows, use_byte_stream_split=split, **ZSTD))
+        columns.append(column(part.deviation))
+    return pa.table(columns, schema=schema)
 
 
 def part_is_complete(folder: AnyPath, part: int) -> bool:
-    """Whether its rows file stands, and it and the images written before it can be read."""
+    """Whether its rows file and the images file written before it exist and can be read."""
     try:
         read_metadata(rows_file(folder, part))
         read_metadata(samples_file(folder, part))

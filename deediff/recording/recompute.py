@@ -18,11 +18,11 @@ from deediff.traces.reader import Trace
 
 def recompute(
     trace: Trace,
-    number: int,  # which sample of the trace
-    model: EarlyExitModel,  # read from the checkpoint that the trace was sampled from
-    schedule: Schedule,  # that it was trained with
-    policy: str | None = None,  # another policy from the same noise, for example "never"
-    record: Record = "exit",  # "full": u at every layer, as the trace may have it
+    number: int,  # of the sample in the trace
+    model: EarlyExitModel,  # loaded from the trace's checkpoint
+    schedule: Schedule,  # of the model's training
+    policy: str | None = None,  # in place of the trace's, for example "never"
+    record: Record = "exit",  # "full": u at every layer
     cancelled: Callable[[], bool] | None = None,
 ) -> Iterator[Step]:
     """The steps of this sample, as batches of one: x, predicted x_0, exit layer and u at every timestep.

@@ -1,4 +1,4 @@
-"""Reads a trace back. It ignores what is not complete, and says so in `problems`."""
+"""Read a trace. Incomplete files are ignored and listed in `problems`."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ MAPS_NAME = re.compile(r"maps-(\d+)\.npz")
 
 @dataclass(frozen=True)
 class WhatIf:
-    """What a threshold would do on the recorded trajectories (an open-loop estimate)."""
+    """Exits of a threshold on the recorded trajectories: an open-loop estimate."""
 
-    threshold: float  # the slider stop that was answered
-    exits: Ints  # (S, N+1) samples that would leave at each layer
+    threshold: float  # the stop on the grid of thresholds
+    exits: Ints  # (S, N+1) samples that exit at each layer
     layer_ratio: float  # mean(exit layer) / N
-    gflops: float  # mean per image and step, all UEMs evaluated on the way included
+    gflops: float  # mean per image and step, with the UEMs evaluated up to the exit
 
 
 @dataclass
@@ -49,9 +49,9 @@ class Trace:
 
     path: AnyPath
     meta: TraceMeta  # trace.json
-    parts: list[int]  # those whose rows are here
-    image_parts: list[int]  # those whose images are here
-    problems: list[str] = field(default_factory=list)  # what was ignored, in sentences
+    parts: list[int]  # numbers of the parts with rows
+    image_parts: list[int]  # numbers of the parts with images
+    problems: list[str] = field(default_factory=list)  # one sentence per ignored file
 
     @property
     def num_blocks(self) -> int:
@@ -65,12 +65,12 @@ class Trace:
 
     @property
     def threshold(self) -> float | None:
-        """τ of a trace that was sampled with a plain threshold; None for every other policy, `,min:i` included."""
+        """τ of a plain threshold policy; None for every other policy, bounded thresholds included."""
         return self.meta.policy.threshold
 
     @property
     def cost(self) -> Cost:
-        """GFLOPs of the model that was sampled."""
+        """GFLOPs of the sampled model."""
         return self.meta.cost
 
     @cached_property
@@ -79,7 +79,7 @@ class Trace:
         if self.meta.complete:
             return Summary.load(summary_file(self.path))
         if not self.parts:
-            raise UserError(f"{self.path} holds no complete part yet: let the sampling command go on")
+            raise UserError(f"{self.path} holds no complete part yet: resume the sampling command")
         total = Summary.empty(len(self.timesteps), self.num_blocks)
         for part in self.parts:
             total += Summary.load(summary_file(self.path, part))
@@ -87,18 +87,18 @@ class Trace:
 
     @cached_property
     def _left_by(self) -> NDArray[np.int32]:
-        """(K, S, N) of the summary: made once, so that a slider's every stop is one look."""
+        """(K, S, N) of the summary, computed once: each slider stop is then one look-up."""
         return self.summary.left_by()
 
     @cached_property
     def highest_threshold(self) -> float | None:
-        """The slider stop above which no exit changes any more; None where none ever does."""
+        """The stop above which no exit changes; None where none changes at any threshold."""
         filled = np.flatnonzero(self.summary.running_min.sum(axis=(0, 1))[: len(THRESHOLDS)])
         return float(THRESHOLDS[filled[-1]]) if len(filled) else None
 
     @property
     def what_if_limit(self) -> tuple[float, str] | None:
-        """The lowest threshold that `what_if` answers, with the reason; None when it answers none."""
+        """The lowest threshold that `what_if` can answer, and why; None when it can answer none."""
         if not self.meta.has_uncertainty or self.cost.shallow_steps:
             return None
         if self.meta.record == "full":
@@ -109,20 +109,19 @@ class Trace:
 
     @property
     def why_no_what_if(self) -> str | None:
-        """Why `what_if` answers no threshold at all; None when it answers some."""
+        """Why `what_if` can answer no threshold; None when it can answer some."""
         if self.what_if_limit is not None:
             return None
         if not self.meta.has_uncertainty:
             return "this trace holds no uncertainties, only exit layers"
         if self.cost.shallow_steps:
-            return "a shallow network, which has no exits, took its first steps"
-        return f"this trace stopped recording u at the exits of policy {self.meta.policy}"
+            return "its first steps were taken by a shallow network without exits"
+        return f"u was recorded up to the exits of policy {self.meta.policy}"
 
     def what_if(self, threshold: float) -> WhatIf:
         """Exits under another threshold, from the summary alone; rounded to the nearest slider stop.
 
-        Raises UserError when the trace cannot answer: it holds no u, or was recorded with exits
-        at a higher threshold.
+        Raises UserError when the trace holds no u, or was recorded with exits at a higher threshold.
         """
         if not 0 <= threshold <= 1:
             raise UserError(f"threshold is {threshold}, expected a number in [0, 1]")
@@ -153,7 +152,7 @@ class Trace:
     def exit_layers(self) -> NDArray[np.int8]:
         """(samples, steps) exit layers, in the order of sample numbers. Raises UserError without rows."""
         if not self.parts:
-            raise UserError(f"{self.path} came without its rows: only its summary and images can be asked")
+            raise UserError(f"{self.path} has no rows: only its summary and images can be read")
         return np.concatenate([layers for _, layers in self.iter_exit_layers()])
 
     def uncertainty(self, part: int) -> NDArray[np.float32]:
@@ -181,13 +180,13 @@ class Trace:
         return pa.concat_tables(tables).to_pandas() if tables else pd.DataFrame()
 
     def images(self, samples: range) -> list[bytes]:
-        """PNG bytes of these samples; fewer when some are not there (an imported trace has none)."""
+        """PNG bytes of these samples; fewer where images are missing (an imported trace has none)."""
         return [png for png in self.samples(samples)["png"] if png is not None]
 
     def samples(self, wanted: Collection[int]) -> pd.DataFrame:
-        """`sample`, `mean_exit_layer` and `png` (None in an imported trace) of these samples, where they are there.
+        """`sample`, `mean_exit_layer` and `png` (None in an imported trace) of those of these samples that exist.
 
-        In the order of sample numbers. Opens only the files that may hold one of them.
+        Ordered by sample number. Opens only the files that may hold one of them.
         """
         if isinstance(wanted, range):
             chosen: list[tuple[str, str, Any]] = [("sample", ">=", wanted.start), ("sample", "<", wanted.stop)]
@@ -198,17 +197,17 @@ class Trace:
         return pa.concat_tables(tables or [SAMPLE_SCHEMA.empty_table()]).to_pandas()
 
     def _holding(self, wanted: Collection[int], parts: list[int]) -> list[int]:
-        """Those of these parts that may hold wanted samples: part p holds samples p·B … (p+1)·B − 1."""
+        """The parts that may hold wanted samples: part p holds samples p·B … (p+1)·B − 1."""
         size = self.meta.batch_size
         if size is None:
             return parts
         if isinstance(wanted, range):
             return [part for part in parts if wanted.start < (part + 1) * size and part * size < wanted.stop]
-        asked = {number // size for number in wanted}
-        return [part for part in parts if part in asked]
+        holding = {number // size for number in wanted}
+        return [part for part in parts if part in holding]
 
     def iter_images(self) -> Iterator[tuple[NDArray[np.int64], list[bytes]]]:
-        """Part by part: sample numbers (B,) and their PNG bytes; only samples whose image is there."""
+        """Part by part: sample numbers (B,) and their PNG bytes, without samples whose image is missing."""
         for part in self.image_parts:
             table = read_table(samples_file(self.path, part), columns=["sample", "png"])
             table = table.filter(table["png"].is_valid())
@@ -220,9 +219,9 @@ class Trace:
         return sorted(int(match[1]) for f in self.path.glob("maps-*.npz") if (match := MAPS_NAME.fullmatch(f.name)))
 
     def maps(self, sample: int) -> NDArray[np.float32]:
-        """(S, N, h, w) u over the image, NaN where no UEM was asked; rounded to float16 on disk.
+        """(S, N, h, w) u over the image, NaN where no UEM was evaluated; rounded to float16 on disk.
 
-        Raises UserError when this sample's maps were not asked for, or are damaged.
+        Raises UserError when this sample has no maps, or they are damaged.
         """
         file = maps_file(self.path, sample)
         try:
@@ -256,10 +255,10 @@ def read_trace(path: str | AnyPath) -> Trace:
         try:
             read_metadata(file)
         except (OSError, pa.ArrowInvalid):
-            trace.problems.append(f"{file.name} is cut short and was ignored; run the same sampling command to redo it")
+            trace.problems.append(f"{file.name} is truncated and was ignored: run the same sampling command again")
             continue
         (trace.parts if match[1] == "part" else trace.image_parts).append(int(match[2]))
     if not meta.complete:
-        trace.problems.append("this trace is not complete: run the same sampling command to go on")
+        trace.problems.append("this trace is not complete: run the same sampling command to resume")
         trace.image_parts = [part for part in trace.image_parts if part in trace.parts]
     return trace

@@ -1,4 +1,4 @@
-"""The trace on disk: what its files are called and what is in them."""
+"""File names and Parquet schemas of a trace."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from deediff.storage import AnyPath
 
 FORMAT_VERSION = 1
 
-# The slider's stops: every threshold that a summary answers exactly. float32, like u itself.
+# The grid of thresholds that a summary answers exactly; float32, like u.
 THRESHOLDS = (np.arange(201) * 0.005).astype(np.float32)
 
 
@@ -43,7 +43,7 @@ SAMPLE_SCHEMA = pa.schema(
 
 
 def rows_file(folder: AnyPath, part: int) -> AnyPath:
-    """One row per (sample, step); written last, so it marks its part as done."""
+    """One row per (sample, step); written last, so its existence marks the part as complete."""
     return folder / f"part-{part:05d}.parquet"
 
 
@@ -53,7 +53,7 @@ def samples_file(folder: AnyPath, part: int) -> AnyPath:
 
 
 def maps_file(folder: AnyPath, sample: int) -> AnyPath:
-    """Maps of u of one chosen sample; only where they were asked for."""
+    """Maps of u of one sample, where they were requested."""
     return folder / f"maps-{sample:05d}.npz"
 
 

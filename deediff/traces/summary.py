@@ -1,8 +1,8 @@
-"""What is added up while rows are written, so that no question needs the rows again.
+"""Sums over samples, accumulated while rows are written: analyses need not read the rows again.
 
-The heart is a histogram, per step and layer, of the *running minimum* min_{j≤i} u_j: a sample has
-left by layer i under threshold τ exactly when that minimum is ≤ τ. (A histogram of each u alone
-would count samples that had already left.)
+The main one is a histogram, per step and layer, of the *running minimum* min_{j≤i} u_j: a sample has
+exited by layer i under threshold τ exactly when that minimum is ≤ τ. (A histogram of each u alone
+would count samples that had already exited.)
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Summary:
     """Sums over samples; S steps, N blocks, K = 201 thresholds. Adding two gives that of both."""
 
     samples: Ints  # () number of samples
-    exits: Ints  # (S, N+1) samples that left at each layer
+    exits: Ints  # (S, N+1) samples that exited at each layer
     running_min: Ints | NDArray[np.int32]  # (S, N, K+1) samples whose running minimum lies in (τ_{k−1}, τ_k]
     u_count: Ints  # (S, N) values of u
     u_sum: Floats  # (S, N)
@@ -70,7 +70,7 @@ class Summary:
         self.u_count += known.sum(axis=0)
         self.u_sum += np.nansum(uncertainty, axis=0, dtype=np.float64)
         self.u_square_sum += np.nansum(np.square(uncertainty, dtype=np.float64), axis=0)
-        # After an exit the minimum stays what it was; where no u was ever seen it stays NaN: no bin.
+        # After an exit the minimum keeps its value; before the first u it is NaN, which has no bin.
         minimum = np.fmin.accumulate(uncertainty, axis=-1)
         bins = np.searchsorted(THRESHOLDS, minimum, side="left")  # smallest τ_k ≥ minimum
         flat = (np.arange(steps * blocks).reshape(steps, blocks) * (len(THRESHOLDS) + 1) + bins)[~np.isnan(minimum)]
@@ -86,15 +86,15 @@ class Summary:
         return self
 
     def exits_of(self, left_by: NDArray[Any]) -> Ints:
-        """(S, N) samples that have left by layer i → (S, N+1) samples that left at each layer."""
+        """(S, N) samples that have exited by layer i → (S, N+1) samples that exited at each layer."""
         return np.diff(left_by, axis=1, prepend=0, append=self.samples)
 
     def left_by(self) -> NDArray[np.int32]:
-        """(K, S, N): samples that have left by layer i under each threshold. For whoever asks for many thresholds."""
+        """(K, S, N): samples that have exited by layer i under each threshold."""
         return np.cumsum(np.moveaxis(self.running_min[:, :, :-1], -1, 0), axis=0, dtype=np.int32)
 
     def mean_uncertainty(self) -> Floats:
-        """(S, N) mean u over the samples that reached the layer; NaN where none did."""
+        """(S, N) mean u over the samples that reached the layer; NaN where none reached it."""
         return np.divide(self.u_sum, self.u_count, out=np.full(self.u_sum.shape, np.nan), where=self.u_count > 0)
 
     def save(self, path: AnyPath) -> None:

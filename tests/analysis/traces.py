@@ -13,7 +13,7 @@ from deediff.cost.cost import Cost
 from deediff.diffusion.solvers import spaced_timesteps
 from deediff.json_files import write_json
 from deediff.recording.finish import finish
-from deediff.recording.parts import write_part
+from deediff.recording.parts import Part, write_part
 from deediff.traces.reader import Trace, read_trace
 
 COST = Cost(embed=0.5, blocks=[1.0] * 13, uems=[0.1] * 13, heads=[0.2] * 13, decode=0.2)
@@ -44,7 +44,7 @@ def make_trace(
     for part, numbers in enumerate(parts):
         mine = slice(numbers.start, numbers.stop)
         values = [None if x is None else x[mine].astype(np.float32) for x in (u, deviation)]
-        write_part(folder, part, numbers, timesteps, exits[mine].astype(np.int8), *values, None, 13)
+        write_part(folder, part, Part(numbers, timesteps, exits[mine].astype(np.int8), *values, None, 13))
     finish(folder, len(parts))
     return read_trace(folder)
 

@@ -155,7 +155,7 @@ def test_a_trace_of_two_networks_answers_no_threshold(folder: Path) -> None:
         sample_trace(folder / "run", folder / "dual", 2, spec("dual", folder, None), steps=5, record="full")
     )
     assert trace.meta.layer_ratio == pytest.approx((2 * 3 / 13 + 3) / 5)
-    with pytest.raises(UserError, match="a shallow network, which has no exits, took its first steps"):
+    with pytest.raises(UserError, match="its first steps were taken by a shallow network without exits"):
         trace.what_if(0.5)
 
 

@@ -167,7 +167,7 @@ def test_a_truncated_part_is_ignored_and_redone(run_folder: Path) -> None:
     rows.write_bytes(rows.read_bytes()[:-20])
     cut = deediff.read_trace(trace.path)
     assert cut.parts == [0, 2]
-    assert cut.problems == ["part-00001.parquet is cut short and was ignored; run the same sampling command to redo it"]
+    assert cut.problems == ["part-00001.parquet is truncated and was ignored: run the same sampling command again"]
     assert cut.exit_layers().shape == (6, 5)
     assert comparable(record(run_folder, "cut")) == before
 

@@ -177,7 +177,7 @@ def test_a_trace_may_come_without_its_rows(run_folder: Path) -> None:
     assert light.problems == []
     np.testing.assert_array_equal(light.what_if(0.5).exits, trace.what_if(0.5).exits)
     assert len(light.images(range(10))) == 10
-    with pytest.raises(UserError, match="came without its rows"):
+    with pytest.raises(UserError, match="has no rows"):
         light.exit_layers()
 
 

@@ -17,7 +17,7 @@ from deediff.quality.evaluate import Evaluator
 from deediff.quality.metrics import expand
 from deediff.quality.progress import Progress
 from deediff.quality.results import Quality, read_quality
-from deediff.recording.writer import sample_to_trace
+from deediff.recording.job import sample_to_trace
 from deediff.sampling.sampler import Step
 from deediff.settings import SamplingSettings
 from deediff.storage import write_atomically

@@ -1,0 +1,159 @@
+"""Sample into a trace folder: resumable, by any number of processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deediff.checkpoints import find_checkpoint, load_checkpoint
+from deediff.devices import choose_device, device_name, versions
+from deediff.diffusion.schedule import Schedule
+from deediff.errors import UserError
+from deediff.json_files import read_json, write_json
+from deediff.recording.finish import finish
+from deediff.recording.maps import check_maps, write_maps
+from deediff.recording.parts import part_is_complete
+from deediff.recording.writer import TraceWriter, cannot_write
+from deediff.sampling.sampler import NotFinite, Sampling, Step, prepare_sampling
+from deediff.settings import PolicySpec, SamplingSettings
+from deediff.storage import AnyPath, open_folder
+from deediff.traces.meta import TraceMeta
+from deediff.traces.reader import read_trace
+
+
+def sample_to_trace(
+    checkpoint: Path,  # a run folder or a .safetensors file
+    folder: str | AnyPath,  # the trace's own folder, local or any fsspec URL
+    settings: SamplingSettings,
+    *,
+    device: str = "auto",
+    maps: Collection[int] = (),  # samples whose maps of u are recomputed afterwards, and logged
+    on_step: Callable[[Step], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> AnyPath:
+    """Sample into a trace folder; resumes if the folder holds parts of the same trace.
+
+    Under torchrun each process takes every n-th part. Raises UserError for settings that do not fit the model, or
+    when the folder holds another trace, or cannot be reached or written.
+    """
+    folder = open_folder(folder)
+    checkpoint, where = find_checkpoint(checkpoint), choose_device(device)
+    model, info = load_checkpoint(checkpoint, where)
+    job = prepare_sampling(model, settings, Schedule(**info["schedule"]))  # raises before anything is written
+    parts = job.settings.batches
+    _check_maps(job, maps)
+    rank, world = _process()
+    if world > len(parts):
+        raise UserError(
+            f"{world} processes for {len(parts)} parts: use at most {len(parts)}"
+            + (", or a smaller --batch-size" if world <= settings.num_samples else "")
+        )
+    _claim(folder, trace_meta(job, where))
+    todo = [p for i, p in enumerate(parts) if i % world == rank and not part_is_complete(folder, i)]
+    writer = TraceWriter(folder, job.solver.timesteps, model.num_blocks, {p: i for i, p in enumerate(parts)})
+    try:
+        for step in job.steps(todo, cancelled):
+            if step.step == len(job.solver.timesteps) - 1:  # a part is about to be written
+                _check_claim(folder)
+            writer.add(step)
+            if on_step is not None:
+                on_step(step)
+    except NotFinite as error:
+        raise UserError(
+            f"{error}: the checkpoint is damaged, or its training failed; what was complete is kept in {folder}"
+        ) from None
+    _check_claim(folder)
+    try:
+        finish(folder, len(parts))
+    except OSError as error:
+        raise UserError(cannot_write(folder, error)) from None
+    if mine := [number for number in maps if number % world == rank]:
+        write_maps(read_trace(folder), mine, checkpoint, device, on_step, cancelled)
+    return folder
+
+
+def trace_meta(job: Sampling, device: torch.device) -> TraceMeta:
+    """The trace.json of a sampling job before its first step."""
+    model, settings = job.model, job.settings
+    return TraceMeta(
+        policy=PolicySpec.parse(settings.policy),
+        num_samples=settings.num_samples,
+        num_blocks=model.num_blocks,
+        timesteps=job.solver.timesteps,
+        record=settings.record,
+        has_uncertainty=job.has_uncertainty,
+        has_deviations=settings.deviations,
+        policy_needs_uncertainty=job.policy.needs_uncertainty,
+        cost=job.cost(),
+        settings=settings,
+        solver=settings.solver,
+        batch_size=settings.batch_size,
+        policy_content=job.policy.content,
+        recalibration_sha256=job.recalibration_sha256,
+        uem_clamps=job.has_uncertainty and model.uem is not None and model.uem.clamps,
+        device=device_name(device),
+        threads=torch.get_num_threads(),
+        dtype=settings.dtype,
+        versions=versions(),
+    )
+
+
+def _check_maps(job: Sampling, maps: Collection[int]) -> None:
+    """Raises UserError when these samples cannot have maps of u."""
+    if not maps:
+        return
+    check_maps(job.model, job.has_uncertainty)
+    last = job.settings.num_samples - 1
+    if not all(0 <= number <= last for number in maps):
+        raise UserError(f"maps are asked of samples {min(maps)} … {max(maps)}, but there are only 0 … {last}")
+
+
+def _process() -> tuple[int, int]:
+    """Rank and world size of this process, from torchrun's environment. Raises UserError when they are invalid."""
+    rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
+        raise UserError(f"RANK is {rank!r} of WORLD_SIZE {world!r}, expected 0 ≤ RANK < WORLD_SIZE in the environment")
+    return int(rank), int(world)
+
+
+def _check_claim(folder: AnyPath) -> None:
+    """Raises UserError when trace.json, and with it most likely all else, is gone."""
+    if not (folder / "trace.json").exists():
+        raise UserError(f"{folder} was removed while it was written: run the same command again")
+
+
+def _claim(folder: AnyPath, meta: TraceMeta) -> None:
+    """Write trace.json, or check that the one there describes the same trace."""
+    path = folder / "trace.json"
+    if path.exists():
+        theirs, mine = _identity(read_json(path)), _identity(meta.to_json())
+        differs = [key for key, value in mine.items() if theirs[key] != value]
+        if differs:
+            raise UserError(
+                f"{folder} holds another trace (different: {', '.join(differs)}): "
+                "repeat its settings to resume, or choose another --out"
+            )
+        return
+    if any(folder.glob("part-*.parquet")):
+        raise UserError(
+            f"{folder} holds parts of a trace whose trace.json is gone: remove the folder, or choose another --out"
+        )
+    try:
+        write_json(path, meta.to_json())
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror or error}): choose another --out") from None
+
+
+def _identity(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a trace.json that must be equal for a sampling to resume: any device and precision may finish it.
+
+    The file name of the weights may change too; their SHA-256 may not.
+    """
+    left_out = ("dtype", "checkpoint", "recalibrated")  # the last by the SHA-256 of the calibration
+    names = [field.name for field in fields(SamplingSettings) if field.name not in left_out]
+    return {name: content.get(name) for name in (*names, "policy_content", "recalibration_sha256")}
