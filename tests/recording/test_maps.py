@@ -160,7 +160,7 @@ def test_what_has_no_maps_says_so_before_anything_is_sampled(tmp_path: Path) -> 
     attention = make_model().add_exits({"name": "attention", "num_heads": 2})
     for name, model, policy, samples, sentence in (
         ("a", attention, "threshold:0.5", [0], "tell one number per image"),
-        ("b", watched(), "never", [0], r"a policy that asks the UEMs, .* or --record full"),
+        ("b", watched(), "never", [0], r"a policy that evaluates the UEMs, .* or --record full"),
         ("c", watched(), "threshold:0.5", range(4, 6), r"samples 4 … 5, but there are only 0 … 4"),
     ):
         run = make_run(tmp_path / name, model)
@@ -190,7 +190,7 @@ def test_a_trace_without_its_rows_can_still_be_mapped(tmp_path: Path, capsys: py
     assert "has no sample 9" in capsys.readouterr().err
     (run / "checkpoints" / "7.safetensors").rename(tmp_path / "elsewhere.safetensors")
     assert main(["maps", str(trace.path), "--samples", "0:1"]) == 2
-    assert "or 7.safetensors is gone from there" in capsys.readouterr().err
+    assert "or 7.safetensors is missing there" in capsys.readouterr().err
 
 
 def test_the_command_takes_a_range(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
