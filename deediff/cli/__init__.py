@@ -1,4 +1,4 @@
-"""The `deediff` command: one module per theme, each command a function under its arguments."""
+"""The `deediff` command: one module per theme, each command a dataclass with its arguments as fields."""
 
 from deediff.cli.entry import main
 

@@ -1,88 +1,126 @@
-"""What measures: `deediff bench sampler`, `trace`, `train` and `app`."""
+"""`deediff bench sampler`, `trace`, `train` and `app`."""
 
 from __future__ import annotations
 
-import argparse
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional
 
 from deediff.bench.app import PARTS, ROOT, bench_app
 from deediff.bench.sampler import bench_sampler
 from deediff.bench.trace import bench_trace
 from deediff.bench.train import bench_train
-from deediff.cli.command import DEVICE, Result, argument, command, open_model, open_schedule, positive
+from deediff.cli.checkpoints import open_model, open_schedule
+from deediff.cli.command import Command, Count, Device, Flag, Result, defaults_to, one_of
 from deediff.devices import choose_device
 
-MODEL = argument("checkpoint", nargs="?", default="uvit_tiny", help="a run, a checkpoint, or a preset (random weights)")
+Parts = Annotated[tuple[Annotated[str, one_of(PARTS)], ...], defaults_to("all", f"{{{','.join(PARTS)}}} [...]")]
 
 
-@command(
-    "bench sampler",
-    "real exits in seconds beside their promise in FLOPs",
-    MODEL,
-    argument("--batch-sizes", type=positive, nargs="+", default=None, help="default: 1 16 64, and 512 on CUDA"),
-    argument("--steps", type=positive, default=4, help="denoising steps, spread evenly over all timesteps"),
-    argument("--repeats", type=positive, default=15, help="rounds at most; medians are printed"),
-    argument("--minutes", type=float, default=8.0, help="for all batch sizes together; each gets one round"),
-    argument(
-        "--profile",
-        default=None,
-        metavar="FILE[:NAME]",
-        help="exit layers of a real run to replay: an .npz of (1000, samples), or a trace; default: an imitation",
-    ),
-    DEVICE,
-    argument("--cpu-time", action="store_true", help="count this process's CPU time, for a machine that is busy"),
-)
-def sampler(args: argparse.Namespace) -> Result:
-    """Real exits beside the full network."""
-    return bench_sampler(
-        open_model(args.checkpoint, "mlp").eval(), choose_device(args.device),
-        args.batch_sizes, args.steps, args.repeats, args.minutes, args.profile, args.cpu_time,
-        open_schedule(args.checkpoint),
-    )  # fmt: skip
+@dataclass(frozen=True, kw_only=True)
+class BenchSampler(Command):
+    """The speed-up of real exits, beside the FLOPs that they save."""
+
+    checkpoint: Positional[str] = "uvit_tiny"
+    """A run folder, a .safetensors file, or a preset (random weights)."""
+    batch_sizes: Annotated[tuple[Count, ...] | None, defaults_to("1 16 64, and 512 on CUDA", "INT [INT ...]")] = None
+    """Images per batch."""
+    steps: Count = 4
+    """Denoising steps, spread evenly over all timesteps."""
+    repeats: Count = 15
+    """Largest number of rounds; medians are printed."""
+    minutes: float = 8.0
+    """Time for all batch sizes together; each gets at least one round."""
+    profile: Annotated[str | None, defaults_to("synthetic exits like the published ones")] = None
+    """FILE[:NAME] of recorded exit layers to replay: an .npz file of (1000, samples), or a trace."""
+    device: Device = "auto"
+    """auto: CUDA (in bf16) if available, else MPS, else the CPU."""
+    cpu_time: Flag = False
+    """Measure this process's CPU time instead of wall-clock time, for a busy machine."""
+
+    def run(self) -> Result:
+        """A row per batch size and variant."""
+        return bench_sampler(
+            open_model(self.checkpoint).eval(),
+            choose_device(self.device),
+            self.batch_sizes,
+            self.steps,
+            self.repeats,
+            self.minutes,
+            self.profile,
+            self.cpu_time,
+            open_schedule(self.checkpoint),
+        )
 
 
-@command(
-    "bench trace",
-    "logging's share of the sampling time, and the speed of a trace",
-    MODEL,
-    argument("--policy", default="threshold:0.1", help="the policy to log, beside replayed exits at half depth"),
-    argument("--num-samples", type=positive, default=64, help="images"),
-    argument("--batch-size", type=positive, default=64, help="images at a time, and per part of the trace"),
-    argument("--steps", type=positive, default=20, help="denoising steps (DDIM)"),
-    argument("--repeats", type=positive, default=3, help="rounds; medians are printed"),
-    DEVICE,
-)
-def trace(args: argparse.Namespace) -> Result:
-    """Logging beside sampling."""
-    with tempfile.TemporaryDirectory() as folder:
-        return bench_trace(
-            open_model(args.checkpoint, "mlp").eval(), choose_device(args.device), Path(folder),
-            args.num_samples, args.batch_size, args.steps, args.policy, args.repeats, open_schedule(args.checkpoint),
-        )  # fmt: skip
+@dataclass(frozen=True, kw_only=True)
+class BenchTrace(Command):
+    """The share of logging in the sampling time, and the speed of reading traces."""
+
+    checkpoint: Positional[str] = "uvit_tiny"
+    """A run folder, a .safetensors file, or a preset (random weights)."""
+    policy: str = "threshold:0.1"
+    """The policy to log, beside replayed exits at half depth."""
+    num_samples: Count = 64
+    """Number of images."""
+    batch_size: Count = 64
+    """Images per batch, and per part of the trace."""
+    steps: Count = 20
+    """Denoising steps (DDIM)."""
+    repeats: Count = 3
+    """Rounds; medians are printed."""
+    device: Device = "auto"
+    """auto: CUDA (in bf16) if available, else MPS, else the CPU."""
+
+    def run(self) -> Result:
+        """Seconds with and without logging."""
+        with tempfile.TemporaryDirectory() as folder:
+            return bench_trace(
+                open_model(self.checkpoint).eval(),
+                choose_device(self.device),
+                Path(folder),
+                self.num_samples,
+                self.batch_size,
+                self.steps,
+                self.policy,
+                self.repeats,
+                open_schedule(self.checkpoint),
+            )
 
 
-@command(
-    "bench train",
-    "images per second with a frozen backbone beside fine-tuning",
-    MODEL,
-    argument("--batch-size", type=positive, default=64, help="images per step"),
-    argument("--repeats", type=positive, default=7, help="rounds; medians are printed"),
-    DEVICE,
-)
-def train(args: argparse.Namespace) -> Result:
-    """Frozen beside fine-tuned."""
-    return bench_train(open_model(args.checkpoint, "mlp"), choose_device(args.device), args.batch_size, args.repeats)
+@dataclass(frozen=True, kw_only=True)
+class BenchTrain(Command):
+    """Training images per second with a frozen backbone, beside fine-tuning."""
+
+    checkpoint: Positional[str] = "uvit_tiny"
+    """A run folder, a .safetensors file, or a preset (random weights)."""
+    batch_size: Count = 64
+    """Images per step."""
+    repeats: Count = 7
+    """Rounds; medians are printed."""
+    device: Device = "auto"
+    """auto: CUDA (in bf16) if available, else MPS, else the CPU."""
+
+    def run(self) -> Result:
+        """A row per strategy and precision."""
+        return bench_train(open_model(self.checkpoint), choose_device(self.device), self.batch_size, self.repeats)
 
 
-@command(
-    "bench app",
-    "the explorer's speed and memory, in a real browser; needs Playwright and Chromium",
-    argument("run", nargs="?", type=Path, default=ROOT / "runs" / "mnist_tiny", help="a run with a full recording"),
-    argument("--repeats", type=positive, default=5, help="of every measure; medians are printed"),
-    argument("--only", nargs="+", choices=PARTS, default=PARTS, help="these measures alone; memory always"),
-)
-def app(args: argparse.Namespace) -> Result:
-    """The explorer from outside."""
-    with tempfile.TemporaryDirectory() as folder:
-        return bench_app(args.run, Path(folder), args.repeats, only=args.only)
+@dataclass(frozen=True, kw_only=True)
+class BenchApp(Command):
+    """Speed and memory of the explorer in a real browser. Needs Playwright and Chromium."""
+
+    folder: Annotated[Positional[Path], defaults_to("runs/mnist_tiny", "[RUN]")] = ROOT / "runs" / "mnist_tiny"
+    """A run with a trace recorded with --record full."""
+    repeats: Count = 5
+    """Repetitions of every measurement; medians are printed."""
+    only: Parts = PARTS
+    """Only these measurements; memory is always measured."""
+
+    def run(self) -> Result:
+        """A row per measurement, beside its limit."""
+        with tempfile.TemporaryDirectory() as folder:
+            return bench_app(self.folder, Path(folder), self.repeats, only=self.only)

@@ -1,98 +1,81 @@
-"""What a command is: a function from parsed arguments to a result, under the list of its arguments.
+"""The base class of all commands, and the types of their arguments.
 
-    @command("name", "one line of help", argument("path"), argument("--count", type=positive, default=3))
-    def name(args): ...
-
-in any module of `entry.MODULES` is all it takes to add one; "bench name" puts it into the group `bench`.
+A command is a dataclass: its fields are the arguments, their docstrings the help, and `run` returns the result.
+To add one: the class, in the module of its theme, and a line in `entry.COMMANDS`.
 """
 
 from __future__ import annotations
 
-import argparse
-import math
-import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, is_dataclass
-from pathlib import Path
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
 
-from deediff.checkpoints import load_checkpoint
-from deediff.devices import DEVICES
-from deediff.diffusion.schedule import Schedule
-from deediff.models import PRESETS, EarlyExitModel, make_backbone
-from deediff.traces.reader import Trace, read_trace
+import tyro
+from tyro.constructors import PrimitiveConstructorSpec
 
-Result = dict[str, Any]  # what --json prints
-Run = Callable[[argparse.Namespace], Result | str]  # a string is printed as it is
-Argument = tuple[tuple[str, ...], dict[str, Any]]  # what argparse's add_argument takes
+T = TypeVar("T")
+Result = dict[str, Any]  # printed as text, or as JSON with --json
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]  # off unless given
 
 
-@dataclass(frozen=True)
-class Command:
-    """One command of the command line."""
+@dataclass(frozen=True, kw_only=True)
+class Command(ABC):
+    """A command with a result."""
 
-    name: str  # "sample", or "bench sampler" for one of a group
-    help: str
-    arguments: tuple[Argument, ...]
-    run: Run
+    json: Flag = False
+    """Print the result as JSON."""
 
-    def add_to(self, group: Any) -> None:
-        """Put it into argparse's subparsers."""
-        parser = group.add_parser(
-            self.name.split()[-1],
-            help=self.help,
-            description=self.help,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        )
-        parser.set_defaults(function=self.run)
-        parser.add_argument("--json", action="store_true", help="print the result as JSON")
-        for flags, options in self.arguments:
-            parser.add_argument(*flags, **options)
+    @abstractmethod
+    def run(self) -> Result | str:
+        """Do the work. A string is printed as it is, with and without --json."""
 
 
-def command(name: str, help: str, *arguments: Argument) -> Callable[[Run], Command]:
-    """Decorates a function into a command."""
-    return lambda run: Command(name, help, arguments, run)
+def from_text(metavar: str, read: Callable[[str], T], write: Callable[[T], str] = str) -> PrimitiveConstructorSpec[T]:
+    """How an argument is read from one word; `read` raises ValueError for a bad one."""
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=lambda words: read(words[0]),
+        is_instance=lambda _: True,
+        str_from_instance=lambda value: [write(value)],
+    )
 
 
-def argument(*flags: str, **options: Any) -> Argument:
-    """One argument, as in argparse."""
-    return flags, options
+def one_of(choices: Sequence[str]) -> PrimitiveConstructorSpec[str]:
+    """A string out of several."""
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="{" + ",".join(choices) + "}",
+        instance_from_str=lambda words: words[0],
+        is_instance=lambda _: True,
+        str_from_instance=lambda value: [str(value)],
+        choices=tuple(choices),
+    )
 
 
-DEVICE = argument("--device", default="auto", choices=DEVICES, help="auto: CUDA (in bf16), else MPS, else the CPU")
+def defaults_to(text: str, metavar: str | None = None) -> Any:
+    """The default in words for the help, and the name of the value."""
+    return tyro.conf.arg(help_behavior_hint=f"(default: {text})", metavar=metavar)
 
 
-def positive(text: str) -> int:
-    """A whole number ≥ 1, for argparse."""
-    if (value := int(text)) < 1:
-        raise ValueError
-    return value
+def _some(words: list[str]) -> tuple[str, ...]:
+    if not words:
+        raise ValueError("give at least one trace")
+    return tuple(words)
 
 
-def number(value: Any) -> Any:
-    """A number, or an estimate (a dataclass with a `value`) as a dict; None for NaN, which JSON has not."""
-    if is_dataclass(value) and not isinstance(value, type):
-        content = asdict(value)
-        return None if math.isnan(content["value"]) else {key: number(part) for key, part in content.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
 
 
-def open_trace(path: str) -> Trace:
-    """Read a trace and say on stderr what of it was ignored."""
-    trace = read_trace(path)
-    for problem in trace.problems:
-        print(f"note: {problem}", file=sys.stderr)
-    return trace
-
-
-def open_schedule(name: str) -> Schedule:
-    """The noise that the same model was trained on."""
-    return Schedule() if name in PRESETS else Schedule(**load_checkpoint(Path(name))[1]["schedule"])
-
-
-def open_model(name: str, uem: str) -> EarlyExitModel:
-    """A checkpoint's model, or a preset with random weights and exits."""
-    if name in PRESETS:
-        return EarlyExitModel(make_backbone(PRESETS[name])).add_exits({"name": uem, "scope": "layer"})
-    return load_checkpoint(Path(name))[0]
+Count = Annotated[int, from_text("INT", _count)]  # 1 or more
+Traces = Annotated[
+    tuple[str, ...],  # one or more
+    tyro.conf.Positional,
+    PrimitiveConstructorSpec("*", "TRACE [TRACE ...]", _some, lambda _: True, list),
+    tyro.conf.arg(metavar="TRACE [TRACE ...]", help_behavior_hint="(required)"),
+]
+Device = Annotated[str, one_of(("auto", "cpu", "cuda", "mps"))]

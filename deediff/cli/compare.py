@@ -1,59 +1,57 @@
-"""`deediff compare`: traces beside each other, as text, CSV, Parquet or LaTeX."""
+"""`deediff compare`: a table of traces, as text, CSV, Parquet or LaTeX."""
 
 from __future__ import annotations
 
-import argparse
 import io
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 
 from deediff.analysis import published
 from deediff.analysis.compare import PARTS, TEXT, comparison_table
-from deediff.cli.command import Result, argument, command, open_trace
+from deediff.cli.command import Command, Result, Traces, defaults_to, one_of
 from deediff.cli.show import as_text, cell_text
+from deediff.cli.traces import open_trace
 from deediff.errors import UserError
 from deediff.storage import write_atomically
 
-ALWAYS = ("seconds_per_image", "efficiency")  # beside GFLOPs, even where nothing was measured
-ENDINGS = {".txt": "text", ".csv": "csv", ".parquet": "parquet", ".tex": "latex"}
+ALWAYS = ("seconds_per_image", "efficiency")  # columns that are shown even where nothing was measured
+FORMATS = {".txt": "text", ".csv": "csv", ".parquet": "parquet", ".tex": "latex"}
+Format = Annotated[str | None, one_of(tuple(FORMATS.values())), defaults_to("by the ending of --out, else text")]
 
 
-@command(
-    "compare",
-    "traces beside each other: GFLOPs, seconds, quality with intervals and floors, and what others published",
-    argument(
-        "traces", nargs="+", help="trace folders or URLs; a `never` one among them is what others are held against"
-    ),
-    argument(
-        "--format",
-        default=None,
-        choices=list(ENDINGS.values()),
-        help="csv and parquet hold every column, text and latex (booktabs) what people read; default: by the ending "
-        "of --out (" + ", ".join(ENDINGS) + "), else text",
-    ),
-    argument("--out", type=Path, default=None, help="write the table into this file"),
-)
-def compare(args: argparse.Namespace) -> Result | str:
-    """Cost, promised and measured, quality, and distance from the full network's images."""
-    form = args.format or (ENDINGS.get(args.out.suffix, "text") if args.out else "text")
-    if form == "parquet" and args.out is None and not args.json:
-        raise UserError("Parquet is not for the screen: say where to write it with --out, e.g. --out table.parquet")
-    traces = [open_trace(path) for path in args.traces]
-    table = comparison_table(traces)
-    runs = [trace.path.parent.parent.name if trace.path.parent.name == "traces" else None for trace in traces]
-    table.insert(0, "run", runs)
-    if args.out is not None:
-        content = render(table, form)
-        try:
-            write_atomically(args.out, content.encode() if isinstance(content, str) else content)
-        except OSError as error:
-            raise UserError(f"{args.out} cannot be written ({error.strerror}): choose another --out") from None
-    if args.json:
-        rows = table.astype(object).where(table.notna(), None).to_dict("records")
-        return {"device": _devices(table), "traces": rows, "out": None if args.out is None else str(args.out)}
-    return {"out": str(args.out), "format": form} if args.out is not None else str(render(table, form)).rstrip("\n")
+@dataclass(frozen=True, kw_only=True)
+class Compare(Command):
+    """A table of traces: GFLOPs, seconds, quality with intervals and floors, and published values."""
+
+    traces: Traces
+    """Trace folders or URLs. The others are compared with the trace of policy never among them."""
+    format: Format = None
+    """csv and parquet hold all columns, text and latex (booktabs) a selection. Endings: .txt, .csv, .parquet, .tex."""
+    out: Annotated[Path | None, defaults_to("standard output")] = None
+    """Write the table into this file."""
+
+    def run(self) -> Result | str:
+        """Cost, promised and measured, quality, and distance from the full network's images."""
+        form = self.format or (FORMATS.get(self.out.suffix, "text") if self.out else "text")
+        if form == "parquet" and self.out is None and not self.json:
+            raise UserError("Parquet is a binary format: give a file with --out, e.g. --out table.parquet")
+        traces = [open_trace(path) for path in self.traces]
+        table = comparison_table(traces)
+        runs = [trace.path.parent.parent.name if trace.path.parent.name == "traces" else None for trace in traces]
+        table.insert(0, "run", runs)
+        if self.out is not None:
+            content = render(table, form)
+            try:
+                write_atomically(self.out, content.encode() if isinstance(content, str) else content)
+            except OSError as error:
+                raise UserError(f"{self.out} cannot be written ({error.strerror}): choose another --out") from None
+        if self.json:
+            rows = table.astype(object).where(table.notna(), None).to_dict("records")
+            return {"device": _devices(table), "traces": rows, "out": None if self.out is None else str(self.out)}
+        return {"out": str(self.out), "format": form} if self.out is not None else str(render(table, form)).rstrip("\n")
 
 
 def render(table: pd.DataFrame, form: str) -> str | bytes:
@@ -64,11 +62,9 @@ def render(table: pd.DataFrame, form: str) -> str | bytes:
         file = io.BytesIO()
         table.to_parquet(file, index=False)
         return file.getvalue()
-    return (
-        _latex(table)
-        if form == "latex"
-        else as_text({"device": _devices(table), "traces": _rows(table)} | _notes(table))
-    )
+    if form == "latex":
+        return _latex(table)
+    return as_text({"device": _devices(table), "traces": _rows(table)} | _notes(table))
 
 
 def _devices(table: pd.DataFrame) -> str:
@@ -76,7 +72,7 @@ def _devices(table: pd.DataFrame) -> str:
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """What people read: no empty columns, a value with its interval in one cell, a floor with its spread in another."""
+    """Without empty columns; a value and its interval in one cell, a floor and its spread in another."""
     empty = [name for name in table if table[name].isna().all() and name not in ALWAYS]
     table = table.drop(columns=[*empty, "quality_protocol", "device"], errors="ignore")
     metrics = [name for name in table if f"{name}_low" in table or f"{name}_floor" in table]
@@ -100,15 +96,15 @@ def _floor(value: float | None, spread: float | None) -> Any:
 
 
 def _notes(table: pd.DataFrame) -> dict[str, str]:
-    """What has to be known to read the columns."""
-    said = table.get("quality_protocol", pd.Series(dtype=object)).dropna()
-    protocols = dict.fromkeys(line for row in said for line in row.split("\n"))
+    """How the columns were measured."""
+    rows = table.get("quality_protocol", pd.Series(dtype=object)).dropna()
+    protocols = dict.fromkeys(line for row in rows for line in row.split("\n"))
     notes = {"quality": "\n  ".join(["", *protocols])} if protocols else {}
     return notes | ({"note": published.NOTE} if "published_source" in table else {})
 
 
 def _latex(table: pd.DataFrame) -> str:
-    """A booktabs table, its notes as comments."""
+    """A booktabs table, with its notes as comments."""
     rows = _rows(table)
     columns = list(rows[0])
     align = "".join("l" if name in (*TEXT, "run") else "r" for name in columns)

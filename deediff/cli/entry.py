@@ -1,68 +1,69 @@
-"""From a command line to an exit code."""
+"""The `deediff` command: the table of its commands, and the way from a command line to an exit code.
+
+The module of a command is imported when the command is called, so that `deediff --help` does not import torch.
+"""
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 
 from deediff import __version__
-from deediff.cli import bench, checkpoints, compare, quality, sampling, traces
 from deediff.cli.command import Command
+from deediff.cli.errors import run_command
+from deediff.cli.parsing import parse_arguments
 from deediff.cli.show import as_text
 from deediff.errors import UserError
 
-MODULES = (sampling, quality, compare, traces, checkpoints, bench)  # their commands, in the order of the help
-GROUPS = {"bench": "what exits are worth in seconds, and what a trace costs"}
+COMMANDS = {  # name: (module and class, what it does)
+    "explore": ("explore.Explore", "open the explorer on a folder of runs"),
+    "sample": ("sampling.Sample", "sample images into a trace; run it again to resume"),
+    "evaluate": ("quality.Evaluate", "image quality: distances, precision and recall, with intervals and floors"),
+    "compare": ("compare.Compare", "a table of traces: GFLOPs, seconds, quality, and published values"),
+    "trends": ("traces.Trends", "layer ratio, GFLOPs and exits per threshold, without sampling"),
+    "variance": ("traces.Variance", "how much of the exits' variance comes from the timestep, and from the sample"),
+    "static": ("traces.Static", "the best static schedule of the same cost, as a file for schedule:FILE"),
+    "maps": ("sampling.Maps", "maps of u over the image for samples of a finished trace"),
+    "calibrate": ("checkpoints.Calibrate", "u against the real error on held-out images, and maps that correct u"),
+    "flops": ("checkpoints.Flops", "parameters, GMACs, GFLOPs and milliseconds of every component and exit"),
+    "import": ("importing.Import", "a U-ViT, AdaDiff or DuoDiff checkpoint, or published exit layers, as a run"),
+    "bench sampler": ("bench.BenchSampler", "speed-up of real exits beside the FLOPs that they save"),
+    "bench trace": ("bench.BenchTrace", "share of logging in the sampling time, and the speed of reading traces"),
+    "bench train": ("bench.BenchTrain", "images per second with a frozen backbone, beside fine-tuning"),
+    "bench app": ("bench.BenchApp", "speed and memory of the explorer in a real browser (Playwright, Chromium)"),
+}
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """All commands and their options."""
-    parser = argparse.ArgumentParser(
-        prog="deediff", description="Early exit for diffusion models: sample, import, look."
-    )
-    parser.add_argument("--version", action="version", version=f"deediff {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    groups = {"": commands}
-    for module in MODULES:
-        for entry in vars(module).values():
-            if isinstance(entry, Command):
-                group = "".join(entry.name.split()[:-1])
-                if group not in groups:
-                    inner = commands.add_parser(group, help=GROUPS[group], description=GROUPS[group])
-                    groups[group] = inner.add_subparsers(required=True, metavar="WHAT")
-                entry.add_to(groups[group])
-    return parser
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line. Returns the exit code: 0, 2 for an error (one sentence on stderr), 130 for Ctrl-C."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    return run_command(lambda: _dispatch(words))
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code: 0, or 2 for bad input (one sentence on stderr)."""
-    args = build_parser().parse_args(argv)
-    try:
-        result = args.function(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if os.environ.get("DEEDIFF_DEBUG"):
-            raise
-        print(
-            f"error: {error}: what was complete is kept; make that place readable and writable, then run this again",
-            file=sys.stderr,
-        )
-        return 2
-    except Exception as error:  # the last resort: a sentence, and the traceback for those who ask
-        if os.environ.get("DEEDIFF_DEBUG"):
-            raise
-        reason = " ".join(str(error).split())
-        print(
-            f"error: {type(error).__name__} ({reason}): a damaged file, or a bug; DEEDIFF_DEBUG=1 shows where",
-            file=sys.stderr,
-        )
-        return 2
-    except KeyboardInterrupt:
-        print("stopped: what was complete is kept; run the same command again to go on", file=sys.stderr)
-        return 130
-    print(result if isinstance(result, str) else json.dumps(result) if args.json else as_text(result))
-    return 0
+def _dispatch(words: list[str]) -> None:
+    name = next((name for name in COMMANDS if words[: len(name.split())] == name.split()), None)
+    if name is not None:
+        module, kind = COMMANDS[name][0].split(".")
+        command = getattr(import_module(f"deediff.cli.{module}"), kind)
+        _execute(parse_arguments(command, words[len(name.split()) :], f"deediff {name}"))
+    elif words[:1] == ["--version"]:
+        print(f"deediff {__version__}")
+    elif words[-1:] in (["--help"], ["-h"]) and (len(words) == 1 or words[:-1] == ["bench"]):
+        print(_overview(" ".join(words[:-1])))
+    else:
+        found = f"unknown command {' '.join(words[:2])!r}" if words else "no command given"
+        raise UserError(f"{found}, expected one of: {', '.join(COMMANDS)}; see deediff --help")
+
+
+def _execute(command: Command) -> None:
+    result = command.run()
+    print(result if isinstance(result, str) else json.dumps(result) if command.json else as_text(result))
+
+
+def _overview(group: str) -> str:
+    """The commands whose names begin with `group`, one a line."""
+    lines = [f"  {name:14} {summary}" for name, (_, summary) in COMMANDS.items() if name.startswith(group)]
+    usage = f"usage: {' '.join(['deediff', group]).strip()} COMMAND [ARGUMENTS]"
+    return "\n".join([usage, "", "Early exit for diffusion models. COMMAND --help explains the arguments.", "", *lines])

@@ -1,66 +1,71 @@
-"""`deediff evaluate`: how good a trace's images are."""
+"""`deediff evaluate`."""
 
 from __future__ import annotations
 
-import argparse
 import sys
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from tqdm import tqdm
+from tyro.conf import arg
 
-from deediff.cli.command import DEVICE, Result, argument, command
+from deediff.cli.command import Command, Device, Result, Traces, defaults_to
+from deediff.quality.progress import Progress
 from deediff.quality.evaluate import Evaluator
 from deediff.quality.metrics import METRICS
 from deediff.quality.paired import Difference, quality_difference
-from deediff.quality.progress import Progress
 from deediff.quality.results import Quality
 
-DETECTABLE = "detectable: the true difference that this number of images detects with 80 % power"
+DETECTABLE = "detectable: the smallest true difference that this number of images shows with 80 % power"
+METRICS_HELP = f"Comma-separated, out of {', '.join(METRICS)}."
 
 
-@command(
-    "evaluate",
-    "image quality: Fréchet and kernel distances, precision and recall, with intervals and floors",
-    argument("traces", nargs="+", help="trace folders or URLs; the later ones are also compared with the first"),
-    argument("--metrics", default="", help=f"comma-separated: {', '.join(METRICS)}; default: the fd- that fits"),
-    argument(
-        "--reference",
-        default=None,
-        help="cifar10-train, cifar10-test, mnist-train, mnist-test, or a folder of images; default: what the run "
-        "was trained on",
-    ),
-    argument("--held-out", default=None, help="real images for the floor; default: the reference's other split"),
-    argument("--data-root", type=Path, default=None, help="folder with the data set in torchvision's layout"),
-    argument("--weights", type=Path, default=None, help="an extractor's weights, or a folder of such files"),
-    DEVICE,
-)
-def evaluate(args: argparse.Namespace) -> Result:
-    """Measure each trace into its quality.json."""
-    with tqdm(unit="image", disable=None, mininterval=0.5) as bar:
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Command):
+    """Image quality: Fréchet and kernel distances, precision and recall, with intervals and floors.
 
-        def on_progress(what: str, done: int, total: int) -> None:
-            bar.set_description(what)
-            bar.total, bar.n = total, done
-            bar.refresh()
+    Results are written into the traces. With several traces, each is also compared with the first.
+    """
 
-        metrics = [name for name in args.metrics.split(",") if name]
-        evaluator = Evaluator(
-            metrics, args.reference, args.held_out, args.data_root, args.weights, args.device, Progress(on_progress)
-        )
-        found = {Path(path).name: evaluator.evaluate(path) for path in args.traces}
-    for problem in evaluator.problems:
-        print(f"note: {problem}", file=sys.stderr)
-    rows = [_row(trace, quality) for trace, results in found.items() for quality in results]
-    quality = [entry for results in found.values() for entry in results]
-    return {
-        "quality": rows,
-        "intervals": "; ".join(dict.fromkeys(entry.interval for entry in quality)),
-        "floors": "; ".join(dict.fromkeys(entry.floor_source for entry in quality)),
-        "differences": _differences(found),
-        "note": "" if len(found) == 1 else DETECTABLE,
-    }
+    traces: Traces
+    """Trace folders or URLs."""
+    metrics: Annotated[str, arg(help=METRICS_HELP), defaults_to("the fd- metric of the data set")] = ""
+    reference: Annotated[str | None, defaults_to("the training data set")] = None
+    """cifar10-train, cifar10-test, mnist-train, mnist-test, or a folder of images."""
+    held_out: Annotated[str | None, defaults_to("the reference's other split")] = None
+    """Real images for the floor."""
+    data_root: Annotated[Path | None, defaults_to("a cache folder")] = None
+    """Folder with the data set in torchvision's layout."""
+    weights: Annotated[Path | None, defaults_to("shipped, found or downloaded")] = None
+    """Weights of an extractor, or a folder of such files."""
+    device: Device = "auto"
+    """auto: CUDA if available, else MPS, else the CPU."""
+
+    def run(self) -> Result:
+        """Write each trace's quality.json, and report differences from the first trace."""
+        with tqdm(unit="image", disable=None, mininterval=0.5) as bar:
+
+            def on_progress(description: str, done: int, total: int) -> None:
+                bar.set_description(description)
+                bar.total, bar.n = total, done
+                bar.refresh()
+
+            metrics = [name for name in self.metrics.split(",") if name]
+            sources = (self.reference, self.held_out, self.data_root, self.weights, self.device)
+            evaluator = Evaluator(metrics, *sources, Progress(on_progress))
+            found = {Path(path).name: evaluator.evaluate(path) for path in self.traces}
+        for problem in evaluator.problems:
+            print(f"note: {problem}", file=sys.stderr)
+        quality = [entry for results in found.values() for entry in results]
+        return {
+            "quality": [_row(trace, quality) for trace, results in found.items() for quality in results],
+            "intervals": "; ".join(dict.fromkeys(entry.interval for entry in quality)),
+            "floors": "; ".join(dict.fromkeys(entry.floor_source for entry in quality)),
+            "differences": _differences(found),
+            "note": "" if len(found) == 1 else DETECTABLE,
+        }
 
 
 def _row(trace: str, quality: Quality) -> dict[str, Any]:

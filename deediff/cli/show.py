@@ -1,7 +1,9 @@
-"""Results as people read them."""
+"""Results as text, and numbers as JSON has them."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
 
@@ -23,9 +25,17 @@ def as_text(result: dict[str, Any]) -> str:
 
 
 def cell_text(value: Any) -> str:
-    """One value; a dict is a number and its interval, if it has one."""
+    """One value; a dict is a number with its interval, if it has one."""
     if isinstance(value, dict):
         if value["low"] is None:
             return cell_text(value["value"])
         return "{value:.4g} [{low:.4g}, {high:.4g}]".format(**value)
     return f"{value:.5g}" if isinstance(value, float) else "–" if value is None else str(value)
+
+
+def json_number(value: Any) -> Any:
+    """A number, or an estimate (a dataclass with a `value`) as a dict. NaN, which JSON lacks, becomes None."""
+    if is_dataclass(value) and not isinstance(value, type):
+        content = asdict(value)
+        return None if math.isnan(content["value"]) else {key: json_number(part) for key, part in content.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -199,7 +199,5 @@ def test_the_command_takes_a_range(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main([*command, "--out", str(run / "traces" / "t"), "--maps", "1:3"]) == 0
     assert deediff.read_trace(json.loads(capsys.readouterr().out)["trace"]).map_samples == [1, 2]
     for bad in ("3", "2:2", "a:b"):
-        with pytest.raises(SystemExit) as stop:
-            main([*command, "--out", "nowhere", "--maps", bad])
-        assert stop.value.code == 2
+        assert main([*command, "--out", "nowhere", "--maps", bad]) == 2
         assert "--maps" in capsys.readouterr().err

@@ -1,0 +1,72 @@
+"""`deediff explore`: the explorer on a folder of runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, Suppress
+
+import deediff
+from deediff.cli.command import Command, Flag, Result, defaults_to
+from deediff.errors import UserError
+
+MAIN = Path(deediff.__file__).resolve().parents[1] / "app" / "main.py"  # beside deediff, installed or not
+
+# The options of the repository's .streamlit/config.toml, which an installed package does not have.
+OPTIONS = {
+    "server.address": "localhost",
+    "server.showEmailPrompt": "false",
+    "runner.magicEnabled": "false",
+    "runner.postScriptGC": "false",
+    "browser.gatherUsageStats": "false",
+    "client.showErrorDetails": "none",
+    "client.toolbarMode": "minimal",
+    "theme.baseFontSize": "15",
+    "theme.metricValueFontSize": "1.3rem",
+    "theme.light.primaryColor": "#0072B2",
+    "theme.light.backgroundColor": "#ffffff",
+    "theme.light.secondaryBackgroundColor": "#f3f5f8",
+    "theme.light.textColor": "#1b1f27",
+    "theme.dark.primaryColor": "#56B4E9",
+    "theme.dark.backgroundColor": "#11151c",
+    "theme.dark.secondaryBackgroundColor": "#1b212b",
+    "theme.dark.textColor": "#e8ecf2",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explore(Command):
+    """Open the explorer on a folder of runs, in the browser."""
+
+    runs: Annotated[Positional[Path | None], defaults_to("$DEEDIFF_RUNS, else runs")] = None
+    """The folder of runs."""
+    port: Annotated[int | None, defaults_to("8501, or the next that is free")] = None
+    """Port of the server."""
+    headless: Flag = False
+    """Do not open a browser window."""
+    json: Suppress[bool] = False  # there is no result
+
+    def run(self) -> Result:
+        """Start the server in place of this process, so that signals and the exit code are the server's."""
+        command, environment = server_command(self)
+        sys.stdout.flush()
+        os.execve(command[0], command, environment)
+
+
+def server_command(options: Explore) -> tuple[list[str], dict[str, str]]:
+    """The command line of the server and its environment. Raises UserError for a folder that does not exist."""
+    runs = options.runs or Path(os.environ.get("DEEDIFF_RUNS") or "runs")
+    if not runs.is_dir():
+        raise UserError(f"{runs} is not a folder: give a folder of runs, for example deediff explore path/to/runs")
+    if not MAIN.exists():
+        raise UserError(f"{MAIN} does not exist: the explorer is not installed beside deediff; install the wheel again")
+    given = {} if Path(".streamlit/config.toml").exists() else dict(OPTIONS)
+    given |= {"server.port": str(options.port)} if options.port is not None else {}
+    given |= {"server.headless": "true"} if options.headless else {}
+    flags = [f"--{name}={value}" for name, value in given.items()]
+    command = [sys.executable, "-m", "streamlit", "run", str(MAIN), *flags]
+    return command, {**os.environ, "DEEDIFF_RUNS": str(runs.resolve())}

@@ -1,0 +1,98 @@
+"""`deediff explore`: the server's command line, from a checkout and elsewhere."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deediff.cli import explore, main
+from tests.conftest import REPO
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, str]]]:
+    """The command lines and environments of the servers that are started."""
+    calls: list[tuple[list[str], dict[str, str]]] = []
+
+    def execve(_: str, command: list[str], environment: dict[str, str]) -> None:
+        calls.append((command, environment))
+        raise SystemExit(0)
+
+    monkeypatch.setattr(os, "execve", execve)
+    monkeypatch.delenv("DEEDIFF_RUNS", raising=False)
+    return calls
+
+
+def flags(command: list[str]) -> dict[str, str]:
+    return dict(word.removeprefix("--").split("=") for word in command if word.startswith("--"))
+
+
+def test_the_server_shows_the_given_folder(started: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert main(["explore", "mine", "--port", "8765", "--headless"]) == 0
+    ((command, environment),) = started
+    assert command[:5] == [sys.executable, "-m", "streamlit", "run", str(REPO / "app" / "main.py")]
+    assert environment["DEEDIFF_RUNS"] == str(tmp_path / "mine")
+    assert flags(command) == explore.OPTIONS | {"server.port": "8765", "server.headless": "true"}
+
+
+def test_the_default_folder(started: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert main(["explore"]) == 0
+    (tmp_path / "other").mkdir()
+    monkeypatch.setenv("DEEDIFF_RUNS", str(tmp_path / "other"))
+    assert main(["explore"]) == 0
+    assert [environment["DEEDIFF_RUNS"] for _, environment in started] == [str(tmp_path / n) for n in ("runs", "other")]
+
+
+def test_options_are_those_of_the_repository_and_a_local_config_comes_first(
+    started: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = tomllib.loads((REPO / ".streamlit" / "config.toml").read_text())
+
+    def flat(table: dict[str, Any], prefix: str = "") -> dict[str, str]:
+        found: dict[str, str] = {}
+        for key, value in table.items():
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: text}
+        return found
+
+    assert flat(content) == explore.OPTIONS
+    monkeypatch.chdir(REPO)
+    assert main(["explore", "--headless"]) == 0
+    assert flags(started[0][0]) == {"server.headless": "true"}
+
+
+def test_a_folder_that_does_not_exist(
+    started: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["explore"]) == 2
+    assert main(["explore", "nowhere"]) == 2
+    assert not started
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        f"error: {name} is not a folder: give a folder of runs, for example deediff explore path/to/runs"
+        for name in ("runs", "nowhere")
+    ]
+
+
+def test_an_installation_without_the_explorer(
+    started: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(explore, "MAIN", tmp_path / "app" / "main.py")
+    assert main(["explore", str(tmp_path)]) == 2
+    assert "the explorer is not installed beside deediff" in capsys.readouterr().err
+
+
+def test_the_command_imports_neither_the_explorer_nor_streamlit() -> None:
+    code = "import sys, deediff.cli.explore; assert not {'app', 'streamlit', 'torch'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPO)
