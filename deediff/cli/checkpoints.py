@@ -24,7 +24,7 @@ CALIBRATION_NOTE = (
     "u and error = mean tanh|error| are means over the timesteps. ece and rank (Spearman, over images at a fixed "
     "timestep) are computed per timestep and then averaged. ece_recalibrated: u corrected by the isotonic maps. Both "
     "ece are computed on the images that the maps were not fitted on. mse: of the head, in the first, second and last "
-    "third of the denoising; the last row is the full network. monotone_timesteps: share of timesteps where mean u "
+    "third of the denoising; the last row is the full network. monotone_timesteps: number of timesteps where mean u "
     "never rises over the layers; largest_rise: the largest rise of mean u above its minimum over the layers before."
 )
 FLOPS_NOTE = (

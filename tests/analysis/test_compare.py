@@ -224,7 +224,7 @@ def test_bad_requests_are_one_sentence(traces: list[Trace], tmp_path: Path, caps
     quality = traces[1].path / "quality.json"
     quality.write_text(quality.read_text()[:100])
     for args, sentence in (
-        ([path, "--format", "parquet"], "say where to write it with --out"),
+        ([path, "--format", "parquet"], "give a file with --out"),
         ([path, "--out", str(tmp_path / "file" / "t.csv")], "cannot be written"),
         ([str(traces[1].path)], "quality.json"),
     ):

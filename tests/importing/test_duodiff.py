@@ -118,7 +118,7 @@ def test_clamped_uncertainties_are_reported_and_counted(tmp_path: Path, capsys: 
     assert 0 < cut < u.size == 8 * 3 * 13
     assert trace.meta.clamped == {"count": cut, "of": u.size}
     note = json.loads(capsys.readouterr().out)["note"]
-    assert note == f"{cut} of {u.size} uncertainties left [0, 1] and were cut to it"
+    assert note == f"{cut} of {u.size} uncertainties outside [0, 1] were clamped"
     torch.save(net.state_dict(), tmp_path / "plain.pth")
     plain = ["import", str(tmp_path / "plain.pth"), "--layout", "uvit", "--num-heads", "2", "--out"]
     assert main([*plain, str(tmp_path / "plain")]) == 0
