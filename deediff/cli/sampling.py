@@ -32,12 +32,12 @@ def parse_samples(text: str) -> range:
 
 
 Samples = Annotated[range, from_text("A:B", parse_samples, lambda samples: f"{samples.start}:{samples.stop}")]
-POLICY_HELP = "\n".join([*(f"{entry.usage}  {entry.help}" for entry in POLICIES.values()), BOUNDS])
+POLICY_HELP = "\n".join([*(f"{entry.usage}: {entry.help}" for entry in POLICIES.values()), BOUNDS])
 
 
 @dataclass(frozen=True)
 class Options(SamplingSettings):
-    """SamplingSettings, with choices and help for the command line."""
+    """The settings of a sampling job (`deediff.SamplingSettings`)."""
 
     policy: Annotated[str, arg(help=POLICY_HELP, metavar="POLICY")] = SamplingSettings.policy
     solver: Annotated[str, one_of(tuple(SOLVERS))] = SamplingSettings.solver
@@ -68,8 +68,9 @@ class Sample(Command):
         """Sample, and report exits and cost."""
         with progress(self.settings.policy) as on_step:
             settings = SamplingSettings(**asdict(self.settings))
-            where = {"device": self.device, "maps": self.maps, "on_step": on_step}
-            folder = sample_to_trace(self.checkpoint, self.out, settings, **where)
+            folder = sample_to_trace(
+                self.checkpoint, self.out, settings, device=self.device, maps=self.maps, on_step=on_step
+            )
         trace = read_trace(folder)
         keys = ("policy", "num_samples", "layer_ratio", "mean_gflops", "full_gflops", "wall_seconds", "complete")
         result = {"trace": str(folder), **{key: trace.meta.raw.get(key) for key in keys}}
