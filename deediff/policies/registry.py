@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from deediff.policies.never import Never
 from deediff.policies.patience import Patience
 from deediff.policies.schedule_file import read_schedule
 from deediff.policies.threshold import Threshold
+from deediff.settings import PolicySpec
 
 
 @dataclass(frozen=True)
@@ -76,27 +76,18 @@ def make_policy(spec: str | ExitPolicy) -> ExitPolicy:
     """A policy from its text, for example 'threshold:0.075,min:2'. Raises UserError when it cannot be read."""
     if isinstance(spec, ExitPolicy):
         return spec
-    plain, bounds = _split_bounds(spec)
-    name, colon, argument = plain.partition(":")
-    if name not in POLICIES or (name == "never" and colon):
+    parts = PolicySpec.parse(spec)
+    if parts.name not in POLICIES or (parts.name == "never" and spec.startswith("never:")):
         known = ", ".join(entry.usage for entry in POLICIES.values())
         raise UserError(f"unknown policy {spec!r}, expected one of: {known}; {BOUNDS}")
-    entry = POLICIES[name]
+    entry = POLICIES[parts.name]
     try:
-        policy = entry.read(argument)
+        policy = entry.read(parts.argument)
     except UserError:
         raise
     except ValueError:
-        raise UserError(f"policy {spec!r}: {argument!r} is not a number, expected {entry.usage}; {BOUNDS}") from None
-    return Bounded(policy, bounds.get("min", 0), bounds.get("max")) if bounds else policy
-
-
-def _split_bounds(spec: str) -> tuple[str, dict[str, int]]:
-    """'threshold:0.1,min:2,max:9' → 'threshold:0.1', {'min': 2, 'max': 9}. Raises UserError for a repeated bound."""
-    plain, bounds = spec, dict[str, int]()
-    while match := re.fullmatch(r"(.*),(min|max):(\d+)", plain, flags=re.DOTALL):
-        plain, bound, layer = match.groups()
-        if bound in bounds:
-            raise UserError(f"policy {spec!r} gives {bound} twice; {BOUNDS}")
-        bounds[bound] = int(layer)
-    return plain, bounds
+        raise UserError(
+            f"policy {spec!r}: {parts.argument!r} is not a number, expected {entry.usage}; {BOUNDS}"
+        ) from None
+    bounded = parts.lowest is not None or parts.highest is not None
+    return Bounded(policy, parts.lowest or 0, parts.highest) if bounded else policy

@@ -38,7 +38,7 @@ def test_own_traces_through_the_commands(tmp_path: Path, capsys: pytest.CaptureF
     assert "[" in capsys.readouterr().out
 
 
-TWO_SETS = ("attention_layer_frozen", "mlp_timestep_frozen")  # all of them would take a while
+TWO_SETS = ("attention_layer_frozen", "mlp_timestep_frozen")  # all of them would be slow
 
 
 def test_the_published_sets(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,12 +53,12 @@ def test_the_published_sets(shared: Path, tmp_path: Path, capsys: pytest.Capture
         for trace, row in zip(traces, table["exit_layer"], strict=True):
             exits = sets[trace.name].T
             assert row["samples"] == len(exits)
-            if trace.name == "mlp_timestep_frozen":  # it hardly ever leaves, and not where its neighbours do
+            if trace.name == "mlp_timestep_frozen":  # few exits, at other steps than in neighbouring samples
                 assert row["timestep"]["high"] < 0.5
             else:
                 assert row["timestep"]["value"] == pytest.approx(timestep_share(counts_of(exits)), abs=2e-3)
                 assert row["timestep"]["low"] > 0.9
-    for row in table["static_schedule"]:  # the static one pays for no UEM, so it affords at least the adaptive layers
+    for row in table["static_schedule"]:  # without UEMs it can afford at least the adaptive layers
         assert row["static_gflops"] == pytest.approx(row["gflops"], rel=0.01)
         assert row["static_ratio"] > row["layer_ratio"] - 0.01
         assert row["nearest_agrees"] >= row["static_agrees"] - 0.01

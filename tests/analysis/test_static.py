@@ -46,7 +46,7 @@ def test_full_traces_are_fitted_on_half_and_tested_on_the_other(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("kind", ["deviation", "uncertainty", "layers"])
-def test_nothing_leaves_where_there_is_no_exit(tmp_path: Path, kind: str) -> None:
+def test_no_exit_at_layers_without_a_trained_head(tmp_path: Path, kind: str) -> None:
     """With UEMs at layers 2 and 9 only; the untrained head of layer 5 happens to be nearest to the full network."""
     rng = np.random.default_rng(0)
     u = np.full((20, 6, 13), np.nan)
@@ -83,7 +83,7 @@ def test_a_planted_schedule_is_found_and_its_file_runs_it(tmp_path: Path, capsys
     mine = result["held_out"][-1]
     assert mine["gflops"] == pytest.approx(budget)
     assert mine["price"] == 0
-    assert result["held_out"][0]["policy"].startswith("threshold:")  # what the same budget buys adaptively
+    assert result["held_out"][0]["policy"].startswith("threshold:")  # the adaptive policy of the same budget
     assert result["held_out"][0]["gflops"] <= budget
     policy = make_policy(f"schedule:{file}")
     assert isinstance(policy, ScheduledExit)

@@ -69,7 +69,7 @@ def test_without_any_timestep_effect_its_interval_still_holds_zero() -> None:
     assert hits >= 18
 
 
-def test_pure_timesteps_explain_everything_and_nothing_explains_nothing() -> None:
+def test_timesteps_alone_explain_everything_and_constants_are_nan() -> None:
     split = values_of(decompose(np.tile(np.arange(20), (30, 1))))
     assert (split["timestep"], split["sample"], split["rest"]) == (1, 0, 0)
     assert np.isnan([split["stays_all"], split["stays_next"]]).all()
@@ -126,7 +126,7 @@ def test_the_timestep_share_is_the_summary_s_up_to_one_sample() -> None:
     assert decompose(exits, draws=1).timestep.value == pytest.approx(timestep_share(counts_of(exits)), abs=1 / 500)
 
 
-def test_layers_of_an_exit_trace_that_some_left_before_have_no_answer(tmp_path: Path) -> None:
+def test_layers_without_u_of_some_sample_are_nan(tmp_path: Path) -> None:
     u = np.random.default_rng(0).random((9, 4, 13))
     u[3, 2, 5:] = np.nan
     splits = uncertainty_variance(make_trace(tmp_path / "t", np.full((9, 4), 13), u), draws=10)

@@ -1,4 +1,4 @@
-"""Calibration of class-conditional models: every image is noised and judged under its own class."""
+"""Calibration of class-conditional models: every image is evaluated with its own label."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ CLASSES = 3
 
 
 def conditional(null_label: bool) -> EarlyExitModel:
-    """Classes 0, 1, 2 and, with `null_label`, a fourth that means none."""
+    """Classes 0, 1, 2 and, with `null_label`, a fourth for "no class"."""
     model = make_model(config=replace(TINY, num_classes=CLASSES + null_label))
     with torch.no_grad():
-        model.backbone.label_emb.weight.mul_(20)  # so that a wrong label is seen in every answer
+        model.backbone.label_emb.weight.mul_(20)  # so that a wrong label changes every prediction
     model.null_label = null_label
     return model
 
@@ -53,7 +53,7 @@ def expected(model: EarlyExitModel, folder: Path, timesteps: list[int], labels: 
 
 
 @pytest.mark.parametrize("null_label", [False, True])
-def test_each_image_is_asked_under_its_own_class(tmp_path: Path, null_label: bool) -> None:
+def test_each_image_is_evaluated_with_its_own_label(tmp_path: Path, null_label: bool) -> None:
     folder, run = fill(tmp_path / "images", "a", "b", "c"), make_run(tmp_path / "run", conditional(null_label))
     file, summary = calibrate_checkpoint(run, images=12, bins=3, dataset=str(folder), device="cpu")
     found, model = Calibration.load(file), deediff.load(run)
@@ -61,7 +61,7 @@ def test_each_image_is_asked_under_its_own_class(tmp_path: Path, null_label: boo
     np.testing.assert_array_equal(found.u, right.u)
     np.testing.assert_array_equal(found.squared_error, right.squared_error)
     wrong = expected(model, folder, found.timesteps.tolist(), load_labels(str(folder)).roll(4))
-    assert (found.u != wrong.u).mean() > 0.9  # of another class's label, every answer would be another
+    assert (found.u != wrong.u).mean() > 0.9  # another label changes every u
     assert summary["label_source"] == "the images' own"
 
 
@@ -74,7 +74,7 @@ def test_a_calibration_does_not_depend_on_how_its_labels_are_batched(tmp_path: P
     np.testing.assert_allclose(whole.u, parts.u, atol=1e-5)
 
 
-def test_images_without_classes_are_asked_under_the_label_that_means_none(tmp_path: Path) -> None:
+def test_images_without_classes_get_the_label_for_no_class(tmp_path: Path) -> None:
     folder = fill(tmp_path / "images", ".")
     run = make_run(tmp_path / "run", conditional(null_label=True))
     file, summary = calibrate_checkpoint(run, images=4, bins=3, dataset=str(folder), device="cpu")
@@ -87,13 +87,13 @@ def test_images_without_classes_are_asked_under_the_label_that_means_none(tmp_pa
         calibrate_checkpoint(without, images=4, bins=3, dataset=str(folder), device="cpu")
 
 
-def test_other_classes_than_the_models_are_refused(tmp_path: Path) -> None:
+def test_images_of_other_classes_are_refused(tmp_path: Path) -> None:
     folder, run = fill(tmp_path / "images", "a", "b"), make_run(tmp_path / "run", conditional(null_label=True))
     with pytest.raises(UserError, match="has 2 classes and the model 3: name its own data with --dataset"):
         calibrate_checkpoint(run, images=4, bins=3, dataset=str(folder), device="cpu")
 
 
-def test_under_guidance_the_budget_of_stopping_pays_for_both_evaluations(tmp_path: Path) -> None:
+def test_under_guidance_the_budget_of_stopping_covers_both_evaluations(tmp_path: Path) -> None:
     folder, run = fill(tmp_path / "images", "a", "b", "c"), make_run(tmp_path / "run", conditional(null_label=True))
     calibrate_checkpoint(run, images=12, bins=3, dataset=str(folder), device="cpu")
     model, solver = deediff.load(run), make_solver("ddim", Schedule(), 4)

@@ -27,7 +27,7 @@ def test_isotonic_regression_rises_and_is_nearer_than_the_identity_and_any_const
 
 @pytest.mark.parametrize("seed", range(20))
 def test_isotonic_regression_is_the_max_min_of_weighted_means(seed: int) -> None:
-    """Of all means from a ≤ k to b ≥ k (Barlow et al. 1972, Theorem 1.9), in the order of the predictions."""
+    """The max-min formula of isotonic regression (Barlow et al. 1972): max over a ≤ k of min over b ≥ k."""
     rng = np.random.default_rng(seed)
     predicted = rng.integers(0, 12, 60).astype(np.float64)  # several of each: the counts are the weights
     actual = 0.05 * predicted + rng.random(60)
@@ -45,7 +45,7 @@ def test_isotonic_regression_is_the_max_min_of_weighted_means(seed: int) -> None
     np.testing.assert_allclose(fitted[(points - low).astype(int)], expected, rtol=1e-12)
 
 
-def test_a_map_rises_and_lowers_the_error_on_what_it_was_fitted_on(measured: Calibration) -> None:
+def test_a_map_rises_and_lowers_the_error_on_the_images_of_its_fit(measured: Calibration) -> None:
     assert (np.diff(measured.maps, axis=2) >= 0).all()
     mine = measured.fitted
     before = np.square(measured.u - measured.error)[:, mine].mean(axis=1)

@@ -24,7 +24,7 @@ from tests.conftest import TINY, make_model, make_run
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "x0", "v"])
-def test_the_error_is_that_of_what_the_network_predicts(prediction: str) -> None:
+def test_the_error_is_that_of_the_predicted_quantity(prediction: str) -> None:
     model = EarlyExitModel(MODEL.backbone, MODEL.uem, MODEL.heads, prediction)
     found = calibrate_model(model, Schedule(), HELD_OUT, [100, 600], batch_size=5)
     x0, eps = to_model_range(IMAGES), sample_noise(0, range(12), 0, model.image_shape)
@@ -38,7 +38,7 @@ def test_the_error_is_that_of_what_the_network_predicts(prediction: str) -> None
     torch.testing.assert_close(torch.from_numpy(found.error[1]), error, atol=1e-4, rtol=1e-4)
 
 
-def test_layers_without_an_exit_stay_out_of_everything(tmp_path: Path) -> None:
+def test_layers_without_an_exit_are_excluded(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = EarlyExitModel(UViT(TINY)).add_exits({"name": "mlp", "layers": [2, 5, 9]}).eval().requires_grad_(False)
     with torch.no_grad():
@@ -65,7 +65,7 @@ def test_layers_without_an_exit_stay_out_of_everything(tmp_path: Path) -> None:
         ({"model": make_model(config=replace(TINY, num_classes=3))}, "needs the images' labels"),
     ],
 )
-def test_what_cannot_be_calibrated_is_refused(change: dict[str, object], sentence: str) -> None:
+def test_bad_input_is_refused(change: dict[str, object], sentence: str) -> None:
     arguments = {"model": MODEL, "schedule": Schedule(), "held_out": HELD_OUT, "timesteps": TIMESTEPS}
     with pytest.raises(UserError, match=sentence):
         calibrate_model(**{**arguments, **change})  # type: ignore[arg-type]

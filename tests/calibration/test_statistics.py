@@ -21,8 +21,8 @@ from tests.calibration.fixtures import HELD_OUT, IMAGES, MODEL, TIMESTEPS
 from tests.conftest import make_model
 
 
-class Clairvoyant(UEM):
-    """Answers the true mean tanh|error| of its head, for images and noise that it was told."""
+class ExactUncertainty(UEM):
+    """The true mean tanh|error| of the head, for known images and noise."""
 
     def __init__(self, model: EarlyExitModel, noise: Tensor):
         super().__init__()
@@ -35,9 +35,9 @@ class Clairvoyant(UEM):
         return {}
 
 
-def test_a_uem_that_knows_the_error_is_calibrated_and_ranks_perfectly() -> None:
+def test_an_exact_uem_is_calibrated_and_ranks_perfectly() -> None:
     model = make_model()
-    model.uem = Clairvoyant(model, sample_noise(0, range(12), 0, model.image_shape))
+    model.uem = ExactUncertainty(model, sample_noise(0, range(12), 0, model.image_shape))
     found = calibrate_model(model, Schedule(), HELD_OUT, TIMESTEPS, seed=0)
     np.testing.assert_allclose(expected_calibration_error(found.u, found.error), 0, atol=1e-6)
     np.testing.assert_allclose(rank_correlation(found.u, found.error), 1)
@@ -46,7 +46,7 @@ def test_a_uem_that_knows_the_error_is_calibrated_and_ranks_perfectly() -> None:
     assert curve.groupby(["timestep", "layer"])["count"].sum().eq(12).all()
 
 
-def test_the_ece_is_the_gap_of_a_constant_error_and_the_rank_only_sees_the_order() -> None:
+def test_the_ece_is_the_gap_of_a_constant_error_and_the_rank_depends_on_the_order_only() -> None:
     u = np.random.default_rng(0).random((2, 40, 3), dtype=np.float32)
     np.testing.assert_allclose(expected_calibration_error(u, u + 0.1), 0.1, rtol=1e-5)
     np.testing.assert_allclose(rank_correlation(u, u**3), 1)

@@ -30,7 +30,7 @@ def exits_under(policy: ExitPolicy, model: EarlyExitModel) -> Tensor:
     return predict(model, x, Request(policy.prepared(model, solver), step, 699, np.arange(16))).exit_layer
 
 
-def test_excess_is_a_share_of_what_the_deepest_layer_says(loaded: EarlyExitModel, measured: Calibration) -> None:
+def test_excess_is_a_ratio_to_the_mean_u_of_the_deepest_layer(loaded: EarlyExitModel, measured: Calibration) -> None:
     exits = [exits_under(make_policy(f"excess:{delta}"), loaded) for delta in (-0.99, -0.3, -0.1, 0, 0.1, 0.3, 1e9)]
     assert (exits[0] == 13).all()
     assert (exits[-1] == 0).all()
@@ -51,7 +51,7 @@ def test_a_number_out_of_range_is_refused(spec: str) -> None:
 def toy(
     falling: bool = True, steps: int = 5, images: int = 64, layers: int = 6
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """u (S,M,N), error (S,M,N+1), cost (N+1,): errors that fall with depth, or not at all; u tells them with noise."""
+    """u (S,M,N), error (S,M,N+1), cost (N+1,): errors fall with depth or are constant; u is error plus noise."""
     rng = np.random.default_rng(3)
     depth = np.linspace(1, 0.2, layers + 1) if falling else np.ones(layers + 1)
     error = depth * (0.5 + rng.random((steps, images, 1))) * np.linspace(0.2, 2, steps)[:, None, None]
@@ -69,21 +69,21 @@ def test_a_smaller_budget_is_met_and_never_costs_more() -> None:
     assert (np.diff(errors) <= 1e-12).all()
 
 
-def test_a_tiny_budget_leaves_at_once_and_a_large_one_never() -> None:
+def test_a_tiny_budget_exits_at_the_first_layer_and_a_large_one_never() -> None:
     stopping = Stopping(*toy())
     assert (stopping.within(0.1)[0][:, 0] == np.inf).all()
-    assert (stopping.within(10.0)[0] == -np.inf).all()  # errors fall with depth, so going on always pays
-    assert (Stopping(*toy(falling=False)).at_price(1e-3)[0][:, 0] == np.inf).all()  # it never does
+    assert (stopping.within(10.0)[0] == -np.inf).all()  # errors fall with depth, so further layers always pay off
+    assert (Stopping(*toy(falling=False)).at_price(1e-3)[0][:, 0] == np.inf).all()  # they never do
     with pytest.raises(UserError, match=r"the cheapest exits cost 0\.1"):
         stopping.within(0.09)
 
 
-def test_stopping_spends_where_a_step_weighs_more() -> None:
+def test_stopping_spends_more_on_steps_of_larger_weight() -> None:
     u, error, cost = toy(steps=2)
     error[0], u[0] = error[1], u[1]
     thresholds, _, _ = Stopping(u, error * np.array([1.0, 9.0])[:, None, None], cost).within(0.5)
-    leave = (u <= thresholds[:, None]).any(axis=2).mean(axis=1)
-    assert leave[0] > leave[1]
+    exited = (u <= thresholds[:, None]).any(axis=2).mean(axis=1)
+    assert exited[0] > exited[1]
 
 
 def test_stopping_beats_one_threshold_of_the_same_cost() -> None:
@@ -100,7 +100,7 @@ def test_stopping_beats_one_threshold_of_the_same_cost() -> None:
         assert best < plain
 
 
-def test_stopping_weighs_an_x0_error_as_the_epsilon_error_that_it_is(loaded: EarlyExitModel) -> None:
+def test_stopping_weighs_an_x0_error_as_the_equivalent_epsilon_error(loaded: EarlyExitModel) -> None:
     solver = make_solver("ddim", Schedule(), 6)
     loaded.prediction = "x0"
     policy = make_policy("stopping:0.004").prepared(loaded, solver)

@@ -1,4 +1,4 @@
-"""What holds for every exit policy: alone, under bounds, and under guidance."""
+"""Laws of every exit policy: alone, under bounds, and under guidance."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from deediff.sampling import sample
 from tests.conftest import TINY, make_model, make_run, sample_trace
 
 STEPS, SAMPLES, SEED = 5, 8, 3
-CLASSES = replace(TINY, num_classes=4)  # three, and none
+CLASSES = replace(TINY, num_classes=4)  # three, and "no class"
 ASE = [28, 28, 24, 24, 20, 20, 16, 16, 12, 12]  # of 28 blocks, per hundred timesteps
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Everything that a policy may ask for, beside a run with class labels."""
+    """A run with class labels, and the files that policies read."""
     folder = tmp_path_factory.mktemp("every")
     model = make_model(config=CLASSES)
     model.null_label = True
     run = make_run(folder / "run", model)
     torch.manual_seed(5)
     shallow = EarlyExitModel(UViT(replace(CLASSES, depth=2)))
-    save_checkpoint(folder / "knows-no-none.safetensors", shallow, Schedule(), 1, 1)
+    save_checkpoint(folder / "no-null-label.safetensors", shallow, Schedule(), 1, 1)
     shallow.null_label = True
     save_checkpoint(folder / "shallow.safetensors", shallow, Schedule(), 1, 1)
     for name in "abc":
@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def spec(name: str, folder: Path, guidance: float | None) -> str:
-    """A policy of this name under which some leave and some stay."""
+    """A policy of this name under which some samples exit early."""
     trace = folder / f"full-{guidance}"
     budget = 0.6 * deediff.read_trace(trace).meta.mean_gflops
     arguments = {
@@ -73,16 +73,16 @@ def spec(name: str, folder: Path, guidance: float | None) -> str:
     return name + arguments[name]
 
 
-def first_left(policy: ExitPolicy, u: torch.Tensor, step: int, timestep: int) -> torch.Tensor:
-    """The definition, on u of all layers (B, N): ask those who are still in, layer after layer. → (B,)"""
+def first_exit(policy: ExitPolicy, u: torch.Tensor, step: int, timestep: int) -> torch.Tensor:
+    """The definition, from u of all layers (B, N): layer after layer, for the samples still running. → (B,)"""
     exits = torch.full((len(u),), u.shape[1])
     inside = torch.arange(len(u))
     for layer in range(u.shape[1]):
         lowest = u[inside, :layer].amin(dim=1) if layer else None
         state = LayerState(layer, u.shape[1], step, timestep, inside.numpy(), u[inside, layer], lowest)
-        leaves = torch.as_tensor(policy.should_exit(state)).expand(len(inside))
-        exits[inside[leaves]] = layer
-        inside = inside[~leaves]
+        exiting = torch.as_tensor(policy.should_exit(state)).expand(len(inside))
+        exits[inside[exiting]] = layer
+        inside = inside[~exiting]
         if not len(inside):
             break
     return exits
@@ -91,10 +91,10 @@ def first_left(policy: ExitPolicy, u: torch.Tensor, step: int, timestep: int) ->
 @pytest.mark.parametrize("bounds", ["", ",min:3,max:9"])
 @pytest.mark.parametrize("guidance", [None, 2.5])
 @pytest.mark.parametrize("name", POLICIES)
-def test_a_pair_leaves_where_the_policy_says_of_its_larger_u(
+def test_a_pair_exits_by_the_policy_on_its_larger_u(
     folder: Path, name: str, guidance: float | None, bounds: str
 ) -> None:
-    """Whether the rest is computed or not: the images are the same, and u up to the exit."""
+    """With record=exit and record=full: equal exits, equal images, equal u up to the exit."""
     model, solver = deediff.load(folder / "run"), make_solver("ddim", Schedule(), STEPS)
     policy = make_policy(spec(name, folder, guidance) + bounds).prepared(model, solver, guidance)
     options = {"policy": policy, "solver": solver, "seed": SEED, "guidance": guidance, "batch_size": SAMPLES}
@@ -105,7 +105,7 @@ def test_a_pair_leaves_where_the_policy_says_of_its_larger_u(
         if policy.network(a.timestep) is not None:
             assert (a.exit_layer == 3).all()  # all blocks of the shallow network
             continue
-        assert torch.equal(a.exit_layer, first_left(policy, b.uncertainty, a.step, a.timestep))
+        assert torch.equal(a.exit_layer, first_exit(policy, b.uncertainty, a.step, a.timestep))
         torch.testing.assert_close(a.x, b.x, atol=1e-4, rtol=1e-4)
         left |= set(a.exit_layer.tolist())
         assert not bounds or set(a.exit_layer.tolist()) <= set(range(3, 10))
@@ -114,12 +114,12 @@ def test_a_pair_leaves_where_the_policy_says_of_its_larger_u(
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 13), st.integers(0, 13), st.integers(0, 13))
-def test_layers_given_in_advance_are_moved_to_the_bounds(layer: int, a: int, b: int) -> None:
+def test_fixed_exit_layers_are_moved_to_the_bounds(layer: int, a: int, b: int) -> None:
     low, high = sorted((a, b))
     model = make_model()
-    for policy, given_layers in ((f"fixed:{layer}", [layer] * 10), ("schedule:ase", [round(i * 13 / 28) for i in ASE])):
+    for policy, fixed_layers in ((f"fixed:{layer}", [layer] * 10), ("schedule:ase", [round(i * 13 / 28) for i in ASE])):
         steps = list(sample(model, num_samples=1, policy=f"{policy},min:{low},max:{high}", steps=4))
-        expected = [min(max(given_layers[s.timestep // 100], low), high) for s in steps]
+        expected = [min(max(fixed_layers[s.timestep // 100], low), high) for s in steps]
         assert [int(s.exit_layer) for s in steps] == expected
 
 
@@ -129,7 +129,7 @@ def test_bounds_may_come_in_any_order_and_once() -> None:
         make_policy("threshold:0.1,min:2,min:3")
 
 
-def test_nobody_is_held_back_to_a_layer_without_an_exit() -> None:
+def test_a_bound_at_a_layer_without_an_exit_is_refused() -> None:
     model = EarlyExitModel(UViT(TINY)).add_exits({"name": "mlp", "layers": [2, 9]}).eval()
     assert [int(s.exit_layer) for s in sample(model, num_samples=1, policy="fixed:2,min:9", steps=1)] == [9]
     with pytest.raises(UserError, match="exits at layer 5, where this model has no trained exit"):
@@ -137,15 +137,15 @@ def test_nobody_is_held_back_to_a_layer_without_an_exit() -> None:
     make_policy("fixed:9,min:5").check(model)
 
 
-def test_bounds_are_for_the_full_network_of_two(folder: Path) -> None:
+def test_bounds_apply_to_the_full_network_of_two(folder: Path) -> None:
     model, policy = deediff.load(folder / "run"), spec("dual", folder, None) + ",min:5,max:6"
     steps = sample(model, num_samples=2, policy=policy, steps=10)
     assert [s.exit_layer.tolist() for s in steps] == [[3, 3]] * 4 + [[6, 6]] * 6
 
 
-def test_under_guidance_both_networks_know_no_class(folder: Path) -> None:
-    model, policy = deediff.load(folder / "run"), f"dual:600:{folder / 'knows-no-none.safetensors'}"
-    with pytest.raises(UserError, match=r"knows-no-none\.safetensors has not learnt"):
+def test_guidance_needs_the_label_for_no_class_in_both_networks(folder: Path) -> None:
+    model, policy = deediff.load(folder / "run"), f"dual:600:{folder / 'no-null-label.safetensors'}"
+    with pytest.raises(UserError, match=r"no-null-label\.safetensors has not learnt"):
         sample(model, num_samples=2, policy=policy, steps=2, guidance=2.0)
     assert len(list(sample(model, num_samples=2, policy=policy, steps=2))) == 2
 
@@ -174,12 +174,12 @@ def test_a_trace_of_two_networks_answers_no_threshold(folder: Path) -> None:
         ("threshold:0.1,mid:3", "'0.1,mid:3' is not a number, expected threshold:τ; a policy may end in ,min:i"),
     ],
 )
-def test_a_policy_that_lacks_something_is_a_sentence(policy: str, sentence: str) -> None:
+def test_an_incomplete_policy_is_refused(policy: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         make_policy(policy)
 
 
-def test_an_oracle_of_another_sampling_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_an_oracle_of_other_settings_is_refused(folder: Path, tmp_path: Path) -> None:
     model, oracle = deediff.load(folder / "run"), spec("oracle", folder, 2.5)
     with pytest.raises(UserError, match=r"that trace has guidance 2\.5, this sampling None"):
         sample(model, num_samples=SAMPLES, policy=oracle, steps=STEPS, seed=SEED)

@@ -20,7 +20,7 @@ def decode(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png)), np.float64)
 
 
-def test_the_oracle_takes_the_first_layer_that_is_near() -> None:
+def test_the_oracle_exits_at_the_first_layer_within_the_tolerance() -> None:
     deviation = np.array([[0.5, 0.2, 0.3], [0.9, 0.8, 0.7], [np.nan, 0.1, 0.0]])
     assert oracle_exits(deviation, 0.25).tolist() == [1, 3, 1]
 
@@ -68,7 +68,7 @@ def test_the_oracle_keeps_its_budget_and_moves_the_images_less_than_any_threshol
     assert exits.std(axis=0).max() > 0  # per sample, not per timestep
 
 
-def test_the_oracle_refuses_what_it_knows_nothing_about(
+def test_an_oracle_refuses_samplings_that_its_trace_does_not_cover(
     loaded: EarlyExitModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert loaded.origin is not None

@@ -1,4 +1,4 @@
-"""The exit policies, through the sampler that asks them."""
+"""The exit policies, through the sampler."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def first_layer(wanted: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("record", ["exit", "full"])
-def test_patience_asks_for_a_second_certain_layer_in_the_first_half(record: str) -> None:
+def test_patience_needs_a_second_certain_layer_in_the_first_half(record: str) -> None:
     certain = float(np.float32(TAU)) >= U
     earlier = torch.cat([torch.zeros(1, 16, dtype=torch.bool), certain.cummax(0).values[:-1]])
     expected = first_layer(certain & (earlier | (torch.arange(13) > 6)[:, None]))
@@ -54,7 +54,7 @@ def test_patience_asks_for_a_second_certain_layer_in_the_first_half(record: str)
 
 
 @pytest.mark.parametrize("record", ["exit", "full"])
-def test_the_batch_mean_decision_is_one_for_all(record: str) -> None:
+def test_batch_mean_decides_once_for_the_whole_batch(record: str) -> None:
     tau = float(U.mean(1).min()) + 1e-4
     expected = first_layer((U.mean(1) <= tau)[:, None].expand(13, 16))
     assert (expected < 13).all()
@@ -63,14 +63,14 @@ def test_the_batch_mean_decision_is_one_for_all(record: str) -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 13), st.integers(0, 13))
-def test_bounds_hold_nobody_back_in_between(a: int, b: int) -> None:
+def test_bounds_do_not_change_exits_in_between(a: int, b: int) -> None:
     low, high = sorted((a, b))
-    may_leave = (torch.arange(13) >= low)[:, None] & (float(np.float32(TAU)) >= U)
-    must_leave = (torch.arange(13) >= high)[:, None] & torch.ones_like(may_leave)
-    assert torch.equal(exits_under(f"threshold:{TAU},min:{low},max:{high}"), first_layer(may_leave | must_leave))
+    may_exit = (torch.arange(13) >= low)[:, None] & (float(np.float32(TAU)) >= U)
+    must_exit = (torch.arange(13) >= high)[:, None] & torch.ones_like(may_exit)
+    assert torch.equal(exits_under(f"threshold:{TAU},min:{low},max:{high}"), first_layer(may_exit | must_exit))
 
 
-def test_a_bound_alone_bounds() -> None:
+def test_one_bound_is_enough() -> None:
     assert (exits_under("never,max:4") == 4).all()
     assert torch.equal(exits_under(f"threshold:{TAU},min:0"), exits_under(f"threshold:{TAU}"))
     with pytest.raises(UserError, match="expected 0 ≤ min ≤ max"):
@@ -130,7 +130,7 @@ def test_a_dual_checkpoint_that_does_not_fit_is_refused(
         sample(MODEL, policy=f"dual:600:{path}")
 
 
-def test_every_policy_says_how_it_is_written() -> None:
+def test_the_error_for_an_unknown_policy_lists_the_usage_of_all() -> None:
     with pytest.raises(UserError, match="unknown policy 'sometimes'") as caught:
         make_policy("sometimes")
     assert all(entry.usage in str(caught.value) for entry in POLICIES.values())

@@ -1,4 +1,4 @@
-"""Distances between sets of images: closed forms, other people's code, and what an interval must do."""
+"""Distances between sets of images: closed forms, torch-fidelity, and the coverage of intervals."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_kid_of_two_halves_of_one_set_is_near_zero():
     same = kid(x, group_of(np.arange(2000)), y, within)
     assert same.interval[0] < 0 < same.interval[1]
     assert kid(other, None, y, within).value > 20 * abs(same.value)
-    assert abs(kid(y, None, y, within).value) < 0.05 * within  # identical sets: only the diagonal's share
+    assert abs(kid(y, None, y, within).value) < 0.05 * within  # identical sets: only the diagonal differs
 
 
 def test_cmmd_of_identical_sets_is_zero_and_follows_its_kernel():
@@ -105,7 +105,7 @@ def test_precision_and_recall_are_torch_fidelitys():
     assert 0.1 < precision.value < 0.99
 
 
-def test_every_leave_out_is_what_the_rest_alone_gives():
+def test_a_value_without_a_group_is_that_of_the_other_groups_alone():
     x, y = draw(160, shift=0.4), draw(200, seed=1)
     groups = group_of(np.random.default_rng(0).permutation(160))
     reference, real = gaussian_of(y), radii(y)
@@ -134,7 +134,7 @@ def test_the_interval_covers_the_mean_over_new_draws_of_as_many_images():
     assert 0.88 <= covered <= 0.99
 
 
-def test_infinity_takes_away_the_bias_of_few_images():
+def test_extrapolation_removes_the_bias_of_few_images():
     wide, narrow = draw(6000, 16, shift=0.1), gaussian_of(draw(200_000, 16, seed=1))
     mix = np.random.default_rng(99).normal(size=(16, 16))
     truth = Gaussian(np.full(16, 0.1), mix.T @ mix).distance(Gaussian(np.zeros(16), mix.T @ mix))
@@ -166,7 +166,7 @@ def quality(features: np.ndarray, reference: Gaussian, seed: int | None = 0, **f
     return replace(entry, **fields)
 
 
-def test_pairing_by_seed_sees_differences_that_independent_seeds_hide():
+def test_pairing_by_seed_detects_smaller_differences():
     reference = gaussian_of(draw(20_000, seed=1))
     x = draw(1000, shift=0.3)
     nearly = (x + 0.02).astype(np.float32)
@@ -181,7 +181,7 @@ def test_pairing_by_seed_sees_differences_that_independent_seeds_hide():
     assert quality_difference(one, one).inside_noise
 
 
-def test_values_of_different_protocols_are_never_compared():
+def test_values_of_different_protocols_are_not_comparable():
     reference = gaussian_of(draw(2000, seed=1))
     one = quality(draw(100), reference)
     changes = ({"metric": "fid"}, {"extractor": "inception-v3"}, {"reference_key": "other"}, {"images": 99})

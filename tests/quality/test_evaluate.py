@@ -82,7 +82,7 @@ def test_evaluation_writes_value_interval_and_floor(digits: Path, cache: Path, g
     assert fd.high is not None
     assert fd.floor is not None
     assert fd.low < fd.value < fd.high
-    assert 0 < fd.floor < fd.value  # noise against noise is nearer than this network's images
+    assert 0 < fd.floor < fd.value  # noise is nearer to noise than this network's images
     assert (fd.images, fd.reference, fd.reference_images, fd.seed) == (48, "real", 60, 3)
     assert not fd.higher_is_better
     assert results[2].higher_is_better
@@ -90,7 +90,7 @@ def test_evaluation_writes_value_interval_and_floor(digits: Path, cache: Path, g
     assert "fd-mnist" in cached.name
 
 
-def test_what_cannot_be_measured_is_said_and_the_rest_is(
+def test_missing_weights_are_reported_and_other_metrics_measured(
     digits: Path, cache: Path, grey_folders: tuple[str, str], offline: Path, capsys: pytest.CaptureFixture[str]
 ):
     arguments = ["evaluate", str(digits), "--reference", grey_folders[0], "--json"]
@@ -168,7 +168,7 @@ def test_the_training_images_are_the_default_reference(digits: Path, cache: Path
 def test_fid_is_torch_fidelitys_own_on_the_same_folders_even_offline(
     digits: Path, cache: Path, grey_folders: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """An Inception of random weights, found, checked, loaded and run as the real one would be."""
+    """An Inception with random weights, on the path of the real one."""
     from deediff import _torchvision  # noqa: F401, I001
     import torch_fidelity
     from torch_fidelity import feature_extractor_inceptionv3 as theirs

@@ -1,4 +1,4 @@
-"""Features of images: the networks behind them, their weights, and references that are kept."""
+"""Extractors, their weights, and cached references."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def means(key: str = "means") -> Extractor:
     )
 
 
-def test_features_come_in_order_and_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_features_come_in_order_and_their_file_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     images = Noise(600)
     told: list[int] = []
@@ -56,7 +56,7 @@ def test_features_come_in_order_and_leave_nothing_behind(tmp_path: Path, monkeyp
 
 
 class Stream:
-    """Images made as they are asked for."""
+    """Images computed batch by batch."""
 
     name = "stream"
 
@@ -73,7 +73,7 @@ class Stream:
 
 
 def test_memory_does_not_grow_with_the_number_of_images():
-    """Anonymous memory: the features' file is the system's to drop."""
+    """Anonymous memory: pages of the features' file do not count."""
     repeated = Extractor("wide", "wide", lambda x: x.float().flatten(1)[:, :512], torch.device("cpu"))
     reference = gaussian_of(np.random.default_rng(0).normal(size=(600, 512)).astype(np.float32))
 
@@ -96,10 +96,10 @@ def test_memory_does_not_grow_with_the_number_of_images():
 
 def test_cancelling_stops_between_batches():
     with pytest.raises(EvaluationCancelled), features_of(Noise(600), means(), Progress(cancelled=lambda: True)):
-        pytest.fail("it went on")
+        pytest.fail("not cancelled")
 
 
-def test_a_reference_is_computed_once_and_again_only_when_something_that_matters_differs(tmp_path: Path):
+def test_a_reference_is_computed_again_only_for_other_images_or_weights(tmp_path: Path):
     calls: list[str] = []
 
     def counted(key: str) -> Extractor:
@@ -133,7 +133,7 @@ def test_a_folders_key_follows_its_files(tmp_path: Path, image_folder: Path):
 
 
 @pytest.mark.parametrize("name", extractors.SMALL)
-def test_the_shipped_classifier_is_as_accurate_as_it_says(name: str, shared: Path):
+def test_the_shipped_classifier_has_its_recorded_accuracy(name: str, shared: Path):
     from deediff.datasets import load_labels
 
     info = json.loads((extractors.SHIPPED / f"{name}.json").read_text())
@@ -186,7 +186,7 @@ def test_pretrained_networks_get_colour_and_clip_alone_is_normalised(
     assert features.norm(dim=1).tolist() == pytest.approx([length, length])
 
 
-def test_absent_weights_are_one_sentence_with_file_and_place(offline: Path):
+def test_the_error_for_absent_weights_names_file_and_folder(offline: Path):
     known = extractors.PRETRAINED["clip-vit-l-14-336"]
     with pytest.raises(MissingWeights) as caught:
         find_weights(known)

@@ -12,7 +12,6 @@ from PIL import Image
 
 import deediff
 from deediff.analysis.compare import image_change
-from deediff.analysis.per_sample import exit_layer_per_sample, gflops_per_sample, uncertainty_per_sample
 from deediff.errors import UserError
 from deediff.quality.pairs import find_full, image_distances, structural_similarity
 from tests.conftest import sample_trace
@@ -108,22 +107,6 @@ def test_ssim_laws() -> None:
     opposite = structural_similarity(a, 255 - a)
     assert (opposite < 0).all()  # structure turned round
     assert structural_similarity(a[..., :10], b[..., :10]).isnan().all()  # no window fits
-
-
-def test_numbers_per_sample_are_counts_over_rows(pair: tuple[deediff.Trace, deediff.Trace]) -> None:
-    exits, full = pair
-    layers = exits.exit_layers()
-    np.testing.assert_allclose(exit_layer_per_sample(exits), layers.mean(axis=1), rtol=1e-6)
-    assert gflops_per_sample(exits).mean() == pytest.approx(exits.cost.mean_gflops(exits.summary.exits, True))
-    np.testing.assert_allclose(gflops_per_sample(full), full.cost.full)
-    rows = exits.to_pandas()
-    wanted = rows.groupby("sample").apply(
-        lambda own: np.mean([u[min(i, 12)] for u, i in zip(own["uncertainty"], own["exit_layer"], strict=True)]),
-        include_groups=False,
-    )
-    np.testing.assert_allclose(uncertainty_per_sample(exits), wanted, rtol=1e-5)
-    with pytest.raises(UserError, match="holds no uncertainties"):
-        uncertainty_per_sample(full)
 
 
 def test_samples_opens_only_the_files_that_hold_them(pair: tuple[deediff.Trace, deediff.Trace]) -> None:
