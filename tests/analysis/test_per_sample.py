@@ -10,6 +10,7 @@ import pytest
 import deediff
 from deediff.analysis.per_sample import exit_layer_per_sample, gflops_per_sample, uncertainty_per_sample
 from deediff.errors import UserError
+from tests.conftest import record
 
 
 def test_numbers_per_sample_are_counts_over_rows(run_folder: Path, exits: deediff.Trace) -> None:
