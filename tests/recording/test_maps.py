@@ -159,7 +159,7 @@ def test_no_map_where_another_network_took_the_step(tmp_path: Path) -> None:
 def test_what_has_no_maps_says_so_before_anything_is_sampled(tmp_path: Path) -> None:
     attention = make_model().add_exits({"name": "attention", "num_heads": 2})
     for name, model, policy, samples, sentence in (
-        ("a", attention, "threshold:0.5", [0], "tell one number per image"),
+        ("a", attention, "threshold:0.5", [0], "give one value per image"),
         ("b", watched(), "never", [0], r"a policy that evaluates the UEMs, .* or --record full"),
         ("c", watched(), "threshold:0.5", range(4, 6), r"samples 4 … 5, but there are only 0 … 4"),
     ):

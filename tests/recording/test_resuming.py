@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +15,7 @@ import torch
 import deediff
 from deediff.diffusion.noise import sample_noise
 from deediff.errors import UserError
-from deediff.recording.finish import finish
-from tests.conftest import REPO, TAU, TINY, comparable, make_model, make_run, record
+from tests.conftest import comparable, record
 
 
 class Killed(BaseException):
@@ -114,17 +108,6 @@ def test_what_was_complete_before_the_network_broke_down_is_kept(
     np.testing.assert_array_equal(kept.exit_layers(), record(run_folder, "sound", solver="ddpm").exit_layers()[:4])
 
 
-@pytest.mark.parametrize(("rank", "world"), [("2", "2"), ("-1", "2"), ("x", "2"), ("0", "0"), ("0", "many")])
-def test_a_process_that_cannot_be_is_refused(
-    run_folder: Path, monkeypatch: pytest.MonkeyPatch, rank: str, world: str
-) -> None:
-    monkeypatch.setenv("RANK", rank)
-    monkeypatch.setenv("WORLD_SIZE", world)
-    with pytest.raises(UserError, match=f"RANK is '{rank}' of WORLD_SIZE '{world}'"):
-        record(run_folder, "nobody")
-    assert not (run_folder / "traces" / "nobody").exists()
-
-
 @pytest.mark.parametrize("solver", ["ddim", "ddpm"])
 def test_resume_equals_uninterrupted(run_folder: Path, solver: str) -> None:
     whole = record(run_folder, f"whole-{solver}", solver=solver)
@@ -143,21 +126,6 @@ def test_resume_equals_uninterrupted(run_folder: Path, solver: str) -> None:
     resumed = record(run_folder, f"killed-{solver}", solver=solver, on_step=lambda s: resumed_steps.append(s))
     assert {s.samples for s in resumed_steps} == {range(4, 8), range(8, 10)}  # only unfinished parts
     assert comparable(resumed) == comparable(whole)
-
-
-@pytest.mark.parametrize("shared_folder", ["shared", "memory://bucket/shared"])
-def test_processes_share_the_parts_without_talking(
-    run_folder: Path, monkeypatch: pytest.MonkeyPatch, shared_folder: str
-) -> None:
-    alone = record(run_folder, "alone")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    for rank in ("1", "0"):
-        monkeypatch.setenv("RANK", rank)
-        shared = record(run_folder, shared_folder)
-    assert comparable(shared) == comparable(alone)
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(UserError, match="4 processes for 3 parts"):
-        record(run_folder, "too-many")
 
 
 def test_a_truncated_part_is_ignored_and_redone(run_folder: Path) -> None:
@@ -220,28 +188,12 @@ def test_parts_whose_trace_is_gone_are_taken_for_no_other(run_folder: Path) -> N
         record(run_folder, "orphans")
 
 
-def command_line(run: Path, name: str, *more: str) -> list[str]:
-    out = ["--out", str(run / "traces" / name)]
-    options = ["--policy", f"threshold:{TAU}", "--solver", "ddpm", "--num-samples", "24", "--batch-size", "4", *more]
-    return ["-m", "deediff.cli", "sample", str(run), *options, *out]
-
-
 @pytest.mark.parametrize("damaged", ["samples-00001.parquet", "summary.npz", "part-00000.parquet"])
 def test_whatever_is_damaged_is_redone_by_the_same_command(run_folder: Path, damaged: str) -> None:
     trace = record(run_folder, f"damaged-{damaged}")
     before = comparable(trace)
     (trace.path / damaged).write_bytes(before[damaged][:40])
     assert comparable(record(run_folder, f"damaged-{damaged}")) == before
-
-
-def test_several_processes_may_finish_at_once(run_folder: Path) -> None:
-    """One finds the part summaries gone, because another has merged them and cleaned up."""
-    trace = record(run_folder, "finished")
-    before = json.loads((trace.path / "trace.json").read_text())
-    for _ in range(2):
-        assert finish(trace.path, 3)
-    assert json.loads((trace.path / "trace.json").read_text()) == before
-    assert before["wall_seconds"] > 0
 
 
 def test_an_edited_schedule_is_another_trace(run_folder: Path, tmp_path: Path) -> None:
@@ -252,52 +204,3 @@ def test_an_edited_schedule_is_another_trace(run_folder: Path, tmp_path: Path) -
     file.write_text('{"exit_layer": [13, 6]}')
     with pytest.raises(UserError, match="policy_content"):
         record(run_folder, "scheduled", policy=f"schedule:{file}")
-
-
-@pytest.mark.slow
-def test_two_processes_of_torchrun_write_the_trace_of_one(run_folder: Path) -> None:
-    """To the byte where both count on one thread: a product split among threads may round otherwise."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    for launch, name in (([], "solo"), (launcher, "duet")):
-        command = [sys.executable, *launch, *command_line(run_folder, name, "--steps", "20")]
-        subprocess.run(command, check=True, cwd=REPO, env=environment, timeout=300)
-    solo, duet = (deediff.read_trace(run_folder / "traces" / name) for name in ("solo", "duet"))
-    assert comparable(solo) == comparable(duet)
-
-
-@pytest.mark.slow
-def test_a_killed_process_is_resumed_to_the_same_trace(run_folder: Path) -> None:
-    """kill -9 as soon as the first part stands, wherever the second one is."""
-    whole, killed = (command_line(run_folder, name, "--steps", "200") for name in ("unharmed", "killed-hard"))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, *whole], check=True, cwd=REPO, env=environment)
-    process = subprocess.Popen([sys.executable, *killed], cwd=REPO, env=environment)
-    folder = run_folder / "traces" / "killed-hard"
-    while not (folder / "part-00000.parquet").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
-    assert 1 <= len(deediff.read_trace(folder).parts) < 6
-    subprocess.run([sys.executable, *killed], check=True, cwd=REPO, env=environment)
-    assert comparable(deediff.read_trace(folder)) == comparable(deediff.read_trace(run_folder / "traces" / "unharmed"))
-
-
-PEAK_MEMORY = """
-import resource, sys
-from tests.conftest import sample_trace
-sample_trace(sys.argv[1], sys.argv[2], int(sys.argv[3]), policy="threshold:0.5", steps=4, batch_size=64)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
-
-
-@pytest.mark.slow
-def test_memory_does_not_grow_with_the_number_of_samples(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", make_model(config=replace(TINY, embed_dim=16, img_size=8)))
-
-    def peak(samples: int) -> int:
-        command = [sys.executable, "-c", PEAK_MEMORY, str(run), str(tmp_path / str(samples)), str(samples)]
-        return int(subprocess.run(command, check=True, cwd=REPO, capture_output=True, text=True).stdout)
-
-    assert peak(8192) < 1.1 * peak(256)
