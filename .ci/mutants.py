@@ -31,6 +31,20 @@ FORWARD = "deediff/sampling/forward.py"
 
 MUTANTS = [
     Mutant(
+        "guided and unguided traces are paired",
+        "deediff/traces/pairing.py",
+        "        settings.guidance,\n",
+        "        None,\n",
+        "tests/traces/test_pairing.py",
+    ),
+    Mutant(
+        "seconds of another machine are compared",
+        "deediff/traces/pairing.py",
+        'MACHINE = ("batch_size", "device", "threads", "dtype")',
+        'MACHINE = ("batch_size", "threads", "dtype")',
+        "tests/traces/test_pairing.py",
+    ),
+    Mutant(
         "simulated exit: exited samples are computed all the same",
         FORWARD,
         "            mb.state = network.block[i - 1](mb.state, skip)\n",
