@@ -1,8 +1,7 @@
-"""Long work in the background: jobs that take turns in a queue, so that one at a time uses the device.
+"""Background work: jobs in a queue, one at a time, in a worker thread.
 
-Plain objects and a worker thread; nothing here knows about screens. Pages look at a job's `status`, an
-immutable record that the worker replaces, and call `cancel`. A job whose session has gone for good is
-abandoned, unless its result was meant to be kept.
+A page reads a job's `status`, an immutable record that the worker replaces, and may call `cancel`. A job is cancelled
+when its browser tab has been closed for a while, unless its result is kept (a trace or an evaluation on disk).
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from typing import ClassVar, Literal
 
 from deediff.errors import UserError
 
-GRACE = 20.0  # seconds that a session may be out of sight, as when its laptop changes networks
+GRACE = 20.0  # seconds that a tab may be disconnected, as when its laptop changes networks
 
 
 @dataclass(frozen=True)
 class Session:
-    """Who asked for a job."""
+    """The browser tab that submitted a job."""
 
     key: str
     connected: Callable[[], bool] = field(default=lambda: True, compare=False)
@@ -30,18 +29,18 @@ class Session:
 
 @dataclass(frozen=True)
 class Status:
-    """How far a job is."""
+    """State and progress of a job."""
 
     state: Literal["waiting", "running", "done", "cancelled", "failed"] = "waiting"
     done: int = 0
     total: int = 0  # 0: not known yet
-    what: str = ""  # what is being done, where a job has several parts
+    stage: str = ""  # of a job with several stages
     seconds_left: float | None = None
     error: str = ""
 
     @property
     def active(self) -> bool:
-        """Whether more is to come."""
+        """Waiting or running."""
         return self.state in ("waiting", "running")
 
     @property
@@ -51,21 +50,21 @@ class Status:
 
 
 class Job(ABC):
-    """Something that takes a while and needs the device."""
+    """Work that takes longer than a page may wait."""
 
-    kept: ClassVar[bool] = False  # goes on when nobody looks any more
+    kept: ClassVar[bool] = False  # not cancelled when its tab is closed
 
     def __init__(self, session: Session, title: str):
         self.session, self.title = session, title
         self.status = Status()
         self._cancel, self._ended = threading.Event(), threading.Event()
-        self._lock = threading.Lock()  # a job that starts cannot be withdrawn at the same moment
+        self._lock = threading.Lock()  # starting and cancelling exclude each other
         self._seen = time.monotonic()  # when its session was last connected
-        self._begin = (0.0, 0)  # when the present part began, and how much was done then
+        self._begin = (0.0, 0)  # start of the present stage, and `done` at that time
 
     @abstractmethod
     def work(self) -> None:
-        """In the queue's thread. Looks at `stopped` often, and then returns; reports through `progress`."""
+        """Runs in the queue's thread. Checks `stopped` often and returns then; reports through `progress`."""
 
     def cancel(self) -> None:
         """Withdraws a waiting job at once; a running one stops before its next step."""
@@ -74,12 +73,12 @@ class Job(ABC):
             if self.status.state == "waiting":
                 self._end("cancelled")
 
-    def join(self, timeout: float | None = None) -> None:
-        """Wait for the end."""
-        self._ended.wait(timeout)
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for the end; whether it has come."""
+        return self._ended.wait(timeout)
 
     def stopped(self) -> bool:
-        """Whether to stop: cancelled, or its session has been gone for longer than `GRACE`."""
+        """Whether the job was cancelled, or its tab has been closed for longer than `GRACE`."""
         if not self.kept:
             now = time.monotonic()
             if self.session.connected():
@@ -88,17 +87,17 @@ class Job(ABC):
                 self._cancel.set()
         return self._cancel.is_set()
 
-    def progress(self, done: int, total: int, what: str = "") -> None:
-        """From within `work`. The time left is estimated when `what` has gone on for a while."""
+    def progress(self, done: int, total: int, stage: str = "") -> None:
+        """Called from `work`. The remaining time is estimated from the second call of a stage on."""
         now = time.perf_counter()
-        if done == 0 or what != self.status.what:
+        if done == 0 or stage != self.status.stage:
             self._begin = (now, done)
         since, first = self._begin
         left = (now - since) / (done - first) * (total - done) if done > first else None
-        self.status = replace(self.status, done=done, total=total, what=what, seconds_left=left)
+        self.status = replace(self.status, done=done, total=total, stage=stage, seconds_left=left)
 
     def run(self) -> None:
-        """What the queue calls."""
+        """Called by the queue."""
         with self._lock:
             if not self.status.active:
                 return
@@ -110,14 +109,14 @@ class Job(ABC):
         try:
             self.work()
             self._end("cancelled" if self._cancel.is_set() and self.status.share < 1 else "done")
-        except Exception as error:  # a thread has nobody to raise to: the page shows the sentence
+        except Exception as error:  # shown by the page: an exception in this thread reaches no one
             if self._cancel.is_set():
                 self._end("cancelled")
             elif isinstance(error, UserError):
                 self._end("failed", str(error))
             else:
                 logging.getLogger(__name__).exception("%s failed", self.title)
-                self._end("failed", f"“{self.title}” failed ({type(error).__name__}: {error}); the log says more.")
+                self._end("failed", f"“{self.title}” failed ({type(error).__name__}: {error}); see the server's log.")
 
     def _end(self, state: Literal["done", "cancelled", "failed"], error: str = "") -> None:
         self.status = replace(self.status, state=state, seconds_left=None, error=error if state == "failed" else "")
@@ -125,9 +124,10 @@ class Job(ABC):
 
 
 class JobQueue:
-    """One at a time, first come, first served, whoever asked."""
+    """Runs jobs one at a time, in the order of submission."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "jobs") -> None:
+        self._name = name  # of the worker thread
         self._jobs: list[Job] = []  # the running one first
         self._changed = threading.Condition()
         self._worker: threading.Thread | None = None
@@ -137,12 +137,12 @@ class JobQueue:
         with self._changed:
             self._jobs.append(job)
             if self._worker is None:
-                self._worker = threading.Thread(target=self._take_turns, name="jobs", daemon=True)
+                self._worker = threading.Thread(target=self._run_all, name=self._name, daemon=True)
                 self._worker.start()
             self._changed.notify()
 
     def jobs(self) -> list[Job]:
-        """Those still to do, the running one first; who waits for nobody any more is withdrawn."""
+        """The active jobs, the running one first; waiting jobs of closed tabs are withdrawn."""
         with self._changed:
             jobs = list(self._jobs)
         for job in jobs:
@@ -151,11 +151,11 @@ class JobQueue:
         return [job for job in jobs if job.status.active]
 
     def ahead_of(self, job: Job) -> int:
-        """How many jobs come before this one; 0 for one that runs or has ended."""
+        """Number of jobs before this one; 0 for one that runs or has ended."""
         jobs = self.jobs()
         return jobs.index(job) if job in jobs else 0
 
-    def _take_turns(self) -> None:
+    def _run_all(self) -> None:
         while True:
             with self._changed:
                 while not self._jobs:

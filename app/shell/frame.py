@@ -1,4 +1,4 @@
-"""What stands around every page: the sidebar with the selection, one line of figures, and what was wrong."""
+"""The frame around every page: the sidebar, the line of headline figures, and warnings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from app.shell.headline import figures_of
-from app.state import link, selection
+from app.shell.sidebar import choose_selection
+from app.state import link
+from app.state.selection import SELECTION, Selection
 from app.widgets.empty import no_runs
 from app.widgets.panels import guarded
 from deediff.traces.reader import Trace
@@ -14,24 +16,24 @@ from deediff.traces.reader import Trace
 
 def around(page: StreamlitPage) -> None:
     """Draw the frame, then the page."""
-    chosen: selection.Selection | None = None
+    chosen: Selection | None = None
     problems: list[str] = []
     with st.sidebar, guarded():
-        chosen, problems = selection.choose()
+        chosen, problems = choose_selection()
     above = st.container()
     if chosen is None:
         no_runs()
     else:
-        st.session_state["selection"] = chosen
+        st.session_state[SELECTION] = chosen
         if chosen.trace is not None:
             with guarded():
-                _figures_line(chosen.trace, chosen)
+                _headline(chosen.trace, chosen)
         page.run()
-    if sentences := dict.fromkeys([*problems, *link.complaints()]):  # the page may have found more
+    if sentences := dict.fromkeys([*problems, *link.warnings()]):  # the page may have added some
         above.warning("  \n".join(sentences))
 
 
-def _figures_line(trace: Trace, chosen: selection.Selection) -> None:
+def _headline(trace: Trace, chosen: Selection) -> None:
     """Measured figures of trace A, and of B where there is one."""
     others = [chosen.other] if chosen.other is not None else []
     comparable = [*chosen.siblings, trace, *others]
@@ -41,7 +43,12 @@ def _figures_line(trace: Trace, chosen: selection.Selection) -> None:
         st.caption(f"**A, measured**  \nN = {int(trace.summary.samples):,}", width="content")
         for k, figure in enumerate(a):
             delta = figure.beside(b[k]) if b is not None else None
-            how = f"Measured. {figure.help}"
             st.metric(
-                figure.label, figure.shown, delta, delta_color="off", delta_arrow="off", help=how, width="content"
-            )  # fmt: skip
+                figure.label,
+                figure.shown,
+                delta,
+                delta_color="off",
+                delta_arrow="off",
+                help=f"Measured. {figure.help}",
+                width="content",
+            )

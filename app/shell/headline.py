@@ -1,4 +1,4 @@
-"""The measured figures of a trace: what it computed, what it cost, how good it is."""
+"""The headline figures of a trace: measured cost, speed and quality."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deediff.traces.reader import Trace
 
 @dataclass(frozen=True)
 class Figure:
-    """One number above the page."""
+    """One number of the line above every page."""
 
     label: str
     value: float | None  # None: unknown
@@ -24,11 +24,11 @@ class Figure:
 
     @property
     def shown(self) -> str:
-        """The number as it stands on screen."""
+        """The number as text."""
         return "unknown" if self.value is None else self.text(self.value) + self.interval
 
     def beside(self, other: Figure) -> str:
-        """The same figure of B, and how far it is from this one."""
+        """The same figure of B, and its difference from this one."""
         if self.value is None or other.value is None:
             return f"B: {other.shown}"
         difference = other.value - self.value
@@ -37,28 +37,34 @@ class Figure:
 
 
 def figures_of(trace: Trace, comparable: list[Trace]) -> list[Figure]:
-    """Layer ratio, GFLOPs, seconds, speed-up against one of `comparable`, quality."""
+    """Layer ratio, GFLOPs, seconds, speed-up over one of `comparable`, quality."""
     meta, exits, samples = trace.meta, trace.summary.exits, int(trace.summary.samples)
     gflops = trace.cost.mean_gflops(exits, with_uem=meta.policy_needs_uncertainty)
     speedup, against = compare_speed(trace, comparable)
     return [
         Figure(
-            "Layer ratio", trace.cost.layer_ratio(exits), "{:.3f}".format,
+            "Layer ratio",
+            trace.cost.layer_ratio(exits),
+            "{:.3f}".format,
             f"Mean exit layer / {trace.num_blocks}, over {samples:,} samples × {len(trace.timesteps)} steps.",
         ),
         Figure(
-            "GFLOPs per step", gflops, "{:.4g}".format,
+            "GFLOPs per step",
+            gflops,
+            "{:.4g}".format,
             f"Counted exits × the cost of each exit, per image; the full network costs {trace.cost.full:.4g}. "
             "2 × multiply-accumulates, attention products included.",
             f" ({percent(gflops, trace.cost.full)})",
         ),
         Figure(
-            "Seconds per image", meta.seconds_per_image, "{:.4g} s".format,
+            "Seconds per image",
+            meta.seconds_per_image,
+            "{:.4g} s".format,
             f"Wall seconds / {samples:,} samples, in batches of {meta.batch_size}, on {meta.device}.",
         ),
         Figure("Speed-up", speedup, "{:.2f}×".format, against),
         _quality(trace),
-    ]  # fmt: skip
+    ]
 
 
 def _quality(trace: Trace) -> Figure:
@@ -69,7 +75,7 @@ def _quality(trace: Trace) -> Figure:
     except UserError as error:
         return Figure("Quality", None, str, str(error))
     if not found:
-        return Figure("Quality", None, str, f"This trace was not evaluated yet: {command}")
+        return Figure("Quality", None, str, f"This trace has not been evaluated: {command}")
     first = found[0]
     return Figure(first.metric.upper(), first.value, "{:.4g}".format, _how(first, len(found)), _interval(first))
 
@@ -81,7 +87,7 @@ def _interval(quality: Quality) -> str:
 
 
 def _how(quality: Quality, metrics: int) -> str:
-    """What it takes to trust the number."""
+    """Extractor, counts, interval and floor of a metric."""
     better = "higher" if quality.higher_is_better else "lower"
     sentences = [
         f"{quality.extractor}, {quality.images:,} images against {quality.reference_images:,} of {quality.reference}; "

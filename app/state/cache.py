@@ -1,6 +1,6 @@
-"""Opens runs, traces and models once per process, however many sessions look at them.
+"""The per-process cache: runs, traces, models and calibrations, opened once for all sessions.
 
-Torch is imported only where a model is: the first page need not wait for it.
+Torch is imported only with a model, so the first page does not wait for it.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 
 
 def runs_root() -> Path:
-    """Where runs are looked for: $DEEDIFF_RUNS, else the `runs` folder beside `app/`."""
+    """The folder of runs: $DEEDIFF_RUNS, else `runs` beside `app/`."""
     return Path(os.environ.get("DEEDIFF_RUNS") or Path(__file__).resolve().parents[2] / "runs")
 
 
 def open_trace(folder: Path) -> Trace:
-    """A trace, read again only when something in its folder changed. Raises UserError."""
+    """A trace, read again only when its folder has changed. Raises UserError."""
     return _trace(folder, _stamp(folder))
 
 
 def stamp(trace: Trace) -> int:
-    """Changes whenever something in the trace's folder does; for caches."""
+    """Changes with the trace's folder; for cache keys."""
     return hash(_stamp(Path(str(trace.path))))
 
 
@@ -48,18 +48,18 @@ def _stamp(folder: Path) -> tuple[int, int]:
         raise UserError(f"{folder} cannot be opened ({error.strerror}): reload the page") from None
 
 
-@lru_cache(32)  # more than any page opens; not Streamlit's: that would spend on the key what a slider has for all
+@lru_cache(32)  # more than any page opens; Streamlit's cache would hash the key for as long as a slider may take
 def _trace(folder: Path, stamp: tuple[int, int]) -> Trace:
     return read_trace(folder)
 
 
-def sample_path(trace: Trace, number: int) -> tuple[NDArray[np.int8], NDArray[np.float32] | None] | None:
-    """Exit layers (S,) and u (S,N) of one sample from the rows; None where the trace came without them."""
-    return _path(trace, stamp(trace), number)
+def sample_rows(trace: Trace, number: int) -> tuple[NDArray[np.int8], NDArray[np.float32] | None] | None:
+    """Exit layers (S,) and u (S,N) of one sample, from the rows; None where the trace lacks them."""
+    return _rows(trace, stamp(trace), number)
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def _path(_trace: Trace, stamp: int, number: int) -> tuple[NDArray[np.int8], NDArray[np.float32] | None] | None:
+def _rows(_trace: Trace, stamp: int, number: int) -> tuple[NDArray[np.int8], NDArray[np.float32] | None] | None:
     rows = _trace.to_pandas(slice(number, number + 1))
     if rows.empty:
         return None
@@ -88,7 +88,7 @@ def _model(checkpoint: Path, stamp: int) -> tuple[EarlyExitModel, Schedule]:
 
 
 def open_calibration(checkpoint: Path) -> Calibration | None:
-    """The calibration beside a checkpoint; None when there is none. Raises UserError when it is of other weights."""
+    """The calibration beside a checkpoint, or None. Raises UserError when it belongs to other weights."""
     from deediff.calibration.file import calibration_file
 
     file = calibration_file(checkpoint)
@@ -97,7 +97,7 @@ def open_calibration(checkpoint: Path) -> Calibration | None:
     calibration = _calibration(file, file.stat().st_mtime_ns)
     sha256 = read_json(checkpoint.with_suffix(".json")).get("sha256")
     if calibration.info.get("checkpoint_sha256") != sha256:
-        raise UserError(f"{file} is the calibration of other weights: run 'deediff calibrate {checkpoint}' again")
+        raise UserError(f"{file} belongs to other weights: run 'deediff calibrate {checkpoint}' again")
     return calibration
 
 
@@ -109,9 +109,9 @@ def _calibration(file: Path, stamp: int) -> Calibration:
 
 
 def metas(run: Run) -> tuple[dict[str, TraceMeta], list[str]]:
-    """trace.json of every trace of a run that can be read, by name; and what was wrong with the others.
+    """trace.json of every readable trace of a run, by name; and a sentence for each of the others.
 
-    Those that answer any threshold come first, so that the explorer opens on one of them.
+    Traces that answer every threshold come first, so that the explorer opens on one of them.
     """
     found, problems = {}, []
     for folder in run.traces:

@@ -1,68 +1,64 @@
-"""What to measure of a trace's images and against which real ones: asked wherever an evaluation is started."""
+"""Which metrics to compute of a trace's images, and against which real images; and the jobs that do it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import streamlit as st
 
 from app.jobs.kept import EvaluateJob
 from app.state import session
-from app.widgets import job_list
+from app.widgets.job_list import submit_job
 
 METRICS, REFERENCE = "metrics", "reference"  # session keys
 METRICS_HELP = (
     "*fd-mnist* and *fd-cifar* (Fréchet distance and KID) and their *prc* (precision and recall) use features of small "
-    "classifiers that ship: compare them with themselves only. *fid*, *kid*, *cmmd* and *prc* use pretrained networks, "
-    "whose weights are looked for on the server and else downloaded."
+    "classifiers that are included: compare them with themselves only. *fid*, *kid*, *cmmd* and *prc* use pretrained "
+    "networks, whose weights are read on the server or else downloaded."
 )
 REFERENCE_HELP = (
-    "cifar10-train, mnist-test, …, or a folder of images on the server. Of a named data set the floor is that of the "
+    "cifar10-train, mnist-test, …, or a folder of images on the server. For a named data set the floor is that of the "
     "other split."
 )
 
 
-@dataclass(frozen=True)
-class Wish:
-    """How to evaluate."""
-
-    metrics: tuple[str, ...] = ()  # none: fd-mnist or fd-cifar, whichever fits
-    reference: str | None = None  # None: the images that the run was trained on
-
-
-def choose() -> None:
+def choose_evaluation() -> None:
     """The widgets."""
-    with st.spinner("Looking what can be measured …"):
-        from deediff.quality.metrics import METRICS as KNOWN  # brings torch, which the page of runs does without
+    with st.spinner("Reading the list of metrics …"):
+        from deediff.quality.metrics import METRICS as KNOWN  # imports torch, which the page of runs does without
     st.multiselect(
-        "Metrics", list(KNOWN), key=METRICS, persist_state="session",
-        placeholder="fd-mnist or fd-cifar, whichever fits", help=METRICS_HELP,
-    )  # fmt: skip
-    st.text_input(
-        "Real images", key=REFERENCE, persist_state="session", placeholder="those that the run was trained on",
-        help=REFERENCE_HELP,
-    )  # fmt: skip
-    for sentence in missing_weights(chosen().metrics):
+        "Metrics",
+        list(KNOWN),
+        key=METRICS,
+        persist_state="session",
+        placeholder="fd-mnist or fd-cifar, by data set",
+        help=METRICS_HELP,
+    )
+    placeholder = "the run's training images"
+    st.text_input("Real images", key=REFERENCE, persist_state="session", placeholder=placeholder, help=REFERENCE_HELP)
+    for sentence in missing_weights(chosen_evaluation()[0]):
         st.caption(f":material/download: {sentence}")
 
 
-def chosen() -> Wish:
-    """What the widgets say, or said on another page."""
+def chosen_evaluation() -> tuple[tuple[str, ...], str | None]:
+    """Metrics and reference, also where the widgets are on another page.
+
+    No metrics: fd-mnist or fd-cifar, by data set. No reference: the run's training images.
+    """
     metrics, reference = st.session_state.get(METRICS, []), st.session_state.get(REFERENCE, "")
-    return Wish(tuple(metrics), reference.strip() or None)
+    return tuple(metrics), reference.strip() or None
 
 
-def submit(folders: Sequence[Path]) -> None:
-    """An evaluation for each of these traces, as chosen."""
-    wish = chosen()
+def evaluate_traces(folders: Sequence[Path]) -> None:
+    """Submit an evaluation of each of these traces."""
+    metrics, reference = chosen_evaluation()
     for folder in folders:
-        job_list.submit(EvaluateJob(session.current(), folder, wish.reference, wish.metrics))
+        submit_job(EvaluateJob(session.this_tab(), folder, reference, metrics))
 
 
 def missing_weights(metrics: Sequence[str]) -> list[str]:
-    """One sentence for each pretrained network that these metrics need and this machine has not."""
+    """One sentence for each pretrained network that these metrics need and this machine lacks."""
     if not metrics:
         return []
     import torch
@@ -76,17 +72,17 @@ def missing_weights(metrics: Sequence[str]) -> list[str]:
         if name in PRETRAINED and not (folder / PRETRAINED[name].file).is_file():
             users = ", ".join(metric for metric in metrics if KNOWN[metric].extractor == name)
             sentences.append(
-                f"{users}: the weights of {name} are not on the server, which will try to download them. Where it may "
-                f"not, put [{PRETRAINED[name].file}]({PRETRAINED[name].url}) into `{folder}`."
+                f"{users}: the weights of {name} are not on the server, which will try to download them. If that is "
+                f"not possible, put [{PRETRAINED[name].file}]({PRETRAINED[name].url}) into `{folder}`."
             )
     return sentences
 
 
 @st.dialog("Evaluate")
-def ask(folders: Sequence[Path]) -> None:
-    """On *Runs*."""
-    st.caption(f"{', '.join(folder.name for folder in folders)}: measured in the background, one after the other.")
-    choose()
+def evaluation_dialog(folders: Sequence[Path]) -> None:
+    """Opened on *Runs*."""
+    st.caption(f"{', '.join(folder.name for folder in folders)}: evaluated in the background, one after the other.")
+    choose_evaluation()
     if st.button("Evaluate", type="primary", key="start evaluation"):
-        submit(folders)
+        evaluate_traces(folders)
         st.rerun()

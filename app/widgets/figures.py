@@ -24,8 +24,12 @@ A, B, FULL = "#0072B2", "#D55E00", "#8a8f98"  # Okabe–Ito blue and vermillion;
 OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # further measured traces
 ORDERED = ("#7e03a8", "#cc4778", "#f89540")  # Plasma, for lines in an order: what is between them lies between these
 PROBABILITY, UNCERTAINTY = "Cividis", "Viridis"
-DIFFERENCE = [[k / 6, color] for k, color in enumerate(  # ColorBrewer's PuOr, around 0
-    ("#542788", "#998ec3", "#d8daeb", "#c8c8c8", "#fee0b6", "#f1a340", "#b35806"))]  # fmt: skip
+DIFFERENCE = [
+    [k / 6, color]
+    for k, color in enumerate(  # ColorBrewer's PuOr, around 0
+        ("#542788", "#998ec3", "#d8daeb", "#c8c8c8", "#fee0b6", "#f1a340", "#b35806")
+    )
+]
 SHADE = "rgba(20,25,40,0.45)"  # behind white on cells
 HEIGHT = 460
 
@@ -103,9 +107,15 @@ def middle_block(num_blocks: int, color: str, along: str = "y") -> dict[str, Any
         shapes.insert(0, {**line, **style, "line": {"color": SHADE, "width": 3}})
     place = {"xanchor": "left", "yanchor": "bottom"} if along == "y" else {"xanchor": "right", "yanchor": "top"}
     text = {
-        along: where, other: 0 if along == "y" else 1, f"{other}ref": f"{other} domain", "text": "middle block",
-        "font": {"color": color, "size": 11}, "showarrow": False, **({"bgcolor": SHADE} if on_cells else {}), **place,
-    }  # fmt: skip
+        along: where,
+        other: 0 if along == "y" else 1,
+        f"{other}ref": f"{other} domain",
+        "text": "middle block",
+        "font": {"color": color, "size": 11},
+        "showarrow": False,
+        **({"bgcolor": SHADE} if on_cells else {}),
+        **place,
+    }
     return {"shapes": shapes, "annotations": [text]}
 
 

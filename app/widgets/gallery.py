@@ -45,7 +45,7 @@ def encode(image: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def show(
+def gallery(
     key: str,
     tiles: Sequence[Tile],
     columns: int | None = None,  # none: as many as fit

@@ -1,4 +1,7 @@
-"""Widgets whose values stand in the URL, and that keep them from page to page."""
+"""Streamlit's input widgets with their values in the URL, by the rule of state/choice.py; kept from page to page.
+
+`key` is the widget's key in the session and in the URL; further keywords go to the widget.
+"""
 
 from __future__ import annotations
 
@@ -8,105 +11,140 @@ from typing import Any, TypeVar
 import streamlit as st
 
 from app.state import link
+from app.state.choice import IMPOSSIBLE, Fit, Read, resolve, resolve_names, widget_default
 
 T = TypeVar("T")
 Number = TypeVar("Number", int, float)
 
 
-def selectbox(label: str, options: Sequence[T], key: str, first: T | None = None, **more: Any) -> T:
-    """`st.selectbox`; `first` is chosen at first, else the first option."""
-    shown = _default(key, options[0] if first is None else first, _among(options))
+def selectbox(
+    label: str, options: Sequence[T], key: str, default: T | None = None, impossible: str = IMPOSSIBLE, **more: Any
+) -> T:
+    """`st.selectbox`; the default is the first option unless given."""
+    value = resolve(key, options[0] if default is None else default, _among(options), impossible=impossible)
+    shown = widget_default(key, value)
     place = 0 if shown is None else options.index(shown)
     return _written(key, st.selectbox(label, options, place, key=key, persist_state="session", **more))
 
 
-def segmented_control(label: str, options: Sequence[T], key: str, first: T, **more: Any) -> T:
-    """`st.segmented_control` of which one is always chosen."""
-    shown = _default(key, first, _among(options))
-    chosen = st.segmented_control(
-        label, options, default=shown, required=True, key=key, persist_state="session", **more
-    )  # fmt: skip
-    return _written(key, first if chosen is None else chosen)
+def segmented_control(label: str, options: Sequence[T], key: str, default: T, **more: Any) -> T:
+    """`st.segmented_control` with exactly one option chosen."""
+    shown = widget_default(key, resolve(key, default, _among(options)))
+    more = {"key": key, "persist_state": "session", **more}
+    chosen = st.segmented_control(label, options, default=shown, required=True, **more)
+    return _written(key, default if chosen is None else chosen)
 
 
-def number_input(label: str, low: Number, high: Number, key: str, first: Number, **more: Any) -> Number:
+def number_input(label: str, low: Number, high: Number, key: str, default: Number, **more: Any) -> Number:
     """`st.number_input`."""
-    shown = _default(key, first, _between(low, high))
+    shown = widget_default(key, resolve(key, default, _between(low, high)))
     value = st.number_input(label, low, high, low if shown is None else shown, key=key, persist_state="session", **more)
     return _written(key, value)
 
 
-def optional_number(label: str, key: str, **more: Any) -> float | None:
-    """`st.number_input` of a number ≥ 0, or none."""
-    asked = _asked(key, _between(0.0, 1e300))  # a browser knows no infinity
-    shown = link.default(key, st.session_state.get(key) if asked is None else asked)
-    return _written(key, st.number_input(label, 0.0, None, shown, key=key, persist_state="session", **more))
+def optional_number(
+    label: str,
+    low: Number,
+    high: Number | None,
+    key: str,
+    state: str | None = None,  # key in the session, where it differs
+    impossible: str = IMPOSSIBLE,
+    **more: Any,
+) -> Number | None:
+    """`st.number_input` of a number from `low`, or none; a number of before above `high` becomes `high`."""
+    unbounded = type(low)(2**31)  # a browser has no infinity
+
+    def fit(value: Number) -> Number:
+        return value if high is None else min(value, high)
+
+    read: Read[Number | None] = _between(low, unbounded if high is None else high)
+    value = resolve(key, None, read, fit, state=state, impossible=impossible)
+    state = state or key
+    more = {"key": state, "persist_state": "session", **more}
+    return _written(key, st.number_input(label, low, high, widget_default(state, value), **more))
 
 
 def slider(
-    label: str, low: Number, high: Number, key: str, first: Number, step: Number, led: Number | None = None, **more: Any
+    label: str,
+    bounds: tuple[Number, Number],
+    step: Number,
+    key: str,
+    default: Number,
+    led: Number | None = None,  # the value of a widget that this one follows, if that one moved
+    fit: Fit[Number] | None = None,
+    impossible: str = IMPOSSIBLE,
+    **more: Any,
 ) -> Number:
-    """`st.slider`; goes where it is `led`, if anywhere."""
-    shown = _default(key, first, _between(low, high), led=led)
-    return _written(key, st.slider(label, low, high, shown, step, key=key, persist_state="session", **more))
+    """`st.slider`."""
+    value = resolve(key, default, _between(*bounds), fit, led, impossible=impossible)
+    more = {"key": key, "persist_state": "session", **more}
+    return _written(key, st.slider(label, *bounds, widget_default(key, value), step, **more))
 
 
 def range_slider(label: str, low: int, high: int, key: str, **more: Any) -> tuple[int, int]:
-    """`st.slider` with two ends."""
-
+    """`st.slider` with two ends; from end to end by default."""
     pairs = {f"{a}-{b}": (a, b) for a in range(low, high + 1) for b in range(a, high + 1)}
-    shown = _default(key, (low, high), pairs.get, "{0[0]}-{0[1]}".format)
+    shown = widget_default(key, resolve(key, (low, high), pairs.get, lambda pair: pairs.get("{}-{}".format(*pair))))
     value = st.slider(label, low, high, shown or (low, high), key=key, persist_state="session", **more)
-    link.write({key: f"{value[0]}-{value[1]}"})
+    link.write({key: "{}-{}".format(*value)})
     return value
+
+
+def select_slider(
+    label: str, options: Sequence[int], key: str, default: int, impossible: str = IMPOSSIBLE, **more: Any
+) -> int:
+    """`st.select_slider` of numbers; a number of before that is no option becomes the nearest one."""
+
+    def nearest(value: int) -> int:
+        return min(options, key=lambda option: abs(option - value))
+
+    shown = widget_default(key, resolve(key, default, _among(options), nearest, impossible=impossible))
+    if len(options) < 2:  # nothing to slide
+        return _written(key, options[0])
+    return _written(key, st.select_slider(label, options, shown, key=key, persist_state="session", **more))
 
 
 def pagination(pages: int, key: str, **more: Any) -> int:
     """`st.pagination`."""
-    shown = _default(key, 1, _between(1, pages))
+    shown = widget_default(key, resolve(key, 1, _between(1, pages)))
     return _written(key, st.pagination(pages, default=shown or 1, key=key, persist_state="session", **more))
 
 
-def toggle(label: str, key: str, first: bool, **more: Any) -> bool:
+def toggle(label: str, key: str, default: bool, **more: Any) -> bool:
     """`st.toggle`."""
-    shown = _default(key, first, _among([True, False]))
+    shown = widget_default(key, resolve(key, default, _among([True, False])))
     return _written(key, st.toggle(label, bool(shown), key=key, persist_state="session", **more))
 
 
-def text_input(label: str, key: str, first: str = "", **more: Any) -> str:
+def text_input(label: str, key: str, default: str = "", **more: Any) -> str:
     """`st.text_input`."""
-    value = st.text_input(label, _default(key, first, str) or "", key=key, persist_state="session", **more)
+    shown = widget_default(key, resolve(key, default, str)) or ""
+    value = st.text_input(label, shown, key=key, persist_state="session", **more)
     link.write({key: value or None})
     return value
 
 
-def kept(key: str, first: T, options: Sequence[T]) -> T:
-    """What such a widget of another page shows, where this page goes by it, too."""
-    value = st.session_state[key] = _wanted(key, first, _among(options), str)
+def names(
+    label: str,
+    options: Sequence[str],
+    key: str,
+    default: Sequence[str] = (),
+    what: str = "",  # e.g. "run", for the warning about a missing name; the key where not given
+    possible: Sequence[str] | None = None,  # names that exist, beyond the options
+    led: Sequence[str] | None = None,
+    **more: Any,
+) -> list[str]:
+    """`st.multiselect` of names."""
+    chosen = resolve_names(key, default, options if possible is None else possible, what or key, led)
+    shown = widget_default(key, [name for name in chosen if name in options])
+    st.multiselect(label, options, shown, key=key, persist_state="session", **more)
+    return st.session_state[key]
+
+
+def unseen(key: str, default: T, options: Sequence[T]) -> T:
+    """The value of such a widget of another page, where this page uses it, too."""
+    value = st.session_state[key] = resolve(key, default, _among(options))
     return _written(key, value)
-
-
-def _default(
-    key: str, first: T, read: Callable[[str], T | None], text: Callable[[T], str] = str, led: T | None = None
-) -> T | None:
-    """What the widget takes as its default: the link's wish, where it is led, what it shows already, or `first`."""
-    return link.default(key, _wanted(key, first, read, text) if led is None else led)
-
-
-def _wanted(key: str, first: T, read: Callable[[str], T | None], text: Callable[[T], str]) -> T:
-    asked = _asked(key, read)
-    if asked is None and key in st.session_state:
-        asked = read(text(st.session_state[key]))  # which may be possible no longer
-    return first if asked is None else asked
-
-
-def _asked(key: str, read: Callable[[str], T | None]) -> T | None:
-    """What the link asks for; the reader is told when that is impossible."""
-    said = link.asked(key)
-    value = None if said is None else read(said)
-    if said is not None and value is None:
-        link.complain(f"The link asks for {key} “{said}”, which is not possible here: it stays as it was.")
-    return value
 
 
 def _written(key: str, value: T) -> T:
@@ -114,7 +152,7 @@ def _written(key: str, value: T) -> T:
     return value
 
 
-def _among(options: Sequence[T]) -> Callable[[str], T | None]:
+def _among(options: Sequence[T]) -> Read[T]:
     return {str(option): option for option in options}.get
 
 

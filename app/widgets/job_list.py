@@ -1,4 +1,4 @@
-"""The queue on screen: whose turn it is, how far, and how to get out of it; and what was kept."""
+"""The queue on screen: order and progress of the jobs, buttons to cancel them, and the results that were kept."""
 
 from __future__ import annotations
 
@@ -12,44 +12,46 @@ from app.jobs.queue import QUEUE, Job
 from app.state import session
 from app.state.selection import select
 
+KEPT = "kept jobs"  # session state: this tab's jobs whose results are on disk
 
-def submit(job: Job) -> None:
-    """Hand a job to the queue; one that is kept is listed until the tab is closed."""
+
+def submit_job(job: Job) -> None:
+    """Submit a job to the queue; one whose result is kept is listed until the tab is closed."""
     QUEUE.submit(job)
     if job.kept:
-        st.session_state.setdefault("kept jobs", []).append(job)
+        st.session_state.setdefault(KEPT, []).append(job)
 
 
-def watching() -> bool:
-    """Whether anything is going on that this page shows."""
+def is_busy() -> bool:
+    """Whether any job is active."""
     return bool(QUEUE.jobs())
 
 
-def draw(evaluate: Callable[[Sequence[Path]], None]) -> None:
-    """Every job still to do, and what became of this tab's kept ones, which `evaluate` can measure."""
-    here = session.current()
+def draw_jobs(evaluate: Callable[[Sequence[Path]], None]) -> None:
+    """The active jobs, and the results of this tab's kept ones; `evaluate` is called for the button of that name."""
+    here = session.this_tab()
     jobs = QUEUE.jobs()
     if len(jobs) > 1 or any(job.kept for job in jobs):
         st.markdown(f"**{len(jobs)} job{'s' * (len(jobs) > 1)} on this device**", help="One at a time, in this order.")
         for position, job in enumerate(jobs):
-            _draw_one(position, job, mine=job.session == here)
-    for number, job in enumerate(st.session_state.get("kept jobs", [])):
+            _draw_active(position, job, mine=job.session == here)
+    for number, job in enumerate(st.session_state.get(KEPT, [])):
         if not job.status.active:
             _draw_ended(number, job, evaluate)
 
 
-def _draw_one(position: int, job: Job, mine: bool) -> None:
+def _draw_active(position: int, job: Job, mine: bool) -> None:
     status = job.status
-    whose = "yours" if mine else "of another tab"
+    owner = "this tab" if mine else "another tab"
     if status.state == "running":
         left = "" if status.seconds_left is None else f" · {status.seconds_left:.0f} seconds left"
-        what = f" · {status.what}" if status.what else ""
-        text = f"running, {whose}: {job.title}{what} · {status.share:.0%}{left}"
+        stage = f" · {status.stage}" if status.stage else ""
+        text = f"running ({owner}): {job.title}{stage} · {status.share:.0%}{left}"
     else:
-        text = f"{position} ahead, {whose}: {job.title}"
+        text = f"{position} ahead ({owner}): {job.title}"
     bar, button = st.columns([5, 1], vertical_alignment="center")
     bar.progress(status.share, text)
-    if mine or not job.session.connected():  # what a closed tab left behind is everybody's
+    if mine or not job.session.connected():  # any tab may end the jobs of a closed one
         label = "Cancel" if status.state == "running" else "Withdraw"
         button.button(label, key=f"end job {id(job)}", on_click=job.cancel, width="stretch")
 
@@ -64,9 +66,9 @@ def _draw_ended(number: int, job: Job, evaluate: Callable[[Sequence[Path]], None
             name = job.folder.name
             st.success(f"Saved {job.settings.num_samples} images as trace {name}.")
             opened = st.button("Open as trace A", key=f"open {number}", on_click=select, kwargs={"trace": name})
-            asked = st.button("Evaluate", key=f"evaluate {number}", on_click=evaluate, args=([job.folder],))
-            if opened or asked:
-                st.rerun()  # the whole page: this may stand in a part of it that is polled
+            evaluated = st.button("Evaluate", key=f"evaluate {number}", on_click=evaluate, args=([job.folder],))
+            if opened or evaluated:
+                st.rerun()  # the whole page: this may be drawn in a fragment
         elif isinstance(job, EvaluateJob):
             results = ", ".join(f"{q.metric} {q.value:.3g}" for q in job.results)
             st.success(f"{job.folder.name}: {results} (see *Compare*).")

@@ -1,4 +1,4 @@
-"""What images can be sorted by: one number per sample, counted once and remembered."""
+"""Measures to sort images by: one number per sample, computed once and cached."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Order:
     label: str
     help: str
     text: str  # format of one value
-    most_first: bool  # whether the most interesting ones have the highest values
+    most_first: bool  # whether the highest values come first
     count: Callable[[Trace], pd.Series]  # by sample number
-    of_twins: bool = False  # compares with the full network's image
+    against_full: bool = False  # a comparison with the full network's image
 
 
 def _distance(column: str) -> Callable[[Trace], pd.Series]:
@@ -37,8 +37,8 @@ def _distance(column: str) -> Callable[[Trace], pd.Series]:
         full = full_of(trace)
         if full is None:
             raise UserError(
-                f"{trace.path.name} has no full-network twin: sample a trace with policy never, and its solver, steps, "
-                "seed and checkpoint, into the same run"
+                f"{trace.path.name} has no trace of the full network to compare with: sample one with policy never, "
+                "and its solver, steps, seed and checkpoint, into the same run"
             )
         table = _distances(str(trace.path), cache.stamp(trace), str(full.path), cache.stamp(full))
         return table.set_index("sample")[column]
@@ -53,64 +53,75 @@ def _number(trace: Trace) -> pd.Series:
 
 ORDERS = {
     "sample": Order("Sample number", "The order of sampling.", "{:.0f}", False, _number),
-    "exit": Order("Mean exit layer", "Over all steps; early leavers first.", "{:.2f}", False, exit_layer_per_sample),
+    "exit": Order("Mean exit layer", "Over all steps; early exits first.", "{:.2f}", False, exit_layer_per_sample),
     "gflops": Order(
-        "GFLOPs per step", "Each exit's cost, the UEMs asked on the way included.", "{:.4g}", False, gflops_per_sample
+        "GFLOPs per step", "Cost of the exits, evaluated UEMs included.", "{:.4g}", False, gflops_per_sample
     ),
     "u": Order(
-        "Uncertainty", "Mean over the steps of u where the sample left; of the deepest UEM where it did not leave.",
-        "{:.4f}", True, uncertainty_per_sample,
+        "Uncertainty",
+        "Mean over steps of u at the exit; of the deepest UEM at steps without an early exit.",
+        "{:.4f}",
+        True,
+        uncertainty_per_sample,
     ),
     "change": Order(
-        "Change", "Mean absolute difference, in grey levels (0 – 255), from the full network's image of the same seed.",
-        "{:.1f}", True, _distance("change"), True,
+        "Change",
+        "Mean absolute difference, in grey levels (0 – 255), from the full network's image of the same seed.",
+        "{:.1f}",
+        True,
+        _distance("change"),
+        True,
     ),
     "psnr": Order("PSNR", "Against the full network's image, in dB.", "{:.1f} dB", False, _distance("psnr"), True),
     "ssim": Order("SSIM", "Against the full network's image; 1: equal.", "{:.3f}", False, _distance("ssim"), True),
-}  # fmt: skip
+}
 
 
 ORDER, REVERSE = "order", "reverse"  # keys, in the URL as in the session
 
 
-def measured(trace: Trace, name: str) -> pd.Series:
-    """The measure of every sample, by its number. Raises UserError where the trace does not hold it."""
-    return _measured(str(trace.path), cache.stamp(trace), name)
+def sample_measure(trace: Trace, name: str) -> pd.Series:
+    """The measure of every sample, by its number. Raises UserError where the trace lacks it."""
+    return _sample_measure(str(trace.path), cache.stamp(trace), name)
 
 
-def in_order(trace: Trace, name: str, reverse: bool) -> NDArray[np.int64]:
-    """Sample numbers, the most interesting first; equal ones by number. Raises UserError as `measured`."""
-    values = measured(trace, name)
+def sorted_samples(trace: Trace, name: str, reverse: bool) -> NDArray[np.int64]:
+    """Sample numbers by measure; equal ones by number. Raises UserError as `sample_measure`."""
+    values = sample_measure(trace, name)
     falling = ORDERS[name].most_first != reverse
     return values.sort_values(ascending=not falling, kind="stable", na_position="last").index.to_numpy()
 
 
-def choose() -> tuple[str, bool]:
+def choose_order() -> tuple[str, bool]:
     """The widgets: a measure, and whether its order is reversed."""
     name = inputs.selectbox(
-        "Sort by", list(ORDERS), ORDER, width=190, format_func=lambda name: ORDERS[name].label,
+        "Sort by",
+        list(ORDERS),
+        ORDER,
+        width=190,
+        format_func=lambda name: ORDERS[name].label,
         help="\n".join(f"- *{order.label}*: {order.help}" for order in ORDERS.values()),
-    )  # fmt: skip
+    )
     return name, inputs.toggle("Reverse", REVERSE, False)
 
 
-def chosen() -> tuple[str, bool]:
-    """The same where the widgets are not: by the link, or by what was chosen before."""
-    name, reverse = inputs.kept(ORDER, "sample", list(ORDERS)), inputs.kept(REVERSE, False, [False, True])
+def chosen_order() -> tuple[str, bool]:
+    """The same on a page without the widgets."""
+    name, reverse = inputs.unseen(ORDER, "sample", list(ORDERS)), inputs.unseen(REVERSE, False, [False, True])
     return name, reverse
 
 
-def chosen_order(trace: Trace) -> NDArray[np.int64]:
-    """As the *Images* page is sorted; by number where this trace does not hold the measure."""
-    name, reverse = chosen()
+def samples_in_order(trace: Trace) -> NDArray[np.int64]:
+    """Sample numbers as *Images* sorts them; by number where this trace lacks the measure."""
+    name, reverse = chosen_order()
     try:
-        return in_order(trace, name, reverse)
+        return sorted_samples(trace, name, reverse)
     except UserError:
-        return in_order(trace, "sample", reverse)
+        return sorted_samples(trace, "sample", reverse)
 
 
-@st.cache_resource(max_entries=64, show_spinner="Counting over the trace …")
-def _measured(folder: str, stamp: int, name: str) -> pd.Series:
+@st.cache_resource(max_entries=64, show_spinner="Reading the trace …")
+def _sample_measure(folder: str, stamp: int, name: str) -> pd.Series:
     return ORDERS[name].count(cache.open_trace(Path(folder)))
 
 

@@ -1,4 +1,4 @@
-"""Panels as data: a page is a list of them over the one shared selection."""
+"""Panels as data: a page is a list of rows of them over the one shared selection, drawn by `show`."""
 
 from __future__ import annotations
 
@@ -12,37 +12,45 @@ import streamlit as st
 
 from app.state.selection import Selection
 from app.widgets.figures import Mark, Spec
-from app.widgets.plot import Clicked, chart, download, selects
+from app.widgets.plot import Clicked, chart, download
 from deediff.errors import UserError
 
-__all__ = ["Panel", "Picture", "guarded", "heading", "needs_trace", "needs_uncertainty", "selects", "show"]
+Need = Callable[[Selection], str | None]  # a sentence about what is missing, or None
+Table = Callable[[], pd.DataFrame]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What a panel draws."""
+    """A figure with its heading."""
 
-    title: str  # what one sees
+    title: str  # the finding
     subtitle: str  # N, and whether it is measured or estimated
     figure: Spec
-    table: Callable[[], pd.DataFrame] | None = None  # its numbers, for the download
-    on_click: Clicked | None = None  # what a click on a point does: selects(…), mostly
+    table: Table | None = None  # its numbers, for the download
+    on_click: Clicked | None = None  # e.g. selects(x="timestep")
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture: what it needs of the selection, how to read it, and how it is drawn."""
+    """One part of a page: its needs, how to read it, and how it is drawn."""
 
     name: str
-    needs: Sequence[Callable[[Selection], str | None]]  # each says what is missing, or None
-    help: str  # two sentences: how to read it, which equation
-    draw: Callable[[Selection], Picture]
+    draw: Callable[[Selection], Picture | None]  # None: it has drawn itself, as panels with widgets do
+    needs: Sequence[Need] = ()
+    help: str = ""  # of a picture: how to read it, and which equation it shows
 
 
-def show(rows: Sequence[Sequence[tuple[Panel, float]]], selection: Selection, key: str = "panels") -> None:
-    """Rows of panels with their relative widths; on a narrow window each panel has a row of its own."""
+Row = Sequence[tuple[Panel, float]]  # side by side, with their relative widths
+
+
+def show(rows: Sequence[Row | Panel], selection: Selection, key: str = "panels") -> None:
+    """Draw rows of panels; in a narrow window each panel has a row of its own. A failure stays within its panel."""
     with st.container(key=key):
         for row in rows:
+            if isinstance(row, Panel):
+                with guarded():
+                    _show_one(row, selection)
+                continue
             for column, (panel, _) in zip(st.columns([width for _, width in row]), row, strict=True):
                 with column, guarded():
                     _show_one(panel, selection)
@@ -54,14 +62,13 @@ def _show_one(panel: Panel, selection: Selection) -> None:
             st.info(missing)
             return
     picture = panel.draw(selection)
-    heading(picture.title, picture.subtitle, panel.help, picture.table, panel.name)
-    chart(picture.figure, f"plot {panel.name}", picture.title, picture.on_click)
+    if picture is not None:
+        heading(picture.title, picture.subtitle, panel.help, picture.table, panel.name)
+        chart(picture.figure, f"plot {panel.name}", picture.title, picture.on_click)
 
 
-def heading(
-    title: str, subtitle: str, help_text: str, table: Callable[[], pd.DataFrame] | None = None, name: str = ""
-) -> None:
-    """A panel's title with its (?), and the line under it, with the download of its numbers."""
+def heading(title: str, subtitle: str, help_text: str, table: Table | None = None, name: str = "") -> None:
+    """A title with its (?), and a line below it, with the download of the numbers."""
     st.markdown(f"**{title}**", help=help_text)
     if table is None:
         st.caption(subtitle)
@@ -73,24 +80,24 @@ def heading(
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Whatever goes wrong inside becomes one sentence, and the rest of the page stays."""
+    """Show an exception as one sentence in place of what failed."""
     try:
         yield
     except UserError as error:
         st.error(str(error))
-    except Exception as error:  # a traceback belongs in the server's log, never on a reader's screen
+    except Exception as error:  # a traceback is for the server's log
         logging.getLogger(__name__).exception("a panel failed")
         reason = (str(error).splitlines() or ["no reason given"])[0]
-        st.error(f"This panel could not be drawn ({type(error).__name__}: {reason}). The server's log says more.")
+        st.error(f"This panel could not be drawn ({type(error).__name__}: {reason}); see the server's log.")
 
 
 def needs_trace(selection: Selection) -> str | None:
-    """A trace is selected and readable."""
+    """Trace A can be read."""
     return None if selection.trace is not None else "Nothing to draw: the selected trace cannot be read."
 
 
 def needs_uncertainty(selection: Selection) -> str | None:
-    """Trace A recorded u."""
+    """Trace A holds u."""
     if selection.trace is None:
         return needs_trace(selection)
     if selection.trace.meta.has_uncertainty:
@@ -99,5 +106,5 @@ def needs_uncertainty(selection: Selection) -> str | None:
 
 
 def mark(selection: Selection) -> Mark:
-    """What is selected, for the figures."""
+    """The selected timestep and layer, for figures."""
     return Mark(selection.timestep, selection.layer)

@@ -1,4 +1,4 @@
-"""Figures on screen: changed in place, clickable, and downloadable with their numbers."""
+"""Figures on screen: updated in place, clickable, and downloadable with their numbers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from app.widgets.figures import Spec
 
 _FOLDER = Path(__file__).parent
 _mount = st.components.v2.component(
-    "plot", html='<div class="plot"></div>', css=(_FOLDER / "plot.css").read_text(encoding="utf-8"),
-    js=(_FOLDER / "plot.js").read_text(encoding="utf-8"), isolate_styles=False,
-)  # fmt: skip
+    "plot",
+    html='<div class="plot"></div>',
+    css=(_FOLDER / "plot.css").read_text(encoding="utf-8"),
+    js=(_FOLDER / "plot.js").read_text(encoding="utf-8"),
+    isolate_styles=False,
+)
 
 Point = dict[str, Any]  # a clicked point or cell: x, y and customdata
 Clicked = Callable[[Point], None]
@@ -41,7 +44,7 @@ def chart(figure: Spec, key: str, alt: str, on_click: Clicked | None = None) -> 
 
 
 def selects(x: str | None = None, y: str | None = None) -> Clicked:
-    """For clicks: what a point's x and y choose, e.g. `selects(x="timestep", y="layer")`."""
+    """A click that selects the point's x and y, e.g. `selects(x="timestep", y="layer")`."""
 
     def choose(point: Point) -> None:
         selection.select(**{name: round(point[axis]) for axis, name in (("x", x), ("y", y)) if name is not None})
@@ -50,12 +53,18 @@ def selects(x: str | None = None, y: str | None = None) -> Clicked:
 
 
 def download(table: Callable[[], Any], name: str) -> None:
-    """A small button that hands out a data frame as CSV, made only when it is pressed."""
+    """A small button that downloads a data frame as CSV, which is made when it is pressed."""
     st.download_button(
-        "CSV", lambda: table().to_csv(index=False).encode(), f"{_file(name)}.csv", "text/csv",
-        key=f"csv {name}", on_click="ignore", type="tertiary", icon=":material/download:",
-        help="The exact numbers behind this picture.",
-    )  # fmt: skip
+        "CSV",
+        lambda: table().to_csv(index=False).encode(),
+        f"{_file(name)}.csv",
+        "text/csv",
+        key=f"csv {name}",
+        on_click="ignore",
+        type="tertiary",
+        icon=":material/download:",
+        help="The numbers of this figure.",
+    )
 
 
 def _file(name: str) -> str:

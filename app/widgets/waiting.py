@@ -1,52 +1,24 @@
-"""Work that takes longer than a page may wait: in a thread, once, and given up when nobody wants it any more."""
+"""How a page waits for background work (app/jobs): with a spinner, after a pause of the reader, or by polling."""
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import streamlit as st
 
-T = TypeVar("T")
-Stopped = Callable[[], bool]
-KEPT = 64  # results
-PATIENCE = 0.05  # seconds between two looks, after which Streamlit may turn to something newer
-QUIET = 1.5  # seconds without a touch of the page before such work begins, long enough to draw it; 0: at once
+from app.jobs.results import Computation, Compute, Results
+from app.state import session
+from app.widgets.panels import guarded
+from deediff.errors import UserError
 
-
-@dataclass
-class _Task:
-    """What one session waits for."""
-
-    key: Hashable
-    stop: threading.Event
-    future: Future[Any]
-
-
-@st.cache_resource
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, thread_name_prefix="explorer")
-
-
-@st.cache_resource
-def _results() -> OrderedDict[Hashable, Future[Any]]:
-    return OrderedDict()
-
-
-def is_known(key: Hashable) -> bool:
-    """Whether `result` would answer at once."""
-    return key in _results()
+RESULTS = Results("explorer", 64)
+PATIENCE = 0.05  # seconds between two checks, at which Streamlit may switch to a newer run of the script
+QUIET = 1.5  # seconds without a change of the page before slow work starts, long enough to draw it; 0: at once
 
 
 def when_quiet(name: str, ready: bool, draw: Callable[[], None]) -> None:
-    """Draw at once what is ready, and the rest when the reader has left the page alone for a moment.
-
-    So a slider that is being moved pays for nothing that takes long.
-    """
+    """Draw at once if `ready`, else after the page has not changed for a moment, so that a moving slider stays fast."""
     if ready or QUIET == 0:
         draw()
         return
@@ -63,30 +35,40 @@ def when_quiet(name: str, ready: bool, draw: Callable[[], None]) -> None:
     st.fragment(once, run_every=QUIET)()
 
 
-def result(name: str, key: Hashable, work: Callable[[Stopped], T], text: str) -> T:
-    """What `work` returns, from memory if it was asked for before; a spinner with `text` stands here meanwhile.
+def result(slot: str, key: Hashable, compute: Compute, text: str) -> Any:
+    """The value of `compute`, remembered by its key; a spinner with `text` is shown until it is known.
 
-    The script waits, so call it where nothing else is left to draw. It never holds up the reader: when something on
-    the page is used, Streamlit ends this run of the script, and the next one asks for what is wanted then. A `work`
-    that is no longer wanted is told so by its argument. Raises whatever `work` raises.
+    The script waits, so call it last. The reader need not: when something on the page is used, Streamlit ends this
+    run of the script, and the next one requests what is needed then. One computation per `slot` and tab is active:
+    requesting another one releases the previous. Raises UserError if the computation failed.
     """
-    known = _results()
-    if key in known:
-        known.move_to_end(key)
-        return known[key].result()
-    slot = f"waiting for {name}"
-    task: _Task | None = st.session_state.get(slot)
-    if task is None or task.key != key or task.stop.is_set():
-        if task is not None:
-            task.stop.set()
-            task.future.cancel()
-        stop = threading.Event()
-        task = st.session_state[slot] = _Task(key, stop, _pool().submit(work, stop.is_set))
-    with st.spinner(text):
-        place = st.empty()
-        while not wait([task.future], PATIENCE).done:
-            place.empty()  # here Streamlit looks whether something newer is wanted
-    known[key] = task.future
-    while len(known) > KEPT:
-        known.popitem(last=False)
-    return task.future.result()
+    tab, state = session.this_tab().key, f"waiting for {slot}"
+    computation = RESULTS.request(key, text, compute, tab)
+    before: Computation | None = st.session_state.get(state)
+    if before is not None and before is not computation:
+        RESULTS.release(before, tab)
+    st.session_state[state] = computation
+    if computation.status.active:
+        with st.spinner(text):
+            place = st.empty()
+            while not computation.join(PATIENCE):
+                place.empty()  # here Streamlit may end this run of the script
+    if computation.status.state == "failed":
+        raise UserError(computation.status.error)
+    return computation.value
+
+
+def polled(draw: Callable[[], None], busy: Callable[[], bool], every: float) -> None:
+    """Draw; while `busy`, again every so many seconds, and the whole page once at the end."""
+    if not busy():
+        with guarded():
+            draw()
+        return
+
+    def again() -> None:
+        with guarded():
+            draw()
+        if not busy():
+            st.rerun()  # the whole page, which ends the polling
+
+    st.fragment(again, run_every=every)()

@@ -72,7 +72,7 @@ def test_the_first_metric_stands_above_the_page_with_its_interval(runs: Path) ->
 def test_a_trace_with_exits_answers_from_its_own_threshold_only(runs: Path) -> None:
     app = open_app(trace=EXITS, tau="0.05")
     assert app.slider(key="tau").min == 0.1
-    assert "τ = 0.05" in sentences(app)
+    assert "tau = 0.05" in sentences(app)
     app.slider(key="tau").set_value(0.1).run()
     assert metric(app, "Layer ratio", 1) == metric(app, "Layer ratio", 0)  # at its own τ
 
@@ -120,8 +120,8 @@ def test_what_a_link_asks_for_and_is_not_there_is_a_sentence_each(runs: Path) ->
     app = open_app(t="12345", layer="14", sample=str(SAMPLES))
     said = sentences(app)
     assert "t = 12345" in said
-    assert "layer “14”, but this trace has layers 0 … 13" in said
-    assert f"sample “{SAMPLES}”, but its samples are 0 … {SAMPLES - 1}" in said
+    assert "layer = 14, but this trace has layers 0 … 13" in said
+    assert f"sample = {SAMPLES}, but this trace has samples 0 … {SAMPLES - 1}" in said
     assert not {"layer", "sample"} & set(in_the_link(app))
     assert sentences(app.run()) == said  # until the link is another
     app.number_input(key="chosen layer").set_value(3).run()

@@ -14,9 +14,9 @@ SAID = {
     "runs": [],
     "trends": ["sample it again"],
     "live": ["so nothing can be sampled from it", "Copy its weights into", "or choose a run that has some: other"],
-    "uncertainty": ["so there are no UEMs to calibrate", "once its weights stand in"],
+    "uncertainty": ["so there are no UEMs to calibrate", "once its weights are in"],
     "images": [],
-    "sample": ["where the sample left, they alone would tell", "No film: the weights", "Copy them, with their .json"],
+    "sample": ["the exit layers are stored nowhere else", "No film: the weights", "Copy them, with their .json"],
     "compare": [],
     "method": ["so there is no model to draw the method from", "or choose a run that has some: other"],
 }

@@ -17,8 +17,17 @@ from deediff.quality.results import Quality
 from deediff.traces.pairing import noise_key
 from deediff.traces.reader import Trace
 
-KINDS = {"threshold": "τ = {}", "patience": "τ = {}", "batch-mean": "τ = {}", "excess": "δ = {}", "fixed": "layer {}",
-         "budget": "{} GFLOPs", "stopping": "{} GFLOPs", "oracle": "{} GFLOPs", "dual": "down to t = {}"}  # fmt: skip
+KINDS = {
+    "threshold": "τ = {}",
+    "patience": "τ = {}",
+    "batch-mean": "τ = {}",
+    "excess": "δ = {}",
+    "fixed": "layer {}",
+    "budget": "{} GFLOPs",
+    "stopping": "{} GFLOPs",
+    "oracle": "{} GFLOPs",
+    "dual": "down to t = {}",
+}
 
 NAMES = ("seed", "solver", "steps", "η", "classes", "guidance", "weights")  # of deediff.traces.pairing.NOISE
 
@@ -153,7 +162,7 @@ def points(traces: Sequence[Trace], axis: Axis) -> list[Point]:
     return made
 
 
-def what_else_differs(traces: Sequence[Trace]) -> str:
+def other_differences(traces: Sequence[Trace]) -> str:
     """Beside the exits, where images of equal numbers are shown: a sentence, or nothing."""
     values = zip(*(noise_key(trace.meta) for trace in traces), strict=True)
     different = [name for name, found in zip(NAMES, values, strict=True) if len(set(found)) > 1]
@@ -224,6 +233,11 @@ def _numbers(table: pd.DataFrame) -> list[str]:
 
 
 _COMPARE: dict[str, Callable[[Any, float], Any]] = {
-    "<": lambda a, b: a < b, ">": lambda a, b: a > b, "=": lambda a, b: a == b,
-    "<=": lambda a, b: a <= b, ">=": lambda a, b: a >= b, "≤": lambda a, b: a <= b, "≥": lambda a, b: a >= b,
-}  # fmt: skip
+    "<": lambda a, b: a < b,
+    ">": lambda a, b: a > b,
+    "=": lambda a, b: a == b,
+    "<=": lambda a, b: a <= b,
+    ">=": lambda a, b: a >= b,
+    "≤": lambda a, b: a <= b,
+    "≥": lambda a, b: a >= b,
+}

@@ -1,4 +1,4 @@
-"""The controls of *Sample live*: every policy, the solver, how many; and which settings are quick enough to follow."""
+"""The settings: policy, solver, steps, images, seed; and which of them are quick enough for live mode."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 import streamlit as st
 import torch
 
-from app.jobs.settings import LiveSettings
 from app.state import cache
 from app.state.selection import HIGHEST, STEP, Selection
 from app.widgets import inputs
@@ -18,33 +17,42 @@ from deediff.diffusion.solvers import SOLVERS
 from deediff.models import EarlyExitModel
 from deediff.policies.registry import POLICIES
 from deediff.runs import list_runs
+from deediff.settings import SamplingSettings
 
 SMALL = 106  # pixels of a narrow control
 MOST_STEPS, MOST_IMAGES = 50, 16  # that live mode follows …
 MOST_GFLOPS = {"cpu": 200.0, "cuda": 20_000.0}  # … and in all, for the full network: a second or two
 
 
-def controls(selection: Selection, model: EarlyExitModel, schedule: Schedule) -> LiveSettings:
-    """In the order one thinks: when to exit, how to sample, how many."""
+def controls(selection: Selection, model: EarlyExitModel, schedule: Schedule) -> SamplingSettings:
+    """The widgets: when to exit, how to sample, how many."""
     assert selection.checkpoint is not None
-    best = "excess" if calibration_file(selection.checkpoint).exists() else "threshold"  # README, What we found
+    best = "excess" if calibration_file(selection.checkpoint).exists() else "threshold"  # the best of the findings
     best = "never" if model.uem is None else best
     with st.container(horizontal=True, gap="xsmall"):  # beside each other where the window is narrow
         kind = inputs.selectbox(
-            "Policy", list(POLICIES), "live policy", best,
+            "Policy",
+            list(POLICIES),
+            "live policy",
+            best,
             help="\n".join(f"- `{entry.usage}`: {entry.help}" for entry in POLICIES.values()),
-        )  # fmt: skip
+        )
         policy = ARGUMENTS.get(kind, _other)(kind, selection, model, schedule) + _bounds(kind, model.num_blocks)
         solver = inputs.selectbox("Solver", list(SOLVERS), "live solver", format_func=str.upper, width=SMALL)
         steps = inputs.number_input("Steps", 1, schedule.num_timesteps, "live steps", 20, width=SMALL)
         count = inputs.number_input("Images", 1, 64, "live images", 4, width=SMALL)
         seed = inputs.number_input("Seed", 0, 2**31 - 1, "live seed", 0, width=SMALL)
-    weights = f"{selection.run.name}, checkpoint {selection.checkpoint.stem}"
-    st.caption(f"{weights} (chosen in the sidebar)")
-    return LiveSettings(weights, policy, solver, steps, count, seed)
+    st.caption(f"{selected_weights(selection)} (chosen in the sidebar)")
+    return SamplingSettings(policy, solver, steps, num_samples=count, batch_size=count, seed=seed)
 
 
-def is_quick(settings: LiveSettings, model: EarlyExitModel) -> bool:
+def selected_weights(selection: Selection) -> str:
+    """Run and checkpoint in words."""
+    assert selection.checkpoint is not None
+    return f"{selection.run.name}, checkpoint {selection.checkpoint.stem}"
+
+
+def is_quick(settings: SamplingSettings, model: EarlyExitModel) -> bool:
     """Whether live mode may sample these settings whenever one of them changes."""
     few = settings.steps <= MOST_STEPS and settings.num_samples <= MOST_IMAGES
     limit = MOST_GFLOPS["cuda" if torch.cuda.is_available() else "cpu"]
@@ -56,9 +64,15 @@ def _threshold(kind: str, selection: Selection, model: EarlyExitModel, schedule:
     before = st.session_state.setdefault("live tau followed", shared)
     st.session_state["live tau followed"] = shared
     tau = inputs.slider(
-        "Threshold τ", 0.0, HIGHEST, "live tau", shared, STEP, None if before == shared else shared, format="%.3f",
-        help="A sample leaves at the first layer whose u is ≤ τ. Follows the what-if slider when that one is moved.",
-    )  # fmt: skip
+        "Threshold τ",
+        (0.0, HIGHEST),
+        STEP,
+        "live tau",
+        shared,
+        led=None if before == shared else shared,
+        format="%.3f",
+        help="A sample exits at the first layer whose u is ≤ τ. Follows the what-if slider when that is moved.",
+    )
     return f"{kind}:{round(tau, 3):g}"
 
 
@@ -68,33 +82,40 @@ def _never(kind: str, selection: Selection, model: EarlyExitModel, schedule: Sch
 
 def _fixed(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
     last = model.num_blocks
-    layer = inputs.slider("Exit layer", 0, last, "live layer", last // 2, 1)
+    layer = inputs.slider("Exit layer", (0, last), 1, "live layer", last // 2)
     return f"{kind}:{layer}"
 
 
 def _schedule(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
     file = inputs.text_input(
-        "Schedule", "live schedule", "ase",
+        "Schedule",
+        "live schedule",
+        "ase",
         help="`ase`, or the path of a JSON file on the server that holds `exit_layer` or `threshold` over time, "
         "or `layer_threshold`. `deediff static TRACE --budget GFLOPs --out FILE` writes one.",
-    )  # fmt: skip
+    )
     return f"{kind}:{file.strip()}"
 
 
 def _gflops(label: str, key: str, model: EarlyExitModel) -> float:
     full = model_cost(model).full
     return inputs.slider(
-        label, 0.0, float(f"{full:.3g}"), key, float(f"{0.8 * full:.3g}"), float(f"{full / 200:.1g}"), format="%.4g",
+        label,
+        (0.0, float(f"{full:.3g}")),
+        float(f"{full / 200:.1g}"),
+        key,
+        float(f"{0.8 * full:.3g}"),
+        format="%.4g",
         help=f"Mean per image and step, UEMs included; the full network costs {full:.4g}.",
-    )  # fmt: skip
+    )
 
 
 def _budget(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
-    budget = _gflops("GFLOPs per step, at most", "live budget", model)
+    budget = _gflops("GFLOPs budget per step", "live budget", model)
     if selection.trace is None:
         st.caption("A budget needs a trace A that recorded u: this run has none yet.")
         return f"{kind}:{budget:g}@"
-    st.caption(f"The smallest τ that costs this much by the summary of trace A, {selection.trace.path.name}.")
+    st.caption(f"The smallest τ within this budget, from the summary of trace A, {selection.trace.path.name}.")
     return f"{kind}:{budget:g}@{selection.trace.path}"
 
 
@@ -107,9 +128,14 @@ def _calibrated(selection: Selection) -> None:
 
 def _excess(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
     delta = inputs.slider(
-        "Excess δ", -0.5, 2.0, "live delta", 0.25, 0.05, format="%.2f",
-        help="A sample leaves when its u is ≤ (1+δ) × what the deepest layer's is at that timestep.",
-    )  # fmt: skip
+        "Excess δ",
+        (-0.5, 2.0),
+        0.05,
+        "live delta",
+        0.25,
+        format="%.2f",
+        help="A sample exits when its u is ≤ (1+δ) × the expected u of the deepest layer at that timestep.",
+    )
     _calibrated(selection)
     return f"{kind}:{round(delta, 2):g}"
 
@@ -135,7 +161,7 @@ def _oracle(kind: str, selection: Selection, model: EarlyExitModel, schedule: Sc
 
 
 def _other(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
-    """A policy that has no control of its own yet."""
+    """A policy without a control of its own: its argument as text."""
     usage = POLICIES[kind].usage.partition(":")[2]
     argument = inputs.text_input(f"{kind}: {usage}", f"live {kind}", help=POLICIES[kind].help)
     return f"{kind}:{argument.strip()}"
@@ -143,9 +169,13 @@ def _other(kind: str, selection: Selection, model: EarlyExitModel, schedule: Sch
 
 def _dual(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
     switch = inputs.slider(
-        "Switch at timestep", 0, schedule.num_timesteps, "live switch", schedule.num_timesteps // 2, 1,
-        help="Timesteps from here up, the first steps, go through the shallow network.",
-    )  # fmt: skip
+        "Switch at timestep",
+        (0, schedule.num_timesteps),
+        1,
+        "live switch",
+        schedule.num_timesteps // 2,
+        help="Timesteps from this one up, the first steps of sampling, use the shallow network.",
+    )
     runs, _ = list_runs(cache.runs_root())
     paths = {f"{run.name}, {path.stem}": path for run in runs for path in reversed(run.checkpoints)}
     others = [name for name, path in paths.items() if path != selection.checkpoint]
@@ -154,18 +184,29 @@ def _dual(kind: str, selection: Selection, model: EarlyExitModel, schedule: Sche
 
 
 ARGUMENTS: dict[str, Callable[[str, Selection, EarlyExitModel, Schedule], str]] = {
-    "never": _never, "threshold": _threshold, "patience": _threshold, "batch-mean": _threshold, "fixed": _fixed,
-    "schedule": _schedule, "budget": _budget, "excess": _excess, "stopping": _stopping, "oracle": _oracle,
+    "never": _never,
+    "threshold": _threshold,
+    "patience": _threshold,
+    "batch-mean": _threshold,
+    "fixed": _fixed,
+    "schedule": _schedule,
+    "budget": _budget,
+    "excess": _excess,
+    "stopping": _stopping,
+    "oracle": _oracle,
     "dual": _dual,
-}  # fmt: skip
+}
 
 
 def _bounds(kind: str, last: int) -> str:
-    """`,min:i` and `,max:i`, where somebody decides at all."""
+    """`,min:i` and `,max:i`, for policies that decide per sample."""
     if kind in ("never", "fixed", "dual"):
         return ""
     lowest, highest = inputs.range_slider(
-        "Leave between layers", 0, last, "live bounds",
-        help=f"Nobody leaves before the lower one, all leave at the upper one; {last} means no early exit.",
-    )  # fmt: skip
+        "Exit between layers",
+        0,
+        last,
+        "live bounds",
+        help=f"No sample exits before the lower layer, all exit at the upper one; {last} means no early exit.",
+    )
     return f",min:{lowest}" * (lowest > 0) + f",max:{highest}" * (highest < last)

@@ -1,7 +1,8 @@
-"""Sampling to look at: the same seeds with and without early exit, step by step side by side."""
+"""The job: the same seeds with and without early exit, step by step side by side."""
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -11,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.jobs.queue import Job, Session
-from app.jobs.settings import LiveSettings
 from deediff.cost.cost import Cost
 from deediff.datasets import to_uint8
 from deediff.diffusion.schedule import Schedule
@@ -20,14 +20,19 @@ from deediff.sampling.sampler import prepare_sampling
 from deediff.settings import SamplingSettings
 
 
+def short_policy(settings: SamplingSettings) -> str:
+    """The policy, with files and folders by their names alone."""
+    return re.sub(r"([@:])[^@:]*/([^/,]+)", r"\1\2", settings.policy)
+
+
 @dataclass(frozen=True)
 class Side:
-    """One of the twins: the full network, or early exit."""
+    """Images of one of the two: the full network, or early exit."""
 
     images: NDArray[np.uint8]  # (B,C,H,W) predicted x0 so far; the images themselves when done
     exit_layers: NDArray[np.int8]  # (B, steps done)
     seconds: float  # spent in the sampler
-    remembered: bool = False  # sampled by an earlier job with the same settings
+    remembered: bool = False  # from the cache
 
     @property
     def step(self) -> int:
@@ -35,58 +40,51 @@ class Side:
         return self.exit_layers.shape[1]
 
 
-class FullTwins:
-    """Finished images of the full network, by everything they depend on: another threshold needs no new ones."""
+class FullImages:
+    """Finished images of the full network, cached by everything they depend on; another threshold reuses them."""
 
     def __init__(self, most: int = 32):
         self._sides: OrderedDict[tuple[object, ...], Side] = OrderedDict()
         self._most, self._lock = most, threading.Lock()
 
     def get(self, key: tuple[object, ...]) -> Side | None:
-        """None when they were never sampled, or long ago."""
+        """None when they are not cached."""
         with self._lock:
             return self._sides.get(key)
 
     def put(self, key: tuple[object, ...], side: Side) -> None:
-        """The oldest are forgotten."""
+        """Evicts the oldest."""
         with self._lock:
             self._sides[key] = side
             if len(self._sides) > self._most:
                 self._sides.popitem(last=False)
 
 
-FULL_TWINS = FullTwins()
+FULL_IMAGES = FullImages()
 
 
 class LiveJob(Job):
-    """Both twins of a few images. Raises UserError at once for settings that make no sense."""
+    """A few images with both. Raises UserError at once for settings that cannot be used."""
 
     def __init__(
         self,
         session: Session,
         model: EarlyExitModel,
         schedule: Schedule,
-        settings: LiveSettings,
-        remember: bool = False,  # take the full network's twin from an earlier job, where there is one: no new seconds
+        settings: SamplingSettings,  # with one batch of all images
+        weights: str,  # run and checkpoint in words
+        remember: bool = False,  # take the full network's images from the cache: their seconds are not measured again
     ):
         s = settings
-        super().__init__(session, f"{s.num_samples} images, {s.policy_in_words}, {s.solver.upper()} {s.steps} steps")
-        self.settings, self.num_blocks = settings, model.num_blocks
-        self.cost: Cost | None = None  # known once the worker has counted it
+        super().__init__(session, f"{s.num_samples} images, {short_policy(s)}, {s.solver.upper()} {s.steps} steps")
+        self.settings, self.weights, self.num_blocks = settings, weights, model.num_blocks
+        self.cost: Cost | None = None  # counted by the worker
         self.full: Side | None = None
         self.early: Side | None = None
         self._remember = remember
-        wanted = SamplingSettings(
-            policy=s.policy,
-            solver=s.solver,
-            steps=s.steps,
-            num_samples=s.num_samples,
-            batch_size=s.num_samples,
-            seed=s.seed,
-        )
         self._jobs = {
-            "full": prepare_sampling(model, replace(wanted, policy="never"), schedule),
-            "early": prepare_sampling(model, wanted, schedule),
+            "full": prepare_sampling(model, replace(settings, policy="never"), schedule),
+            "early": prepare_sampling(model, settings, schedule),
         }
         self.evaluates_uems = self._jobs["early"].policy.needs_uncertainty
         self.timesteps = self._jobs["early"].solver.timesteps
@@ -96,23 +94,23 @@ class LiveJob(Job):
     def work(self) -> None:
         steps = self.settings.steps
         self.cost = self._jobs["early"].cost()
-        self.full = FULL_TWINS.get(self._key) if self._remember else None
+        self.full = FULL_IMAGES.get(self._key) if self._remember else None
         sampled = ["early"] if self.full is not None else ["full", "early"]
-        for name in sampled:  # the first pass is slower: keep it out of the seconds
+        for name in sampled:  # warm-up, not timed
             next(self._jobs[name].steps())
         sides: dict[str, Side] = {}
         for step in range(steps):
-            for name in sampled if step % 2 == 0 else reversed(sampled):  # neither twin is always the first
+            for name in sampled if step % 2 == 0 else reversed(sampled):  # neither is always the first
                 if self.stopped():
                     return
                 sides[name] = self._advance(name, sides.get(name), last=step == steps - 1)
             self.full, self.early = sides.get("full", self.full), sides["early"]
             self.progress(step + 1, steps)
         if "full" in sides:
-            FULL_TWINS.put(self._key, replace(sides["full"], remembered=True))
+            FULL_IMAGES.put(self._key, replace(sides["full"], remembered=True))
 
     def _advance(self, name: str, before: Side | None, last: bool) -> Side:
-        """One step of one twin. Bringing the images to the CPU ends the timing, so a GPU has to finish."""
+        """One step of one of the two. Copying the images to the CPU ends the timing, so a GPU has to finish."""
         tick = time.perf_counter()
         step = next(self._streams[name])
         images = to_uint8(step.x if last else step.x0).cpu().numpy()

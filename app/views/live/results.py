@@ -1,4 +1,4 @@
-"""What a live job has sampled so far: figures, three grids at equal seeds, and where each image left."""
+"""The right side: progress, figures, three grids of images at equal seeds, and their exit layers."""
 
 from __future__ import annotations
 
@@ -8,58 +8,114 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from app.jobs.queue import QUEUE
+from app.state.selection import Selection
+from app.views.live.controls import selected_weights
 from app.views.live.figures import exit_trajectories
-from app.views.live.job import LiveJob, Side
-from app.widgets import findings, gallery
+from app.views.live.job import LiveJob, Side, short_policy
+from app.views.live.keep import draw_keep
+from app.views.live.sampling import BEFORE, current_job
+from app.widgets import evaluation, gallery, job_list
+from app.widgets.findings import about_exits
 from app.widgets.formatting import percent
 from app.widgets.image_difference import AMPLIFY, LEGEND, image_difference
-from app.widgets.panels import heading
+from app.widgets.panels import Panel, heading
 from app.widgets.plot import chart, selects
+from app.widgets.waiting import polled
 
-HELP = (
-    "Left and middle start from the same noise; under each image a strip shows its exit layer at every step, "
-    "dark for early and bright for late, as in the heatmaps. Both show the predicted clean image x̂₀ while they denoise."
+POLL = 0.25  # seconds between two checks of a job
+GRID_HELP = (
+    "Left and middle start from the same noise; under each image a strip shows its exit layer at every step, dark for "
+    "early and bright for late, as in the heatmaps. During sampling both show the predicted clean image x̂₀."
 )
+PATHS_HELP = (
+    "Each row is one image, each column one step; hover for the exact layer. Under a threshold the exit layer is the "
+    "first i with u_i ≤ τ (Eq. 5), or all blocks when there is none."
+)
+GFLOPS_HELP = (
+    "Full network → early exit: counted exits × the cost of each exit, UEMs included. The saving if time were "
+    "proportional to FLOPs."
+)
+SECONDS_HELP = (
+    "Full network → early exit: time in the sampler, for all images and all steps, after one warm-up step. Other work "
+    "on this machine disturbs it."
+)
+REMEMBERED_HELP = " The full network's were measured by an earlier job: press *Sample* to measure both side by side."
 
 
-def draw(job: LiveJob) -> None:
-    """Everything there is."""
+def draw_results(selected: Selection) -> None:
+    """The tab's latest job, the queue, and how to keep the images."""
+    polled(_draw_job, job_list.is_busy, POLL)
+    job = current_job()
+    if job is not None and job.weights == selected_weights(selected) and job.status.state == "done":
+        draw_keep(selected, job)
+
+
+def _draw_job() -> None:
+    job = current_job()
+    if job is None:
+        st.info("Press *Sample* to see images here during sampling, with and without early exit.")
+    else:
+        _draw_progress(job)
+        shown = job if job.early is not None else st.session_state.get(BEFORE)
+        if shown is not None and job.status.state != "failed":
+            _draw_images(shown)
+    job_list.draw_jobs(evaluation.evaluate_traces)
+
+
+def _draw_progress(job: LiveJob) -> None:
+    """Progress and Cancel of an active job; how it ended otherwise."""
+    status, steps = job.status, job.settings.steps
+    if status.state == "waiting":
+        ahead = QUEUE.ahead_of(job)
+        text = f"Waiting: {ahead} job{'s' * (ahead != 1)} ahead on this device …" if ahead else "Preparing …"
+    elif status.seconds_left is None:
+        text = "Preparing …"
+    else:
+        text = f"step {status.done} of {steps} · {status.seconds_left:.0f} seconds left"
+    if status.active:
+        bar, button = st.columns([5, 1], vertical_alignment="center")
+        bar.progress(status.share, text)
+        if status.state == "running":
+            button.button("Cancel", key="cancel", on_click=job.cancel, width="stretch")
+    elif status.state == "cancelled":
+        st.warning(f"Cancelled at step {status.done} of {steps}.")
+    elif status.state == "failed":
+        st.error(status.error)
+
+
+def _draw_images(job: LiveJob) -> None:
     full, early = job.full, job.early
     if full is None or early is None:
         return
-    done = job.status.state == "done"  # what was cancelled stays as far as it came
-    draw_figures(job, full, early, so_far=not done)
-    draw_grids(job, full, early)
+    done = job.status.state == "done"
+    _draw_figures(job, full, early, so_far=not done)
+    _draw_grids(job, full, early)
     if done:
-        draw_paths(job, early)
+        _draw_paths(job, early)
 
 
-def draw_figures(job: LiveJob, full: Side, early: Side, so_far: bool) -> None:
-    """Promised GFLOPs and measured seconds of both twins."""
+def _draw_figures(job: LiveJob, full: Side, early: Side, so_far: bool) -> None:
+    """Predicted GFLOPs and measured seconds of both."""
     a, b = job.gflops(full, early=False), job.gflops(early, early=True)
     if a is None or b is None:
         return
     yet = ", so far" if so_far else ""
+    before = full.seconds * min(1.0, early.step / full.step)  # images of an earlier job are finished
+    seconds, label = f"{before:.2f} → {early.seconds:.2f}", "Seconds, measured"
+    saved, how = f"{percent(early.seconds, before)}, {before / early.seconds:.2f}×", SECONDS_HELP
+    if full.remembered:
+        label, saved, how = f"{label} (full: before)", f"≈ {saved}", SECONDS_HELP + REMEMBERED_HELP
+    ratio = early.exit_layers.mean() / job.num_blocks
+    ratio_help = f"Mean exit layer / {job.num_blocks} of the images with early exit, N = {early.exit_layers.size}."
+    gflops = f"{a:.4g} → {b:.4g} ({percent(b, a)})"
     with st.container(horizontal=True, key="live_figures", gap="medium"):
-        st.metric(f"GFLOPs per image and step{yet}, promised", f"{a:.4g} → {b:.4g} ({percent(b, a)})",
-                  width="content", help="Full network → early exit: counted exits × the cost of each exit, UEMs "
-                  "included. What is saved if every saved FLOP is saved time.")  # fmt: skip
-        before = full.seconds * min(1.0, early.step / full.step)  # the remembered twin is further
-        how = "Full network → early exit: time in the sampler, for all images and all steps, after one warm-up step. "
-        how += "Other work on this machine disturbs it."
-        seconds, label = f"{before:.2f} → {early.seconds:.2f}", "Seconds, measured"
-        saved = f"{percent(early.seconds, before)}, {before / early.seconds:.2f}×"
-        if full.remembered:
-            label, saved = f"{label} (full: before)", f"≈ {saved}"
-            how += " The full network's were measured by an earlier job: press *Sample* to measure both side by side."
-        seconds += f" ({saved})"
-        st.metric(label + yet, seconds, width="content", help=how)
-        ratio = early.exit_layers.mean() / job.num_blocks
-        how = f"Mean exit layer / {job.num_blocks} of the early-exit twin, N = {early.exit_layers.size}."
-        st.metric(f"Layer ratio{yet}", f"{ratio:.3f}", width="content", help=how)
+        st.metric(f"GFLOPs per image and step{yet}", gflops, width="content", help=GFLOPS_HELP)
+        st.metric(label + yet, f"{seconds} ({saved})", width="content", help=how)
+        st.metric(f"Layer ratio{yet}", f"{ratio:.3f}", width="content", help=ratio_help)
 
 
-def draw_grids(job: LiveJob, full: Side, early: Side) -> None:
+def _draw_grids(job: LiveJob, full: Side, early: Side) -> None:
     """Full network, early exit, and their difference, at equal seeds."""
     blocks = job.num_blocks
     amplified, change = image_difference(early.images, full.images)
@@ -68,27 +124,27 @@ def draw_grids(job: LiveJob, full: Side, early: Side) -> None:
     for k in range(len(amplified)):
         which = f"image {k}"
         plain.append(gallery.Tile(gallery.encode(full.images[k]), which, f"{which}, full network", full.exit_layers[k]))
-        hover = f"{which}, mean exit layer {mean_exit[k]:.3f} of {blocks}; differs from its twin by {change[k]:.2f}"
+        hover = f"{which}, mean exit layer {mean_exit[k]:.3f} of {blocks}; difference {change[k]:.2f}"
         caption = f"exits at {mean_exit[k]:.1f}"
         exits.append(gallery.Tile(gallery.encode(early.images[k]), caption, hover, early.exit_layers[k]))
         delta.append(gallery.Tile(gallery.encode(amplified[k]), f"Δ {change[k]:.1f}", hover, place=True))
     steps = job.settings.steps
     taken = f"{steps}" if early.step == steps else f"{early.step} of {steps}"
-    names = ("Full network", f"Early exit, {job.settings.policy_in_words}", f"Difference × {AMPLIFY}")
+    names = ("Full network", f"Early exit, {short_policy(job.settings)}", f"Difference × {AMPLIFY}")
     columns = math.ceil(math.sqrt(len(plain)))
     for column, name, tiles in zip(st.columns(3), names, (plain, exits, delta), strict=True):
         with column:
-            st.markdown(f"**{name}**", help=HELP)
-            gallery.show(f"live {name.partition(',')[0]}", tiles, columns, job.timesteps, blocks)
+            st.markdown(f"**{name}**", help=GRID_HELP)
+            gallery.gallery(f"live {name.partition(',')[0]}", tiles, columns, job.timesteps, blocks)
     st.caption(
-        f"{job.settings.weights}: {len(plain)} images of seed {job.settings.seed}, "
+        f"{job.weights}: {len(plain)} images of seed {job.settings.seed}, "
         f"{job.settings.solver.upper()} with {taken} steps. "
         f"Δ: mean absolute difference in grey levels (0 – 255). {LEGEND} "
         f"Strips: exit layer over time, dark = 0, bright = {blocks}."
     )
 
 
-def draw_paths(job: LiveJob, early: Side) -> None:
+def _draw_paths(job: LiveJob, early: Side) -> None:
     """Exit layers over time, one row per image."""
     exits = early.exit_layers
 
@@ -99,14 +155,11 @@ def draw_paths(job: LiveJob, early: Side) -> None:
             {"image": image.ravel(), "step": step.ravel(), "timestep": times, "exit_layer": exits.ravel()}
         )
 
-    title = findings.about_exits(exits.mean(axis=0, dtype=np.float64), job.num_blocks)
-    heading(
-        title,
-        f"exit layer of each image at each step · measured, {len(exits)} images",
-        "Each row is one image, each column one step; hover for the exact layer. "
-        "Under a threshold the exit layer is the first i with u_i ≤ τ (Eq. 5), or all blocks when there is none.",
-        table,
-        "live exit layers",
-    )
+    title = about_exits(exits.mean(axis=0, dtype=np.float64), job.num_blocks)
+    subtitle = f"exit layer of each image at each step · measured, {len(exits)} images"
+    heading(title, subtitle, PATHS_HELP, table, "live exit layers")
     figure = exit_trajectories(exits, job.timesteps, job.num_blocks)
     chart(figure, "plot trajectories", title, selects(x="timestep"))
+
+
+RESULTS = Panel("live results", draw_results)

@@ -1,4 +1,4 @@
-"""One image at one timestep through the whole network: what the method's pictures are drawn from."""
+"""One image at one timestep through every exit of the network."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Explained:
     clean: Floats  # (C,H,W) x_0 in [−1, 1]
     noise: Floats  # (C,H,W) ε
     noisy: Floats  # (C,H,W) x_t, Eq. 1
-    target: Floats  # (C,H,W) what the network should answer: ε, or x_0 or v
+    target: Floats  # (C,H,W) of the prediction: ε, or x_0 or v
     predictions: Floats  # (N+1,C,H,W) g_0 … g_{N−1}, and the backbone's own; (1,C,H,W) without exits
     u: Floats  # (N,) Eq. 5; empty without exits
     error_maps: Floats  # (N+1,H,W) tanh|g_i − target|, mean over channels; the mean of each is û of Eq. 6
@@ -56,7 +56,7 @@ def explain(
     seed: int,  # of the noise ε
     label: int = 0,  # its class, for class-conditional models
 ) -> Explained:
-    """Noise an image to a timestep (Eq. 1) and ask every exit. Raises UserError when it does not fit the model."""
+    """Noise an image to a timestep (Eq. 1) and evaluate every exit. Raises UserError when it does not fit the model."""
     pixels = np.asarray(Image.open(io.BytesIO(png)))
     image = torch.from_numpy(pixels[None].copy() if pixels.ndim == 2 else pixels.transpose(2, 0, 1).copy())
     if tuple(image.shape) != model.image_shape:
@@ -83,6 +83,14 @@ def explain(
 
     errors = uncertainty_map(predictions, target)[:, 0].mean(dim=1)  # (N+1,H,W)
     return Explained(
-        timestep, float(alpha_bar), array(clean[0]), array(noise[0]), array(noisy[0]), array(target[0]),
-        array(predictions[:, 0]), array(u[:, 0]), array(errors), None if maps is None else array(maps),
-    )  # fmt: skip
+        timestep,
+        float(alpha_bar),
+        array(clean[0]),
+        array(noise[0]),
+        array(noisy[0]),
+        array(target[0]),
+        array(predictions[:, 0]),
+        array(u[:, 0]),
+        array(errors),
+        None if maps is None else array(maps),
+    )

@@ -1,4 +1,4 @@
-"""The method in pictures: the network with its exits, the diffusion coefficients, u beside the real error."""
+"""Figures of the method: the network with its exits, the diffusion coefficients, u beside the actual error."""
 
 from __future__ import annotations
 
@@ -17,34 +17,42 @@ BLOCK, FADED = "#7b8694", 0.25
 STREAM, UEM, HEAD = 0.0, 1.0, 1.75  # heights in the drawing of the network
 
 
-def network(
+def network_figure(
     cost: Cost,
     skips: Sequence[int | None],  # (N,) the block whose output block i reads through a long skip
     u: NDArray[np.float32],  # (N,) of one image; empty: without exits
     highest: float,  # upper end of the colour scale of u
-    leaves: int | None,  # the exit that this image takes; None: not known
-    chosen: int | None,  # the layer that is selected
+    exit_layer: int | None,  # of this image; None: not known
+    chosen: int | None,  # the selected layer
 ) -> Spec:
     """Blocks along a line; before each of them a UEM (circle, coloured by its u) and an output head (triangle)."""
     n = len(cost.blocks)
     data = [_line([-0.9, n + 0.9], [STREAM, STREAM], FULL, 3)]
     if len(u):
         data += [_line([i, i], [STREAM, HEAD], FULL, 1) for i in range(n)]
-        if leaves is not None:
-            end = (n + 0.9, STREAM) if leaves == n else (leaves, HEAD + 0.4)
-            data.append(_line([-0.9, min(leaves, end[0]), end[0]], [STREAM, STREAM, end[1]], GREEN, 5))
+        if exit_layer is not None:
+            end = (n + 0.9, STREAM) if exit_layer == n else (exit_layer, HEAD + 0.4)
+            data.append(_line([-0.9, min(exit_layer, end[0]), end[0]], [STREAM, STREAM, end[1]], GREEN, 5))
         data.append(_uems(cost, u, highest))
         data.append(_heads(cost, n))
-    data.append(_blocks(cost, skips, leaves))
+    data.append(_blocks(cost, skips, exit_layer))
     data.append(_decoder(cost, n))
     shapes: list[dict[str, Any]] = [_arc(source, i) for i, source in enumerate(skips) if source is not None]
     if chosen is not None and len(u):
-        shapes.append({"type": "rect", "x0": chosen - 0.22, "x1": chosen + 0.22, "y0": 0.62, "y1": HEAD + 0.28,
-                       "line": {"color": FULL, "width": 2, "dash": "dot"}})  # fmt: skip
+        shapes.append(
+            {
+                "type": "rect",
+                "x0": chosen - 0.22,
+                "x1": chosen + 0.22,
+                "y0": 0.62,
+                "y1": HEAD + 0.28,
+                "line": {"color": FULL, "width": 2, "dash": "dot"},
+            }
+        )
     words = [_text(-0.95, STREAM, "x<sub>t</sub>, t", "right"), _text(n + 0.95, STREAM, "out", "left")]
-    if leaves is not None:
-        where = f"leaves at exit {leaves}" if leaves < n else "never leaves"
-        words.append(_text(min(leaves, n - 1), HEAD + 0.62, where, "center", GREEN))
+    if exit_layer is not None:
+        where = f"exit at layer {exit_layer}" if exit_layer < n else "no early exit"
+        words.append(_text(min(exit_layer, n - 1), HEAD + 0.62, where, "center", GREEN))
     hidden = {"visible": False, "fixedrange": True}
     x, y = {**hidden, "range": [-1.7, n + 1.5]}, {**hidden, "range": [-1.9, HEAD + 1.0]}
     margin = {"l": 4, "r": 4, "t": 4, "b": 4}
@@ -52,59 +60,87 @@ def network(
 
 
 def _line(x: list[float], y: list[float], color: str, width: int) -> dict[str, Any]:
-    return {"type": "scatter", "mode": "lines", "x": x, "y": y, "line": {"color": color, "width": width},
-            "hoverinfo": "skip"}  # fmt: skip
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": x,
+        "y": y,
+        "line": {"color": color, "width": width},
+        "hoverinfo": "skip",
+    }
 
 
 def _marks(x: Sequence[float], height: float, marker: dict[str, Any], **options: Any) -> dict[str, Any]:
-    """Points that a click reads `customdata[0]`, the layer, from."""
+    """Points; a click reads the layer from `customdata[0]`."""
     return {"type": "scatter", "x": list(x), "y": [height] * len(x), "mode": "markers", "marker": marker, **options}
 
 
 def _uems(cost: Cost, u: NDArray[np.float32], highest: float) -> dict[str, Any]:
     n = len(cost.blocks)
     marker = {
-        "size": 21, "color": packed(u), "colorscale": UNCERTAINTY, "cmin": 0, "cmax": highest,
+        "size": 21,
+        "color": packed(u),
+        "colorscale": UNCERTAINTY,
+        "cmin": 0,
+        "cmax": highest,
         "line": {"color": FULL, "width": 1.5},
         "colorbar": {"title": {"text": "u", "side": "right"}, "thickness": 10, "len": 0.9},
-    }  # fmt: skip
+    }
     return _marks(
-        range(n), UEM, marker, customdata=[[i, cost.uems[i] if cost.uems else 0.0] for i in range(n)],
-        hovertemplate="UEM %{customdata[0]}: u = %{marker.color:.4f}<br>asks the input of block %{customdata[0]}"
+        range(n),
+        UEM,
+        marker,
+        customdata=[[i, cost.uems[i] if cost.uems else 0.0] for i in range(n)],
+        hovertemplate="UEM %{customdata[0]}: u = %{marker.color:.4f}<br>reads the input of block %{customdata[0]}"
         "<br>%{customdata[1]:.3g} GFLOPs<extra></extra>",
-    )  # fmt: skip
+    )
 
 
 def _heads(cost: Cost, n: int) -> dict[str, Any]:
     exits = cost.at_exit(with_uem=True)
     return _marks(
-        range(n), HEAD, {"symbol": "triangle-up", "size": 17, "color": FULL},
+        range(n),
+        HEAD,
+        {"symbol": "triangle-up", "size": 17, "color": FULL},
         customdata=[[i, float(exits[i]), float(100 * exits[i] / cost.full)] for i in range(n)],
         hovertemplate="exit %{customdata[0]}: %{customdata[0]} blocks were run<br>%{customdata[1]:.4g} GFLOPs in all, "
         "%{customdata[2]:.1f} % of the full network<extra></extra>",
-    )  # fmt: skip
+    )
 
 
 def _decoder(cost: Cost, n: int) -> dict[str, Any]:
     data = [[n, float(cost.at_exit(with_uem=bool(cost.uems))[-1])]]
     return _marks(
-        [n + 0.55], STREAM, {"symbol": "triangle-right", "size": 20, "color": FULL}, customdata=data,
+        [n + 0.55],
+        STREAM,
+        {"symbol": "triangle-right", "size": 20, "color": FULL},
+        customdata=data,
         hovertemplate="exit %{customdata[0]}: no early exit<br>%{customdata[1]:.4g} GFLOPs in all<extra></extra>",
-    )  # fmt: skip
+    )
 
 
-def _blocks(cost: Cost, skips: Sequence[int | None], leaves: int | None) -> dict[str, Any]:
+def _blocks(cost: Cost, skips: Sequence[int | None], exit_layer: int | None) -> dict[str, Any]:
     n = len(cost.blocks)
-    opacity = [1.0 if leaves is None or i < leaves else FADED for i in range(n)]
+    opacity = [1.0 if exit_layer is None or i < exit_layer else FADED for i in range(n)]
     faded = {"opacity": opacity}
-    texts = [[i, cost.blocks[i], "" if s is None else f"<br>also reads block {s} through a long skip",
-              "" if opacity[i] == 1 else "<br>not run for this image"] for i, s in enumerate(skips)]  # fmt: skip
+    texts = [
+        [
+            i,
+            cost.blocks[i],
+            "" if s is None else f"<br>also reads block {s} through a long skip",
+            "" if opacity[i] == 1 else "<br>not run for this image",
+        ]
+        for i, s in enumerate(skips)
+    ]
     return {
         **_marks([i + 0.5 for i in range(n)], STREAM, {"symbol": "square", "size": 26, "color": BLOCK, **faded}),
-        "mode": "markers+text", "text": [str(i) for i in range(n)], "textfont": {"color": "white", "size": 13},
-        "customdata": texts, "hovertemplate": "block %{customdata[0]}: %{customdata[1]:.4g} GFLOPs%{customdata[2]}"
+        "mode": "markers+text",
+        "text": [str(i) for i in range(n)],
+        "textfont": {"color": "white", "size": 13},
+        "customdata": texts,
+        "hovertemplate": "block %{customdata[0]}: %{customdata[1]:.4g} GFLOPs%{customdata[2]}"
         "%{customdata[3]}<extra></extra>",
-    }  # fmt: skip
+    }
 
 
 def _arc(source: int, block: int) -> dict[str, Any]:
@@ -121,32 +157,53 @@ def _text(x: float, y: float, text: str, anchor: str, color: str | None = None) 
 
 
 def coefficients(alphas_bar: NDArray[np.float64], timestep: int) -> Spec:
-    """Figure 7: how much image and how much noise x_t holds, over all T timesteps."""
+    """Figure 7: the coefficients of image and noise in x_t, over all T timesteps."""
     t = np.arange(len(alphas_bar))
     image, noise = np.sqrt(alphas_bar), np.sqrt(1 - alphas_bar)
     lines = [("image, √ᾱ<sub>t</sub>", image, SKY), ("noise, √(1−ᾱ<sub>t</sub>)", noise, ORANGE)]
     data: list[dict[str, Any]] = [
-        {"type": "scatter", "mode": "lines", "name": name, "x": packed(t), "y": packed(values),
-         "line": {"color": color, "width": 2}, "hovertemplate": "timestep %{x}: %{y:.4f}<extra>" + name + "</extra>"}
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": name,
+            "x": packed(t),
+            "y": packed(values),
+            "line": {"color": color, "width": 2},
+            "hovertemplate": "timestep %{x}: %{y:.4f}<extra>" + name + "</extra>",
+        }
         for name, values, color in lines
-    ]  # fmt: skip
-    here = {"type": "line", "x0": timestep, "x1": timestep, "y0": 0, "y1": 1, "yref": "y domain",
-            "line": {"color": FULL, "width": 1, "dash": "dot"}}  # fmt: skip
+    ]
+    here = {
+        "type": "line",
+        "x0": timestep,
+        "x1": timestep,
+        "y0": 0,
+        "y1": 1,
+        "yref": "y domain",
+        "line": {"color": FULL, "width": 1, "dash": "dot"},
+    }
     x = axis("timestep t  (sampling runs from left to right)", range=[len(t) - 0.5, -0.5])
     return spec(data, x, axis("coefficient", range=[0, 1.03]), height=280, showlegend=True, shapes=[here])
 
 
 def u_and_error(u: NDArray[np.float32], errors: NDArray[np.float32], threshold: float | None, chosen: int) -> Spec:
-    """Per exit: what the UEM says (Eq. 5), and what it was trained to say (Eq. 6). u (N,), errors (N+1,)."""
+    """Per exit: u (N,) (Eq. 5), and the error (N+1,) that it was trained to predict (Eq. 6)."""
     n = len(u)
-    lines = [("u, what the UEM says", u, GREEN, "solid"), ("û, the head's real error", errors, PINK, "dot")]
+    lines = [("u, predicted by the UEM", u, GREEN, "solid"), ("û, the head's actual error", errors, PINK, "dot")]
     data: list[dict[str, Any]] = [
-        {"type": "scatter", "mode": "lines+markers", "name": name, "x": list(range(len(values))), "y": packed(values),
-         "customdata": [[i] for i in range(len(values))], "line": {"color": color, "width": 2, "dash": dash},
-         "marker": {"size": 8, "color": color},
-         "hovertemplate": "exit %{x}: %{y:.4f}<extra>" + name + "</extra>"}
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": name,
+            "x": list(range(len(values))),
+            "y": packed(values),
+            "customdata": [[i] for i in range(len(values))],
+            "line": {"color": color, "width": 2, "dash": dash},
+            "marker": {"size": 8, "color": color},
+            "hovertemplate": "exit %{x}: %{y:.4f}<extra>" + name + "</extra>",
+        }
         for name, values, color, dash in lines
-    ]  # fmt: skip
+    ]
     layout = middle_block(n, FULL, "x")
     here = {"type": "rect", "x0": chosen - 0.3, "x1": chosen + 0.3, "y0": 0, "y1": 1, "yref": "y domain"}
     layout["shapes"].append({**here, "line": {"color": FULL, "width": 1.5, "dash": "dot"}})

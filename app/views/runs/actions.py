@@ -1,4 +1,4 @@
-"""What can be done to runs and traces, each asked about in a dialog before it happens."""
+"""Rename and delete runs and traces, each confirmed in a dialog."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from app.state.selection import Selection, select
 from deediff import runs
 from deediff.errors import UserError
 
-RUNS, TRACES = "picked runs", "picked traces"  # session, and the URL: what is ticked on *Runs*
-DONE = "run action done"  # session: the sentence to say after the dialog has closed
+RUNS, TRACES = "picked runs", "picked traces"  # keys of the ticked names, in the URL as in the session
+DONE = "run action done"  # session state: the sentence to show after the dialog has closed
 
 
-def why_busy(folder: Path) -> str | None:
-    """Who writes into this run or trace: a job of this explorer, or somebody else; None when nobody does."""
+def why_in_use(folder: Path) -> str | None:
+    """Which process writes into this run or trace, a job of this explorer or another one; None when none does."""
     for job in QUEUE.jobs():
         target = getattr(job, "folder", None)
         if target is not None and (target == folder or folder in target.parents):
@@ -27,9 +27,9 @@ def why_busy(folder: Path) -> str | None:
 
 
 @st.dialog("Rename")
-def ask_name(folder: Path) -> None:
-    """A new name for one folder."""
-    if (reason := why_busy(folder)) is not None:
+def rename_dialog(folder: Path) -> None:
+    """Asks for a new name of one folder."""
+    if (reason := why_in_use(folder)) is not None:
         st.warning(f"{folder.name} cannot be renamed now: {reason}.")
         return
     name = st.text_input("New name", folder.name, max_chars=120, key=f"new name of {folder}")
@@ -45,7 +45,7 @@ def ask_name(folder: Path) -> None:
 
 
 def _follow(old: Path, new: Path) -> None:
-    """What was selected or ticked under its old name is so under the new one."""
+    """Carry selection and ticks over to the new name."""
     is_run = old.parent == cache.runs_root()
     chosen: Selection = st.session_state["selection"]
     if is_run and chosen.run.path == old:
@@ -64,10 +64,10 @@ def _follow(old: Path, new: Path) -> None:
         st.session_state[key] = [renamed(name) for name in st.session_state.get(key, [])]
 
 
-@st.dialog("Delete for good?")
-def ask_delete(folders: Sequence[Path]) -> None:
-    """Confirmation, with what would be lost."""
-    busy = [(folder, reason) for folder in folders if (reason := why_busy(folder)) is not None]
+@st.dialog("Delete permanently?")
+def delete_dialog(folders: Sequence[Path]) -> None:
+    """Asks for confirmation, listing what would be deleted."""
+    busy = [(folder, reason) for folder in folders if (reason := why_in_use(folder)) is not None]
     for folder, reason in busy:
         st.warning(f"{folder.name} cannot be deleted now: {reason}.")
     free = [folder for folder in folders if folder not in [other for other, _ in busy]]
@@ -84,7 +84,7 @@ def ask_delete(folders: Sequence[Path]) -> None:
     if right.button("Delete", type="primary", width="stretch", key="confirm delete"):
         try:
             for folder in free:
-                if (reason := why_busy(folder)) is not None:  # somebody began while the dialog stood open
+                if (reason := why_in_use(folder)) is not None:  # a writer started while the dialog was open
                     raise UserError(f"{folder.name} was kept: {reason}")
                 runs.delete(folder, cache.runs_root())
         except UserError as error:
@@ -98,7 +98,7 @@ def _finish(sentence: str) -> None:
     st.rerun()
 
 
-def say_what_was_done() -> None:
+def show_done() -> None:
     """Once, after the dialog."""
     if (sentence := st.session_state.pop(DONE, None)) is not None:
         st.toast(sentence)

@@ -29,22 +29,46 @@ def training_curves(curves: Mapping[str, pd.DataFrame], terms: Mapping[str, str]
         plot = top - height * (0.12 if rows > 1 else 0)
         axes[f"xaxis{suffix}"] = axis("step", domain=[left, left + width], anchor=f"y{suffix}", nticks=4, tickangle=0)
         axes[f"yaxis{suffix}"] = axis(
-            "", domain=[top - 0.72 * height, plot], type="log", anchor=f"x{suffix}", showgrid=True,
+            "",
+            domain=[top - 0.72 * height, plot],
+            type="log",
+            anchor=f"x{suffix}",
+            showgrid=True,
             **_ticks([curve[term] for curve in curves.values() if _has(curve, term)]),
-        )  # fmt: skip
-        titles.append({
-            "text": f"<b>{term.removeprefix('loss_')}</b> ({terms[term]})", "showarrow": False, "font": {"size": 12},
-            "x": left, "xref": "paper", "xanchor": "left", "y": plot, "yref": "paper", "yanchor": "bottom",
-        })  # fmt: skip
-        data += [_line(run, curve, term, suffix, i, place == 0)
-                 for i, (run, curve) in enumerate(curves.items()) if _has(curve, term)]  # fmt: skip
+        )
+        titles.append(
+            {
+                "text": f"<b>{term.removeprefix('loss_')}</b> ({terms[term]})",
+                "showarrow": False,
+                "font": {"size": 12},
+                "x": left,
+                "xref": "paper",
+                "xanchor": "left",
+                "y": plot,
+                "yref": "paper",
+                "yanchor": "bottom",
+            }
+        )
+        data += [
+            _line(run, curve, term, suffix, i, place == 0)
+            for i, (run, curve) in enumerate(curves.items())
+            if _has(curve, term)
+        ]
     changes = [_change(step, suffix) for suffix in suffixes for step in _stage_changes(list(curves.values()))]
     x, y = axes.pop("xaxis", axis("step")), axes.pop("yaxis", axis("loss"))
     legend = {"orientation": "h", "y": -0.05, "yanchor": "top", "x": 0}
     return spec(
-        data, x, y, height=80 + ROW * rows, margin={"l": 8, "r": 8, "t": 26, "b": 8}, legend=legend,
-        showlegend=len(curves) > 1, annotations=titles, shapes=changes, **axes,
-    )  # fmt: skip
+        data,
+        x,
+        y,
+        height=80 + ROW * rows,
+        margin={"l": 8, "r": 8, "t": 26, "b": 8},
+        legend=legend,
+        showlegend=len(curves) > 1,
+        annotations=titles,
+        shapes=changes,
+        **axes,
+    )
 
 
 def _ticks(values: Sequence[pd.Series]) -> dict[str, Any]:
@@ -68,12 +92,19 @@ def _has(curve: pd.DataFrame, term: str) -> bool:
 def _line(run: str, curve: pd.DataFrame, term: str, suffix: str, i: int, legend: bool) -> dict[str, Any]:
     known = curve[curve[term].notna()]
     return {
-        "type": "scatter", "mode": "lines", "name": run, "legendgroup": run, "showlegend": legend,
-        "x": packed(known["step"].to_numpy(np.int32)), "y": packed(known[term].to_numpy(np.float64)),
-        "xaxis": f"x{suffix}", "yaxis": f"y{suffix}", "line": {"color": COLORS[i % len(COLORS)], "width": 2},
+        "type": "scatter",
+        "mode": "lines",
+        "name": run,
+        "legendgroup": run,
+        "showlegend": legend,
+        "x": packed(known["step"].to_numpy(np.int32)),
+        "y": packed(known[term].to_numpy(np.float64)),
+        "xaxis": f"x{suffix}",
+        "yaxis": f"y{suffix}",
+        "line": {"color": COLORS[i % len(COLORS)], "width": 2},
         "customdata": known["stage"].tolist(),
         "hovertemplate": f"{run}<br>step %{{x}}, stage %{{customdata}}<br>{term} = %{{y:.5g}}<extra></extra>",
-    }  # fmt: skip
+    }
 
 
 def _stage_changes(curves: Sequence[pd.DataFrame]) -> list[int]:
@@ -87,5 +118,13 @@ def _stage_changes(curves: Sequence[pd.DataFrame]) -> list[int]:
 
 def _change(step: int, suffix: str) -> dict[str, Any]:
     """A dotted line where the exits are put on the backbone."""
-    return {"type": "line", "x0": step, "x1": step, "xref": f"x{suffix}", "y0": 0, "y1": 1, "yref": f"y{suffix} domain",
-            "line": {"color": FULL, "width": 1, "dash": "dot"}}  # fmt: skip
+    return {
+        "type": "line",
+        "x0": step,
+        "x1": step,
+        "xref": f"x{suffix}",
+        "y0": 0,
+        "y1": 1,
+        "yref": f"y{suffix} domain",
+        "line": {"color": FULL, "width": 1, "dash": "dot"},
+    }

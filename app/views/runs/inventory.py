@@ -1,4 +1,4 @@
-"""What there is, as tables: runs, traces, the settings in which some of them differ, and training curves."""
+"""Runs and traces as tables, the settings in which they differ, and training curves."""
 
 from __future__ import annotations
 
@@ -18,17 +18,42 @@ from deediff.runs import Run, folder_size
 from deediff.traces.reader import Trace
 
 OLD_NAMES = {name: f"method.{name}" for name in ("uem", "lambda_u", "beta_ual", "layer_weight")}  # in older runs
-LOSSES = {"loss_total": "Eq. 9", "loss_simple": "Eq. 4", "loss_uncertainty": "Eq. 7", "loss_ual": "Eq. 8",
-          "loss_layer": "Eq. 10"}  # fmt: skip
-TRACE_COLUMNS = ("trace", "policy", "solver", "steps", "images", "layer_ratio", "gflops_per_step", "seconds_per_image",
-                 "speed_up")  # fmt: skip
+LOSSES = {
+    "loss_total": "Eq. 9",
+    "loss_simple": "Eq. 4",
+    "loss_uncertainty": "Eq. 7",
+    "loss_ual": "Eq. 8",
+    "loss_layer": "Eq. 10",
+}
+TRACE_COLUMNS = (
+    "trace",
+    "policy",
+    "solver",
+    "steps",
+    "images",
+    "layer_ratio",
+    "gflops_per_step",
+    "seconds_per_image",
+    "speed_up",
+)
 POINTS = 1500  # of a curve on screen
-NOT_SETTINGS = ("cost", "timesteps", "format_version", "complete", "wall_seconds", "layer_ratio", "mean_gflops",
-                "full_gflops", "num_blocks", "has_uncertainty", "policy_needs_uncertainty")  # fmt: skip
+NOT_SETTINGS = (
+    "cost",
+    "timesteps",
+    "format_version",
+    "complete",
+    "wall_seconds",
+    "layer_ratio",
+    "mean_gflops",
+    "full_gflops",
+    "num_blocks",
+    "has_uncertainty",
+    "policy_needs_uncertainty",
+)
 
 
 def run_table(runs: Sequence[Run], curves: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """One row per run: what it is, how far it came, what it takes."""
+    """One row per run: identity, progress, size."""
     rows = []
     for run in runs:
         info, curve = run.info, curves.get(run.name)
@@ -52,7 +77,7 @@ def run_table(runs: Sequence[Run], curves: Mapping[str, pd.DataFrame]) -> pd.Dat
 
 
 def trace_table(traces: Sequence[Trace], quality: Mapping[str, Sequence[Quality]]) -> pd.DataFrame:
-    """One row per trace: cost, a column per metric that was evaluated, and size."""
+    """One row per trace: cost, a column per evaluated metric, and size."""
     table = comparison_table(traces, lambda trace, full: None, lambda trace: quality.get(key_of(trace), []))
     metrics = list(column_names([result for found in quality.values() for result in found]).values())
     table = table[[*TRACE_COLUMNS, *(name for name in metrics if name in table)]]
@@ -66,16 +91,16 @@ def run_settings(run: Run) -> dict[str, Any]:
     """Every setting of a training, by its name on the command line."""
     kept = {key: run.info.get(key) for key in ("preset", "dataset", "device")}
     settings = {OLD_NAMES.get(name, name): value for name, value in flat(run.info.get("config") or {}).items()}
-    return kept | settings | {f"version of {k}": v for k, v in versions(run.info).items()}
+    return kept | settings | {f"version of {k}": v for k, v in version_settings(run.info).items()}
 
 
 def trace_settings(trace: Trace) -> dict[str, Any]:
     """Every setting of a sampling job."""
     meta = {key: value for key, value in trace.meta.raw.items() if key not in (*NOT_SETTINGS, "versions")}
-    return flat(meta) | {f"version of {k}": v for k, v in versions(trace.meta.raw).items()}
+    return flat(meta) | {f"version of {k}": v for k, v in version_settings(trace.meta.raw).items()}
 
 
-def versions(info: Mapping[str, Any]) -> dict[str, Any]:
+def version_settings(info: Mapping[str, Any]) -> dict[str, Any]:
     """Of the software."""
     found = info.get("versions")
     return dict(found) if isinstance(found, dict) else {}
@@ -92,16 +117,16 @@ def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def settings_table(settings: Mapping[str, Mapping[str, Any]], all_of_them: bool = False) -> pd.DataFrame:
     """One row per setting in which the named ones differ (or every one), one column per name.
 
-    What one of them did not write down, as runs of older versions, is no difference.
+    A setting that one of them lacks, as runs of older versions do, is not a difference.
     """
     keys = list(dict.fromkeys(key for each in settings.values() for key in each))
-    rows = {key: {name: as_text(each[key]) for name, each in settings.items() if key in each} for key in keys}
+    rows = {key: {name: cell_text(each[key]) for name, each in settings.items() if key in each} for key in keys}
     kept = {key: row for key, row in rows.items() if all_of_them or len(set(row.values())) > 1}
     table = pd.DataFrame.from_dict(kept, orient="index", columns=list(settings)).fillna("–")
     return table.rename_axis("setting").reset_index()
 
 
-def as_text(value: Any) -> str:
+def cell_text(value: Any) -> str:
     """A setting in a cell."""
     return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 

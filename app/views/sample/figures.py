@@ -1,4 +1,4 @@
-"""Pictures of one sample alone."""
+"""Figure of one sample's path."""
 
 from __future__ import annotations
 
@@ -9,26 +9,32 @@ from app.widgets import figures
 from app.widgets.figures import UNCERTAINTY, A, Mark, Spec
 
 
-def sample_path(
+def path_figure(
     exit_layers: NDArray[np.int8],  # (S,)
-    uncertainty: NDArray[np.float32] | None,  # (S, N), NaN where no UEM was asked
+    uncertainty: NDArray[np.float32] | None,  # (S, N), NaN where no UEM was queried
     timesteps: list[int],
     num_blocks: int,
     highest: float,  # upper end of the colour scale of u
     mark: Mark | None = None,
 ) -> Spec:
-    """Where the sample left at each step, over what its UEMs said."""
+    """Exit layer at each step, over the u of its UEMs."""
     steps = np.arange(len(timesteps))
     u = np.full((len(steps), num_blocks), np.nan) if uncertainty is None else uncertainty.astype(np.float64)
     known = np.append(u, np.full((len(steps), 1), np.nan), axis=1)  # (S, N+1): no UEM at layer N
     detail = np.stack(np.broadcast_arrays(exit_layers[None], steps[None], known.T)[:2], axis=-1)  # (N+1, S, 2)
     heatmap = {
-        "type": "heatmap", "x": figures.packed(np.asarray(timesteps)), "z": figures.packed(known.T),
-        "zmin": 0, "zmax": highest, "colorscale": UNCERTAINTY, "customdata": figures.packed(detail),
+        "type": "heatmap",
+        "x": figures.packed(np.asarray(timesteps)),
+        "z": figures.packed(known.T),
+        "zmin": 0,
+        "zmax": highest,
+        "colorscale": UNCERTAINTY,
+        "customdata": figures.packed(detail),
         "hovertemplate": "timestep %{x} (step %{customdata[1]})<br>layer %{y}: u = %{z:.4f}<br>"
-        "left at exit layer %{customdata[0]}<extra></extra>",
-        "colorbar": {"title": {"text": "u", "side": "right"}, "thickness": 12}, "showscale": uncertainty is not None,
-    }  # fmt: skip
+        "exit layer %{customdata[0]}<extra></extra>",
+        "colorbar": {"title": {"text": "u", "side": "right"}, "thickness": 12},
+        "showscale": uncertainty is not None,
+    }
     x, y = figures.packed(np.asarray(timesteps)), figures.packed(exit_layers)
     line = {"type": "scatter", "x": x, "y": y, "mode": "lines", "hoverinfo": "skip", "showlegend": False}
     data = [

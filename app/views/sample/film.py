@@ -1,4 +1,4 @@
-"""A sample's way from noise to image, computed again from its seed: nothing of it was stored."""
+"""The job that recomputes a sample's path from noise to image from its seed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from deediff.models import EarlyExitModel
 from deediff.recording.recompute import recompute
 from deediff.traces.reader import Trace
 
-MOST_FRAMES = 100  # of one film that are remembered
+MOST_FRAMES = 100  # kept of one film
 
 Images = NDArray[np.uint8]
 
@@ -29,16 +29,16 @@ Images = NDArray[np.uint8]
 class Film:
     """One sample at some of its steps."""
 
-    steps: NDArray[np.int64]  # (F,) which
+    steps: NDArray[np.int64]  # (F,)
     entering: Images  # (F,C,H,W) x_t that enters the step
     predicted: Images  # (F,C,H,W) x̂₀ at that step
     image: Images  # (C,H,W) at the end
     exit_layers: NDArray[np.int8]  # (S,) at every step
-    uncertainty: NDArray[np.float32]  # (S,N), NaN where no UEM was asked
+    uncertainty: NDArray[np.float32]  # (S,N), NaN where no UEM was queried
 
 
 class FilmJob(Job):
-    """The film of one sample of a trace, and of its full-network twin."""
+    """The film of one sample of a trace, and of the full network from the same noise."""
 
     def __init__(
         self,
@@ -55,10 +55,10 @@ class FilmJob(Job):
         self._model, self._schedule = model, schedule
 
     def work(self) -> None:
-        twins: list[str | None] = [None] if self.trace.meta.is_full else [None, "never"]
+        policies: list[str | None] = [None] if self.trace.meta.is_full else [None, "never"]
         films = []
-        for position, policy in enumerate(twins):
-            film = self._record(policy, position, len(twins))
+        for position, policy in enumerate(policies):
+            film = self._record(policy, position, len(policies))
             if film is None:
                 return
             films.append(film)
@@ -69,7 +69,7 @@ class FilmJob(Job):
         total = len(self.trace.timesteps)
         chosen = set(np.unique(np.linspace(0, total - 1, min(total, MOST_FRAMES)).round().astype(int)).tolist())
         seed, number = self.trace.meta.seed, self.number
-        assert seed is not None, "checkpoint_of refuses imported traces"
+        assert seed is not None, "weights_of refuses imported traces"
         x: Tensor = sample_noise(seed, [number], 0, self._model.image_shape)
         entering, predicted, exits, uncertainty = [], [], [], []
         for step in recompute(self.trace, number, self._model, self._schedule, policy, cancelled=self.stopped):
@@ -85,13 +85,17 @@ class FilmJob(Job):
         exit_layers = torch.stack(exits).numpy().astype(np.int8)
         image = to_uint8(x)[0].cpu().numpy()
         return Film(
-            np.array(sorted(chosen)), torch.stack(entering).numpy(), torch.stack(predicted).numpy(), image,
-            exit_layers, torch.stack(uncertainty).numpy(),
-        )  # fmt: skip
+            np.array(sorted(chosen)),
+            torch.stack(entering).numpy(),
+            torch.stack(predicted).numpy(),
+            image,
+            exit_layers,
+            torch.stack(uncertainty).numpy(),
+        )
 
 
-def checkpoint_of(trace: Trace, checkpoints: list[Path]) -> Path:
-    """The weights that a trace was sampled from, among these. Raises UserError when they are not there."""
+def weights_of(trace: Trace, checkpoints: list[Path]) -> Path:
+    """The weights that a trace was sampled from, among these. Raises UserError when they are missing."""
     wanted = trace.meta.checkpoint_sha256
     if wanted is None:
         raise UserError(f"No film: {trace.path.name} was imported without its model and seed.")
@@ -105,8 +109,8 @@ def checkpoint_of(trace: Trace, checkpoints: list[Path]) -> Path:
     )
 
 
-def work_of(trace: Trace) -> float:
-    """GFLOPs that a film of one of its samples costs, the full network's twin included."""
-    twins = 1 if trace.meta.is_full else 2
-    batch = (trace.meta.batch_size or 1) if str(trace.meta.policy).startswith("batch-mean") else 1
-    return trace.cost.full * len(trace.timesteps) * twins * batch
+def film_gflops(trace: Trace) -> float:
+    """GFLOPs of the film of one of its samples, that of the full network included."""
+    films = 1 if trace.meta.is_full else 2
+    batch = (trace.meta.batch_size or 1) if trace.meta.policy.name == "batch-mean" else 1
+    return trace.cost.full * len(trace.timesteps) * films * batch

@@ -1,4 +1,4 @@
-"""The panels of *Exit trends* that a trace's summary answers at any size of trace."""
+"""Panels drawn from a trace's summary, at the same cost for any number of samples."""
 
 from __future__ import annotations
 
@@ -9,50 +9,51 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from app.state import cache
-from app.state.selection import Selection, measured_threshold
-from app.state.traces import u_deviation
-from app.views.trends import numbers
+from app.state.selection import Selection
+from app.state.traces import uncertainty_deviation
+from app.views.trends import findings, numbers
 from app.views.trends.figures.depth import at_timestep, still_inside
 from app.views.trends.figures.heatmap import exit_heatmap
 from app.views.trends.figures.over_time import gap, spread_over_samples
-from app.widgets import figures, findings
+from app.widgets import figures
 from app.widgets.figures import Line
-from app.widgets.panels import Panel, Picture, mark, needs_trace, selects
+from app.widgets.findings import about_exits
+from app.widgets.panels import Panel, Picture, mark, needs_trace
+from app.widgets.plot import selects
 from deediff.analysis.trends import mean_exit_layer
 from deediff.traces.reader import Trace
 
 Ints = NDArray[np.int64]
-ESTIMATE = "estimated (open loop)"
+OPEN_LOOP = "estimated (open loop)"
 
 
 def exits_on_screen(selection: Selection) -> tuple[Ints, str]:
-    """Exit counts (S, N+1) of A, and what they are: the what-if where A answers it, else its own exits."""
+    """Exit counts (S, N+1) of A, and their description: of the what-if where A answers it, else measured."""
     trace = selection.trace
     assert trace is not None
     where = f"{int(trace.summary.samples):,} samples × {len(trace.timesteps)} steps of {trace.path.name}"
     if selection.answer is None:
         return trace.summary.exits, f"measured · {where}"
-    return selection.answer.exits, f"{ESTIMATE} at τ = {selection.threshold:.3f} · {where}"
+    return selection.answer.exits, f"{OPEN_LOOP} at τ = {selection.threshold:.3f} · {where}"
 
 
 def names_on_screen(selection: Selection) -> tuple[str, str]:
-    """What A and B are called in legends."""
+    """Names of A and B in legends."""
     a = "A measured" if selection.threshold is None else f"A estimated, τ = {selection.threshold:g}"
     return a, f"B measured, {label(selection.other)}" if selection.other is not None else "B"
 
 
 def label(trace: Trace) -> str:
-    """A measured trace in a legend."""
-    tau = measured_threshold(trace)
-    if tau is not None:
-        return f"τ = {tau:g}"
+    """Name of a measured trace in a legend."""
+    if trace.threshold is not None:
+        return f"τ = {trace.threshold:g}"
     return trace.path.name if trace.meta.imported else str(trace.meta.policy)
 
 
 def closest_measured(selection: Selection) -> Trace | None:
-    """The trace sampled at the threshold nearest to the slider, of the most samples: the closed-loop truth."""
+    """The trace sampled at the threshold closest to the slider's (closed loop), of several the one of most samples."""
     traces = [selection.trace, *selection.siblings] if selection.trace is not None else []
-    candidates = [(tau, t) for t in traces if t is not None and (tau := measured_threshold(t)) is not None]
+    candidates = [(tau, t) for t in traces if t is not None and (tau := t.threshold) is not None]
     if selection.threshold is None or not candidates:
         return None
     aim = selection.threshold
@@ -63,43 +64,42 @@ def draw_heatmap(selection: Selection) -> Picture:
     """P(exit at layer | timestep), with the mean exit layers of A and B."""
     trace, other = selection.trace, selection.other
     assert trace is not None
-    exits, what = exits_on_screen(selection)
-    title = findings.about_exits(mean_exit_layer(exits), trace.num_blocks)
+    exits, source = exits_on_screen(selection)
     lines = []
     if other is not None and other.num_blocks == trace.num_blocks:
-        lines = [Line(f"mean of {names_on_screen(selection)[1]}", on_axis(other, trace), figures.B)]
-    if (path := _chosen_path(selection)) is not None:
+        lines = [Line(f"mean of {names_on_screen(selection)[1]}", _mean_at_times_of(trace, other), figures.B)]
+    if (path := _sample_exits(selection)) is not None:
         lines.append(Line(f"sample {selection.sample}", path, figures.OTHERS[1]))
     return Picture(
-        title,
-        f"P(exit at layer | timestep) · {what}",
+        about_exits(mean_exit_layer(exits), trace.num_blocks),
+        f"P(exit at layer | timestep) · {source}",
         exit_heatmap(exits, trace.timesteps, lines, mark(selection)),
-        partial(numbers.exit_table, exits, trace.timesteps),
+        partial(numbers.exit_counts_table, exits, trace.timesteps),
         selects(x="timestep", y="layer"),
     )
 
 
-def _chosen_path(selection: Selection) -> NDArray[np.integer] | None:
-    """Exit layers (S,) of the chosen sample, as the heatmap counts them; None without one, or without its rows."""
+def _sample_exits(selection: Selection) -> NDArray[np.integer] | None:
+    """Exit layers (S,) of the selected sample, at the slider's threshold; None without one, or without its rows."""
     if selection.sample is None or selection.trace is None:
         return None
-    path = cache.sample_path(selection.trace, selection.sample)
+    path = cache.sample_rows(selection.trace, selection.sample)
     if path is None or selection.threshold is None:
         return None if path is None else path[0]
-    leaves = np.asarray(path[1]) <= np.float32(selection.threshold)
-    return np.where(leaves.any(axis=1), leaves.argmax(axis=1), selection.trace.num_blocks)
+    exits = np.asarray(path[1]) <= np.float32(selection.threshold)
+    return np.where(exits.any(axis=1), exits.argmax(axis=1), selection.trace.num_blocks)
 
 
-def on_axis(trace: Trace, of: Trace) -> NDArray[np.float64]:
-    """Mean exit layer of a trace at the timesteps of another one: (S,)."""
-    mean = mean_exit_layer(trace.summary.exits)
-    if trace.timesteps == of.timesteps:
+def _mean_at_times_of(trace: Trace, other: Trace) -> NDArray[np.float64]:
+    """Mean exit layer of `other` at the timesteps of `trace`: (S,)."""
+    mean = mean_exit_layer(other.summary.exits)
+    if other.timesteps == trace.timesteps:
         return mean
-    return np.interp(of.timesteps[::-1], trace.timesteps[::-1], mean[::-1])[::-1]
+    return np.interp(trace.timesteps[::-1], other.timesteps[::-1], mean[::-1])[::-1]
 
 
 def draw_moment(selection: Selection) -> Picture:
-    """Where samples leave at the chosen timestep, and what the UEMs say there."""
+    """Exits and u at the selected timestep."""
     trace, other = selection.trace, selection.other
     assert trace is not None
     exits = exits_on_screen(selection)[0][selection.step]
@@ -112,12 +112,12 @@ def draw_moment(selection: Selection) -> Picture:
     for letter, t, color in (("A", trace, figures.A), ("B", other, figures.B)):
         if t is not None and t.meta.has_uncertainty:
             step = selection.step_of(t)
-            values, spread = t.summary.mean_uncertainty()[step], u_deviation(t)[step]
+            values, spread = t.summary.mean_uncertainty()[step], uncertainty_deviation(t)[step]
             if not np.isnan(values).all():
                 curves.append(Line(f"mean u of {letter}", values, color, spread=spread))
     subtitle = f"t = {selection.timestep} (step {selection.step}) · {int(exits.sum()):,} samples"
     if curves:
-        subtitle += " · u: mean ± one standard deviation of those that arrive"
+        subtitle += " · u: mean ± one standard deviation of arriving samples"
     table = partial(_moment_table, exits, curves[0] if curves else None)
     figure = at_timestep(shares, curves, selection.threshold, mark(selection))
     return Picture(findings.about_moment(exits, selection.timestep), subtitle, figure, table, selects(y="layer"))
@@ -132,10 +132,10 @@ def _moment_table(exits: Ints, curve: Line | None) -> pd.DataFrame:
 
 
 def draw_inside(selection: Selection) -> Picture:
-    """How many samples are still in the network by depth."""
+    """Share of samples that arrive at each layer."""
     trace, other = selection.trace, selection.other
     assert trace is not None
-    exits, what = exits_on_screen(selection)
+    exits, source = exits_on_screen(selection)
     names = names_on_screen(selection)
     now = numbers.arriving(exits[selection.step])
     overall = numbers.arriving(exits.sum(axis=0))
@@ -145,29 +145,39 @@ def draw_inside(selection: Selection) -> Picture:
     ]
     if other is not None:
         lines.append(Line(f"{names[1]}, all", numbers.arriving(other.summary.exits.sum(axis=0)), figures.B))
-    table = partial(
-        pd.DataFrame,
-        {"layer": np.arange(len(now)), "arriving_all_timesteps": overall, f"arriving_t_{selection.timestep}": now},
-    )
+    columns = {
+        "layer": np.arange(len(now)),
+        "arriving_all_timesteps": overall,
+        f"arriving_t_{selection.timestep}": now,
+    }
     figure = still_inside(lines, mark(selection))
-    return Picture(findings.about_depth_reached(overall), f"share that arrives at each layer · {what}", figure, table,
-                   selects(x="layer"))  # fmt: skip
+    subtitle = f"share of samples that arrive at each layer · {source}"
+    title = findings.about_depth_reached(overall)
+    return Picture(title, subtitle, figure, partial(pd.DataFrame, columns), selects(x="layer"))
 
 
 def draw_spread(selection: Selection) -> Picture:
-    """How much samples differ at the same timestep."""
+    """Difference between samples at the same timestep."""
     trace = selection.trace
     assert trace is not None
-    exits, what = exits_on_screen(selection)
+    exits, source = exits_on_screen(selection)
     q05, q25, q50, q75, q95 = numbers.quantiles(exits, (0.05, 0.25, 0.5, 0.75, 0.95))
     deviation = numbers.deviation_within(exits)
     bands = [("90 % of samples", q05, q95), ("half of the samples", q25, q75)]
     figure = spread_over_samples(bands, q50, trace.timesteps, trace.num_blocks, figures.A, mark(selection))
-    columns = {"step": np.arange(len(q05)), "timestep": trace.timesteps, "p05": q05, "p25": q25, "median": q50,
-               "p75": q75, "p95": q95, "standard_deviation": deviation}  # fmt: skip
+    columns = {
+        "step": np.arange(len(q05)),
+        "timestep": trace.timesteps,
+        "p05": q05,
+        "p25": q25,
+        "median": q50,
+        "p75": q75,
+        "p95": q95,
+        "standard_deviation": deviation,
+    }
     title = findings.about_spread(deviation, trace.timesteps)
-    return Picture(title, f"exit layers over samples · {what}", figure, partial(pd.DataFrame, columns),
-                   selects(x="timestep"))  # fmt: skip
+    table = partial(pd.DataFrame, columns)
+    return Picture(title, f"exit layers over samples · {source}", figure, table, selects(x="timestep"))
 
 
 def draw_gap(selection: Selection) -> Picture:
@@ -175,24 +185,28 @@ def draw_gap(selection: Selection) -> Picture:
     trace, truth = selection.trace, closest_measured(selection)
     assert trace is not None
     assert truth is not None
-    tau = measured_threshold(truth)
-    assert tau is not None
-    answer = trace.what_if(tau)
+    assert truth.threshold is not None
+    tau, answer = truth.threshold, trace.what_if(truth.threshold)
     estimated = Line(f"estimated from A, τ = {answer.threshold:g}", mean_exit_layer(answer.exits), figures.A, True)
     color = figures.B if selection.other is not None and selection.other.path == truth.path else figures.OTHERS[0]
     measured = Line(f"measured, τ = {tau:g}", mean_exit_layer(truth.summary.exits), color)
     ratio = truth.cost.layer_ratio(truth.summary.exits)
-    columns = {"step": np.arange(len(trace.timesteps)), "timestep": trace.timesteps, "estimated": estimated.values,
-               "measured": measured.values, "difference": estimated.values - measured.values}  # fmt: skip
+    columns = {
+        "step": np.arange(len(trace.timesteps)),
+        "timestep": trace.timesteps,
+        "estimated": estimated.values,
+        "measured": measured.values,
+        "difference": estimated.values - measured.values,
+    }
     subtitle = f"τ = {tau:g}, the measured threshold closest to the slider · layer ratio {answer.layer_ratio:.3f} "
-    subtitle += f"{ESTIMATE}, {ratio:.3f} measured (closed loop), N = {int(truth.summary.samples):,}"
+    subtitle += f"{OPEN_LOOP}, {ratio:.3f} measured (closed loop), N = {int(truth.summary.samples):,}"
     figure = gap(estimated, measured, trace.timesteps, trace.num_blocks, mark(selection))
     title = findings.about_gap(answer.layer_ratio, ratio)
     return Picture(title, subtitle, figure, partial(pd.DataFrame, columns), selects(x="timestep"))
 
 
 def needs_measured(selection: Selection) -> str | None:
-    """Trace A answers the measured threshold closest to the slider."""
+    """Trace A answers the measured threshold closest to the slider's."""
     if selection.trace is None or selection.threshold is None:
         return needs_trace(selection) or f"No estimate to judge: {selection.trace and selection.trace.why_no_what_if}."
     truth = closest_measured(selection)
@@ -200,52 +214,52 @@ def needs_measured(selection: Selection) -> str | None:
         out = selection.run.path / "traces" / f"threshold-{selection.threshold:g}"
         meta = selection.trace.meta
         return (
-            "No trace of this run was sampled at a threshold with this solver and these steps, so nothing says how far "
-            f"the estimate is off. This command measures it: `deediff sample {selection.run.path} --policy "
+            "The error of the estimate is unknown: no trace of this run was sampled at a threshold with this solver "
+            f"and these steps. This command measures it: `deediff sample {selection.run.path} --policy "
             f"threshold:{selection.threshold:g} --solver {meta.solver} --steps {len(selection.trace.timesteps)} "
             f"--num-samples {meta.num_samples} --out {out}`"
         )
     limit = selection.trace.what_if_limit
-    if limit is not None and (measured_threshold(truth) or 0) < limit[0]:
-        return f"Trace A answers thresholds from {limit[0]:g} only, and the closest measured one is below."
+    if limit is not None and (truth.threshold or 0) < limit[0]:
+        return f"Trace A answers thresholds from {limit[0]:g} only, and the closest measured one is lower."
     return None
 
 
 HEATMAP = Panel(
     "exit heatmap",
-    [needs_trace],
-    "Each column is one timestep: the brighter a cell, the more samples leave after that many blocks; the white line "
-    "is the mean exit layer, the dotted one the static schedule that repeats most decisions. A sample leaves at the "
-    "first layer i whose uncertainty (Eq. 5) satisfies u_i ≤ τ. Click a cell to select its timestep and layer in "
-    "every panel; a chosen sample has a line of its own.",
     draw_heatmap,
+    [needs_trace],
+    "Each column is one timestep: the brighter a cell, the more samples exit after that many blocks; the white line "
+    "is the mean exit layer, the dotted one the static schedule that agrees with most decisions. A sample exits at the "
+    "first layer i whose uncertainty (Eq. 5) satisfies u_i ≤ τ. Click a cell to select its timestep and layer in "
+    "every panel; a selected sample is drawn as a line.",
 )
 MOMENT = Panel(
     "exits at one timestep",
-    [needs_trace],
-    "One column of the heatmap: bars are the share of samples that leave at each layer, the curve is the uncertainty u "
-    "(Eq. 5) of those that arrive there, on the same depth axis. Where the curve lies left of the dotted τ, the mean "
-    "sample would leave.",
     draw_moment,
+    [needs_trace],
+    "One column of the heatmap: bars are the share of samples that exit at each layer, the curve is the uncertainty u "
+    "(Eq. 5) of those that arrive there, on the same depth axis. Where the curve is left of the dotted τ, a sample "
+    "with mean u would exit.",
 )
 INSIDE = Panel(
     "still inside",
+    draw_inside,
     [needs_trace],
     "The share of samples for which at least i blocks are run: Σ P(exit layer ≥ i). The area under a line divided by N "
-    "is the layer ratio; a step down is a layer at which many leave.",
-    draw_inside,
+    "is the layer ratio; a step down is a layer with many exits.",
 )
 SPREAD = Panel(
     "spread between samples",
-    [needs_trace],
-    "At each timestep, half of the samples leave within the darker band and 90 % within the wider one. Where the bands "
-    "are thin, the timestep decides alone and one fixed exit layer would do as well.",
     draw_spread,
+    [needs_trace],
+    "At each timestep, half of the samples exit within the darker band and 90 % within the wider one. Where the bands "
+    "are thin, the timestep determines the exit layer, and one fixed layer would do as well.",
 )
 GAP = Panel(
     "open and closed loop",
-    [needs_measured],
-    "Dotted: trace A's recorded u against τ, as if earlier exits changed nothing (open loop). Solid: really sampled "
-    "with exits at this τ (closed loop); the bars below are the difference, estimated − measured, in layers.",
     draw_gap,
+    [needs_measured],
+    "Dotted: trace A's recorded u against τ, as if earlier exits had no effect on later steps (open loop). Solid: "
+    "sampled with exits at this τ (closed loop); the bars below are the difference, estimated − measured, in layers.",
 )

@@ -12,9 +12,10 @@ from app.state import link
 from app.state.selection import STEP, Selection, stops
 from app.views.trends.exits import label
 from app.views.trends.figures.over_time import mean_exit_lines
-from app.widgets import figures
+from app.widgets import figures, inputs
 from app.widgets.figures import Line
-from app.widgets.panels import Panel, Picture, mark, needs_trace, selects
+from app.widgets.panels import Panel, Picture, mark, needs_trace
+from app.widgets.plot import selects
 from deediff.analysis.trends import mean_exit_layer
 from deediff.traces.reader import Trace
 
@@ -22,39 +23,33 @@ ALSO = "also"  # key of the further thresholds, in the URL as in the session
 
 
 def choose_thresholds(selection: Selection) -> None:
-    """Further thresholds to estimate, kept in the URL."""
+    """Further thresholds to estimate, in the URL."""
     trace = selection.trace
     if trace is None or selection.threshold is None:
         return
     lowest, highest = stops(trace)
-    options = [round(float(tau), 3) for tau in np.arange(lowest, highest + STEP / 2, STEP)]
-    wanted = st.session_state.get(ALSO, [])
-    if (asked := link.asked(ALSO)) is not None:
-        texts = asked.split(",")
-        wanted = [tau for tau in options if f"{tau:g}" in texts]
-    shown = link.default(ALSO, [tau for tau in wanted if tau in options])
-    st.multiselect(
-        "Also estimate τ =", options, shown, key=ALSO, format_func="{:g}".format, placeholder="further thresholds",
-        persist_state="session", max_selections=6,
-    )  # fmt: skip
-    link.write({ALSO: ",".join(f"{tau:g}" for tau in st.session_state[ALSO]) or None})
+    options = [f"{round(float(tau), 3):g}" for tau in np.arange(lowest, highest + STEP / 2, STEP)]
+    chosen = inputs.names(
+        "Also estimate τ =", options, ALSO, what="threshold", placeholder="further thresholds", max_selections=6
+    )
+    link.write({ALSO: link.joined(chosen) if chosen else None})
 
 
 def _lines(selection: Selection) -> list[Line]:
     trace = selection.trace
     assert trace is not None
-    spare = iter(figures.OTHERS * 8)
-    together = [trace, *selection.siblings]
+    traces = [trace, *selection.siblings]
     lines = []
-    if any(measured.meta.is_full for measured in together):
+    if any(measured.meta.is_full for measured in traces):
         lines.append(Line("full network", np.full(len(trace.timesteps), float(trace.num_blocks)), figures.FULL))
-    drawn = [measured for measured in sorted(together, key=label) if _is_drawn(measured, selection)]
+    drawn = [measured for measured in sorted(traces, key=label) if _is_drawn(measured, selection)]
     shades = iter(figures.in_order(sum(_color(measured, selection) is None for measured in drawn)))
     for measured in drawn:
         color = _color(measured, selection) or next(shades)
         name = label(measured) if measured.meta.imported else f"{label(measured)} measured"
         lines.append(Line(name, mean_exit_layer(measured.summary.exits), color))
-    estimates = [(trace.what_if(tau), next(spare)) for tau in st.session_state.get(ALSO, [])]
+    spare = iter(figures.OTHERS * 8)
+    estimates = [(trace.what_if(float(tau)), next(spare)) for tau in st.session_state.get(ALSO, [])]
     if selection.answer is not None:
         estimates.append((selection.answer, figures.A))
     for answer, color in estimates:
@@ -63,7 +58,7 @@ def _lines(selection: Selection) -> list[Line]:
 
 
 def _is_drawn(measured: Trace, selection: Selection) -> bool:
-    """Thresholds, A and B; the full network has its own line, and rivals without a threshold come in as trace B."""
+    """Traces at a threshold, and A and B; the full network has its own line, other policies need to be A or B."""
     policy = str(measured.meta.policy)
     return policy != "never" and (_color(measured, selection) is not None or policy.startswith("threshold:"))
 
@@ -77,7 +72,7 @@ def _color(measured: Trace, selection: Selection) -> str | None:
 
 
 def draw_lines(selection: Selection) -> Picture:
-    """The estimate at the slider and at further thresholds, and everything measured with the same solver and steps."""
+    """Estimates at the slider's and further thresholds, and every trace measured with the same solver and steps."""
     trace = selection.trace
     assert trace is not None
     lines = _lines(selection)
@@ -94,11 +89,12 @@ def draw_lines(selection: Selection) -> Picture:
     return Picture(title, subtitle, figure, table, selects(x="timestep"))
 
 
+THRESHOLDS = Panel("further thresholds", choose_thresholds)
 LINES = Panel(
     "mean exit layer",
-    [needs_trace],
-    "The lower a line, the fewer blocks are run at that timestep; solid lines were sampled with real exits (measured), "
-    "dotted ones recount trace A's recorded u against τ (estimated, open loop). "
-    "The exit rule is u ≤ τ with u from Eq. 5; averaged over all steps and divided by N this is the layer ratio.",
     draw_lines,
+    [needs_trace],
+    "The lower a line, the fewer blocks are run at that timestep; solid lines were sampled with exits (measured), "
+    "dotted ones are counted from trace A's recorded u against τ (estimated, open loop). "
+    "A sample exits where u ≤ τ, with u from Eq. 5; averaged over all steps and divided by N this is the layer ratio.",
 )

@@ -1,4 +1,4 @@
-"""What the pictures of exits are drawn from: numbers of exit counts (S, N+1), samples that left at each layer."""
+"""The numbers behind the figures of exits, from exit counts (S, N+1): samples that exit at each layer, per step."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def arriving(exits: Ints) -> Floats:
 
 
 def quantiles(exits: Ints, shares: Sequence[float]) -> Ints:
-    """(S, N+1), Q shares → (Q, S): the lowest exit layer by which that share of samples has left."""
-    left_by = exits.cumsum(axis=1) / exits.sum(axis=1, keepdims=True)  # (S, N+1)
-    return np.stack([(left_by < share - 1e-12).sum(axis=1) for share in shares])
+    """(S, N+1), Q shares → (Q, S): the lowest layer by which that share of samples has exited."""
+    exited = exits.cumsum(axis=1) / exits.sum(axis=1, keepdims=True)  # (S, N+1)
+    return np.stack([(exited < share - 1e-12).sum(axis=1) for share in shares])
 
 
 def deviation_within(exits: Ints) -> Floats:
@@ -30,15 +30,19 @@ def deviation_within(exits: Ints) -> Floats:
 
 
 def repeated_by_schedule(exits: Ints) -> float:
-    """Share of decisions that one fixed exit layer per timestep, the most frequent one, would repeat."""
+    """Share of decisions that agree with the most frequent exit layer of their timestep."""
     return float(exits.max(axis=1).sum() / exits.sum())
 
 
-def exit_table(exits: Ints, timesteps: Sequence[int]) -> pd.DataFrame:
+def exit_counts_table(exits: Ints, timesteps: Sequence[int]) -> pd.DataFrame:
     """One row per cell of the heatmap: `step`, `timestep`, `exit_layer`, `count`, `probability`."""
     steps, layers = exits.shape
-    return pd.DataFrame({
-        "step": np.repeat(np.arange(steps), layers), "timestep": np.repeat(np.asarray(timesteps), layers),
-        "exit_layer": np.tile(np.arange(layers), steps), "count": exits.ravel(),
-        "probability": (exits / exits.sum(axis=1, keepdims=True)).ravel(),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "step": np.repeat(np.arange(steps), layers),
+            "timestep": np.repeat(np.asarray(timesteps), layers),
+            "exit_layer": np.tile(np.arange(layers), steps),
+            "count": exits.ravel(),
+            "probability": (exits / exits.sum(axis=1, keepdims=True)).ravel(),
+        }
+    )

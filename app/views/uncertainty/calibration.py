@@ -1,4 +1,4 @@
-"""Is u what it says? The calibration beside the checkpoint, or the command that makes one."""
+"""Predicted against actual error: the calibration beside the checkpoint, or the command that makes one."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from app.state import cache, link
 from app.state.selection import Selection, select
+from app.views.uncertainty import findings
 from app.views.uncertainty.figures.calibration import calibration_heatmap, reliability_curves
-from app.widgets import findings, inputs
+from app.widgets import inputs
 from app.widgets.empty import no_checkpoint
 from app.widgets.figures import Mark
 from app.widgets.panels import Panel, Picture, show
@@ -29,7 +30,7 @@ MEASURES = {"ECE": False, "rank correlation": True}  # name → whether it has a
 
 
 @st.cache_data(max_entries=8, show_spinner="Comparing u with the actual errors …")
-def numbers(_calibration: Calibration, sha256: str) -> tuple[pd.DataFrame, Floats, Floats]:
+def calibration_numbers(_calibration: Calibration, sha256: str) -> tuple[pd.DataFrame, Floats, Floats]:
     """Reliability curves with one row per timestep (−1: all together), layer and bin; ECE; Spearman's ρ.
 
     The latter two per timestep and layer (T', N), NaN where there is no exit.
@@ -50,48 +51,52 @@ def _pooled(calibration: Calibration) -> Calibration:
     return replace(calibration, timesteps=calibration.timesteps[:1], u=u, error=error)
 
 
-def draw(selection: Selection) -> None:
-    """Two panels, or why there are none."""
-    st.subheader("Is u what it says?", anchor=False)
+def draw_calibration(selection: Selection) -> None:
+    """Two panels, or the command that makes the calibration."""
+    st.subheader("Calibration of u", anchor=False)
     if selection.checkpoint is None:
         no_checkpoint(selection.run, "there are no UEMs to calibrate")
         return
     calibration = cache.open_calibration(selection.checkpoint)
     if calibration is None:
         st.info(
-            "This checkpoint has no calibration yet. This command compares u with the real error on held-out images:"
+            "This checkpoint has no calibration yet. This command compares u with the actual error on held-out images:"
         )
         st.code(f"deediff calibrate {selection.checkpoint}", language="bash")
         return
-    found = numbers(calibration, calibration.sha256)
-    with link.at_once():
+    found = calibration_numbers(calibration, calibration.sha256)
+    with link.one_step():
         left, right = st.columns(2)
         with left:
             times = ["all timesteps", "selected timestep"]
             whole = inputs.segmented_control("Curves", times, "calibration t", "all timesteps")
         with right:
             measure = inputs.segmented_control(
-                "Per layer and timestep", list(MEASURES), "calibration measure", "ECE",
+                "Per layer and timestep",
+                list(MEASURES),
+                "calibration measure",
+                "ECE",
                 help="ECE: mean |predicted − actual| over ten bins of equally many images. Rank correlation: "
-                "Spearman's ρ of u and the error across images; 1 orders them perfectly, 0 knows nothing about the "
-                "image.",
-            )  # fmt: skip
+                "Spearman's ρ of u and the error across images; 1: u orders the images perfectly, 0: u is independent "
+                "of the error.",
+            )
     curves = Panel(
         "reliability",
-        [],
-        "Each point is a bin of images that u takes for about equally wrong, sized by their count: on the dashed "
-        "diagonal u is right (Eq. 6: the error is mean tanh|g_i − target|), above it the UEM is too sure. The selected "
-        "layer stands out; click a point to select its layer.",
         lambda s: _curves(s, calibration, found, whole == "all timesteps"),
+        help="Each point is a bin of images with similar u, sized by their count: on the dashed diagonal u equals the "
+        "error (Eq. 6: mean tanh|g_i − target|), above it u is too low. The selected layer is highlighted; click a "
+        "point to select its layer.",
     )
     heatmap = Panel(
         f"calibration {measure}",
-        [],
-        "How far u is from the actual error, or how well it orders images by it, at every layer and calibrated "
-        "timestep. Click a cell to select it.",
         lambda s: _heatmap(s, calibration, found, measure),
+        help="Distance of u from the actual error, or how well u orders images by it, at every layer and calibrated "
+        "timestep. Click a cell to select it.",
     )
     show([[(curves, 1), (heatmap, 1)]], selection, key="panels calibration")
+
+
+CALIBRATION = Panel("calibration", draw_calibration)
 
 
 def _about(calibration: Calibration) -> str:
@@ -142,7 +147,11 @@ def _select_cell(times: list[int], point: Point) -> None:
 
 def _table(calibration: Calibration, ece: Floats, rank: Floats) -> pd.DataFrame:
     steps, layers = ece.shape
-    return pd.DataFrame({
-        "timestep": np.repeat(calibration.timesteps, layers), "layer": np.tile(np.arange(layers), steps),
-        "ece": ece.ravel(), "rank_correlation": rank.ravel(),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "timestep": np.repeat(calibration.timesteps, layers),
+            "layer": np.tile(np.arange(layers), steps),
+            "ece": ece.ravel(),
+            "rank_correlation": rank.ravel(),
+        }
+    )

@@ -1,48 +1,46 @@
-"""Uncertainty: what the UEMs say, per layer and timestep, whether it is true, and where in the image."""
+"""Uncertainty: u per layer and timestep, its calibration against the actual error, and its maps over the image."""
 
 from __future__ import annotations
 
 import streamlit as st
 
 from app.state.selection import Selection, current
-from app.views.uncertainty import calibration, maps
-from app.views.uncertainty.models import choose_more, curves_panel, heatmap_panel
+from app.views.uncertainty.calibration import CALIBRATION
+from app.views.uncertainty.maps import MAPS
+from app.views.uncertainty.models import Model, choose_more, curves_panel, heatmap_panel
 from app.widgets.empty import no_trace
-from app.widgets.panels import guarded, needs_uncertainty, show
+from app.widgets.panels import Panel, Row, guarded, needs_uncertainty, show
 
 
-def traces(selection: Selection) -> None:
-    """Heatmaps side by side, and under them (or beside a single one) the curves at the selected timestep."""
-    models = choose_more(selection)
-    if (missing := needs_uncertainty(selection)) is not None:
-        st.info(missing)
+def trace_rows(models: list[Model]) -> list[Row | Panel]:
+    """Heatmaps side by side, and below them (or beside a single one) the curves at the selected timestep."""
     if not models:
-        return
-    panels = [(heatmap_panel(model, models), 1.0) for model in models]
+        return []
+    heatmaps = [(heatmap_panel(model, models), 1.0) for model in models]
     curves = (curves_panel(models), 1.0)
-    if len(panels) == 1:
-        show([[*panels, (curves[0], 0.8)]], selection)
-        return
-    pairs = [panels[k : k + 2] for k in range(0, len(panels), 2)]
-    if len(pairs[-1]) == 1:
-        show([*pairs[:-1], [*pairs[-1], curves]], selection)
-    else:
-        show([*pairs, [curves]], selection)
+    if len(heatmaps) == 1:
+        return [[*heatmaps, (curves[0], 0.8)]]
+    pairs: list[Row | Panel] = [heatmaps[k : k + 2] for k in range(0, len(heatmaps), 2)]
+    if len(heatmaps) % 2:
+        return [*pairs[:-1], [heatmaps[-1], curves]]
+    return [*pairs, [curves]]
 
 
-def draw() -> None:
+def uncertainty_page(selected: Selection) -> None:
     """The page."""
-    selected = current()
     if not selected.run.traces:
         no_trace(selected.run)
         return
+    models: list[Model] = []
     with guarded():
-        traces(selected)
-    with guarded():
-        calibration.draw(selected)
+        models = choose_more(selected)
+    if (missing := needs_uncertainty(selected)) is not None:
+        st.info(missing)
+    panels = trace_rows(models)
+    panels.append(CALIBRATION)
     if selected.trace is not None and selected.trace.meta.has_uncertainty:
-        with guarded():
-            maps.draw(selected)
+        panels.append(MAPS)
+    show(panels, selected)
 
 
-draw()
+uncertainty_page(current())

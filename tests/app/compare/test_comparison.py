@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.views.compare.figures.cost_quality import FULL as GREY
-from app.views.compare.figures.cost_quality import cost_quality, published_gflops, published_seconds
+from app.views.compare.figures.cost_quality import cost_quality
 from app.views.compare.figures.labels import Box, place, placed
+from app.views.compare.figures.published import published_gflops, published_seconds
 from app.views.compare.points import (
     Axis,
     Point,
@@ -26,8 +27,8 @@ from app.views.compare.points import (
     filtered,
     front,
     ordered,
+    other_differences,
     points,
-    what_else_differs,
 )
 from deediff.analysis.published import FULL, SECONDS, TABLES
 from deediff.cost.cost import Cost
@@ -151,9 +152,9 @@ def test_a_change_is_measured_from_the_full_network_of_the_same_noise() -> None:
 
 def test_what_differs_beside_the_exits_is_named() -> None:
     a, exits, fewer = make_trace("a", "never"), make_trace("b"), make_trace("c", steps=2, checkpoint_sha256="y")
-    assert what_else_differs([a, exits]) == ""
-    assert "differ in steps and weights, too" in what_else_differs([a, fewer])
-    assert "not start from the same noise" in what_else_differs([a, fewer, make_trace("d", seed=1)])
+    assert other_differences([a, exits]) == ""
+    assert "differ in steps and weights, too" in other_differences([a, fewer])
+    assert "not start from the same noise" in other_differences([a, fewer, make_trace("d", seed=1)])
 
 
 def test_cost_counts_every_step() -> None:

@@ -15,7 +15,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import deediff
-from app.state import traces
+from app.views.compare.changes import CHANGES
 from app.views.compare.choices import MOST
 from deediff.analysis.compare import comparison_table
 from deediff.quality.results import Quality, write_quality
@@ -28,8 +28,7 @@ FID = Quality("fid", "inception-v3", 10.0, 9.0, 12.0, "jackknife", SAMPLES, "cif
 def open_compare(**link: str) -> AppTest:
     """With every image compared."""
     app = open_app("compare", **link)
-    for future in traces.changes()._futures.values():
-        future.result(30)
+    CHANGES.join(30)
     return app.run()
 
 
@@ -117,7 +116,7 @@ def test_a_link_reopens_what_a_colleague_compared(runs: Path) -> None:
 
 def test_what_a_link_compares_and_is_not_there_is_a_sentence(runs: Path) -> None:
     app = open_app("compare", runs="toy,gone", quality="fid,x,y,1", picked=f"toy/{EXITS},toy/gone")
-    for name in ("run “gone”", "quality “fid,x,y,1”", "trace “toy/gone”"):
+    for name in ("run “gone”", "quality = fid,x,y,1", "trace “toy/gone”"):
         assert name in sentences(app)
     assert app.session_state["picked"] == [f"toy/{EXITS}"]
 

@@ -105,7 +105,7 @@ def test_a_sample_shows_its_way_recomputed_from_its_seed(rows: bool, runs: Path)
     assert "final image within 0 grey levels" in said
     assert ("exits equal at 4 of 4 steps" in said) == rows
     left = exits[exits < BLOCKS]
-    title = f"leaves early at {(exits < BLOCKS).mean():.0%} of the steps, then after {left.mean():.1f} of {BLOCKS}"
+    title = f"Early exit at {(exits < BLOCKS).mean():.0%} of the steps, after {left.mean():.1f} of {BLOCKS}"
     assert any(title in element.value for element in app.markdown)
 
 

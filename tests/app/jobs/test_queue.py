@@ -12,8 +12,8 @@ import pytest
 from app.jobs import queue
 from app.jobs.kept import SaveJob
 from app.jobs.queue import Job, JobQueue, Session
-from app.jobs.settings import LiveSettings
 from deediff.errors import UserError
+from deediff.settings import SamplingSettings
 
 Wait = Callable[[], bool]
 PATIENCE = 20
@@ -148,7 +148,7 @@ def test_a_failure_is_a_sentence_and_the_queue_goes_on(gate: threading.Event) ->
 
 
 def test_a_cancelled_save_leaves_nothing_and_overwrites_nothing(run: Path, gate: threading.Event) -> None:
-    settings = LiveSettings("run", "threshold:0.45", "ddim", 5, 4, 0)
+    settings = SamplingSettings("threshold:0.45", "ddim", 5, num_samples=4)
 
     class Cancels(SaveJob):
         def progress(self, done: int, total: int, what: str = "") -> None:
@@ -166,7 +166,7 @@ def test_a_cancelled_save_leaves_nothing_and_overwrites_nothing(run: Path, gate:
     assert first.status.state == "cancelled"
     assert second.status.state == "done"  # the name was free again
     assert late.status.state == "failed"  # but not any more
-    assert "there is a trace mine" in late.status.error
+    assert "a trace mine exists already" in late.status.error
     assert (run / "traces" / "mine" / "part-00000.parquet").exists()
     with pytest.raises(UserError, match="choose another name"):
         save(SaveJob)

@@ -67,7 +67,7 @@ def test_the_noisy_image_and_its_target_are_on_screen(runs: Path) -> None:
     expected = ((x[0, 0].clamp(-1, 1) + 1) * 127.5).round().numpy()
     assert np.abs(noisy - expected).max() <= 1
     text = " ".join(m.value for m in app.markdown)
-    assert f"the image counts {alpha_bar**0.5:.3f} and the noise {(1 - alpha_bar) ** 0.5:.3f}" in text
+    assert f"of the image is {alpha_bar**0.5:.3f} and that of the noise {(1 - alpha_bar) ** 0.5:.3f}" in text
 
 
 def test_the_coefficients_are_those_of_the_schedule(runs: Path) -> None:
@@ -87,7 +87,7 @@ def test_the_network_is_drawn_with_the_exit_that_this_image_takes(runs: Path) ->
     cost = model_cost(deediff.load(runs / "toy"))
     price = float(cost.at_exit(with_uem=True)[leaves])
     text = " ".join(m.value for m in app.markdown)
-    assert f"leaves at exit {leaves} for {price:.4g} GFLOPs" in text
+    assert f"exits at layer {leaves}, at a cost of {price:.4g} GFLOPs" in text
     spec = figure(app, "network")
     go.Figure(spec)
     blocks = next(trace for trace in spec["data"] if trace.get("text"))
@@ -102,7 +102,7 @@ def test_a_layer_shows_its_answer(runs: Path) -> None:
     app = open_method(layer="5")
     captions = [tile["caption"] for tile in shown_tiles(app, "method exit")]
     assert captions == [
-        f"x_t at t = {TIMESTEP}", "answer of exit 5", f"its error: û = {errors[5]:.3f}", f"UEM's guess: u = {u[5]:.3f}",
+        f"x_t at t = {TIMESTEP}", "prediction of exit 5", f"its error: û = {errors[5]:.3f}", f"UEM: u = {u[5]:.3f}",
     ]  # fmt: skip
     deepest = shown_tiles(open_method(layer=str(BLOCKS)), "method exit")
     assert deepest[2]["caption"] == f"its error: û = {errors[-1]:.3f}"

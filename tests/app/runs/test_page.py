@@ -167,9 +167,9 @@ def test_what_a_job_writes_is_not_deleted(runs: Path) -> None:
     real, job = actions.QUEUE, SimpleNamespace(folder=trace, title="evaluate it", kept=True)
     actions.QUEUE = SimpleNamespace(jobs=lambda: [job])
     try:
-        assert "evaluate it" in str(actions.why_busy(trace))
-        assert "evaluate it" in str(actions.why_busy(runs / "toy"))  # the run around it, too
-        assert actions.why_busy(runs / "toy" / "traces" / FULL) is None
+        assert "evaluate it" in str(actions.why_in_use(trace))
+        assert "evaluate it" in str(actions.why_in_use(runs / "toy"))  # the run around it, too
+        assert actions.why_in_use(runs / "toy" / "traces" / FULL) is None
         app.button(key="delete trace").click().run()
         assert "cannot be deleted now" in sentences(app)
         assert not [button for button in app.button if button.key == "confirm delete"]

@@ -152,12 +152,12 @@ def test_without_rows_the_timestep_alone_is_explained(runs: Path) -> None:
     app = open_app(trace=EXITS)
     share = exits.mean(axis=0).var() / exits.var()
     assert f"the timestep explains {share:.0%}" in sentences(app)
-    assert "needs the rows" in sentences(app)
+    assert "computed from the rows, which this trace lacks" in sentences(app)
     assert not app.error
 
 
 def test_where_all_leave_together_nothing_varies(runs: Path) -> None:
-    assert "no exit layer varies" in sentences(open_app(tau="0"))
+    assert "the exit layer does not vary" in sentences(open_app(tau="0"))
 
 
 def test_a_budget_finds_the_smallest_threshold_that_keeps_it(runs: Path) -> None:

@@ -79,7 +79,7 @@ def test_every_rise_with_depth_is_marked(runs: Path) -> None:
     mean = mean_over_samples(recorded(runs, FULL))
     rising = np.diff(mean, axis=1) > 1e-3
     said = " ".join(caption.value for caption in app.caption)
-    assert f"u rises with depth in {rising.mean():.0%} of steps" in said
+    assert f"u rises from one layer to the next in {rising.mean():.0%} of cells" in said
     x, y = (unpacked(figure(app, "u of A")["data"][1][axis]) for axis in ("x", "y"))
     marked = np.zeros_like(rising)
     for first, last, layer in zip(x[0::3], x[1::3], y[0::3], strict=True):
@@ -119,7 +119,7 @@ def test_a_calibration_of_other_weights_is_a_sentence(runs: Path) -> None:
     calibration = calibrated(runs)
     calibration.info["checkpoint_sha256"] = "0" * 64
     calibration.save(calibration_file(find_checkpoint(runs / "toy")))
-    assert "calibration of other weights" in sentences(open_app("uncertainty"))
+    assert "belongs to other weights" in sentences(open_app("uncertainty"))
 
 
 def test_maps_over_the_image_are_those_logged(runs: Path) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 from app.views.compare.figures.labels import Box, place
 from app.views.compare.points import Axis, Point, cost_of, far_above
 from app.widgets.figures import FULL, OTHERS, A, B, Spec, axis, spec
-from deediff.analysis.published import Published
 
 COSTS = {"gflops": "GFLOPs per image", "seconds": "seconds per image"}
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexagon", "triangle-down")
@@ -73,8 +72,11 @@ def _texts(points: Sequence[Point], cost: str, x: Range, y: Range, first: Collec
         (left, middle), r = at(p, p.reading.value), p.reading
         bottom, top = (at(p, r.value if end is None else end)[1] for end in (r.low, r.high))
         obstacles += [Box(left - 7, middle - 7, left + 7, middle + 7), Box(left - 4, bottom, left + 4, top)]
-    lines = [(*at(p, p.reading.value), *at(q, q.reading.value)) for p, q in pairwise(points)
-             if (p.run, p.family) == (q.run, q.family)]  # fmt: skip
+    lines = [
+        (*at(p, p.reading.value), *at(q, q.reading.value))
+        for p, q in pairwise(points)
+        if (p.run, p.family) == (q.run, q.family)
+    ]
     order = sorted(points, key=lambda p: (p.key not in first, p.is_full))
     positions = place([(*at(p, p.reading.value), p.label) for p in order], obstacles, Box(0, 0, *PLOT), lines)
     return {p.key: position for p, position in zip(order, positions, strict=True) if position is not None}
@@ -115,19 +117,36 @@ class _Looks:
         if not self.several:
             return []
         empty = {"type": "scatter", "x": [None], "y": [None], "hoverinfo": "skip"}
-        lines = [{**empty, "mode": "lines", "name": run, "legendgroup": run, "line": self._line(run)}
-                 for run in self.runs]  # fmt: skip
-        marks = [{**empty, "mode": "markers", "name": family,
-                  "marker": {"symbol": self._symbol(family), "size": 10, "color": FULL}}
-                 for family in self.full + self.families]  # fmt: skip
+        lines = [
+            {**empty, "mode": "lines", "name": run, "legendgroup": run, "line": self._line(run)} for run in self.runs
+        ]
+        marks = [
+            {
+                **empty,
+                "mode": "markers",
+                "name": family,
+                "marker": {"symbol": self._symbol(family), "size": 10, "color": FULL},
+            }
+            for family in self.full + self.families
+        ]
         return lines + marks
 
 
 def _front(front: Sequence[Point], cost: str) -> list[dict[str, Any]]:
     line = {"color": NEUTRAL, "width": 7, "shape": "hv"}
     x, y = [cost_of(p, cost) for p in front], [p.reading.value for p in front]
-    return [{"type": "scatter", "mode": "lines", "name": "Pareto front", "x": x, "y": y, "line": line, "opacity": 0.3,
-             "hoverinfo": "skip"}]  # fmt: skip
+    return [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": "Pareto front",
+            "x": x,
+            "y": y,
+            "line": line,
+            "opacity": 0.3,
+            "hoverinfo": "skip",
+        }
+    ]
 
 
 def _family(name: str, members: list[Point], measure: Axis, cost: str, texts: Mapping[str, str]) -> dict[str, Any]:
@@ -136,18 +155,31 @@ def _family(name: str, members: list[Point], measure: Axis, cost: str, texts: Ma
     up = [0.0 if r.high is None else r.high - r.value for r in readings]
     down = [0.0 if r.low is None else r.value - r.low for r in readings]
     return {
-        "type": "scatter", "mode": "lines+markers+text", "name": name,
-        "x": [cost_of(p, cost) for p in members], "y": [r.value for r in readings],
-        "text": [f"  {p.label}  " if p.key in texts else "" for p in members], "cliponaxis": False,
+        "type": "scatter",
+        "mode": "lines+markers+text",
+        "name": name,
+        "x": [cost_of(p, cost) for p in members],
+        "y": [r.value for r in readings],
+        "text": [f"  {p.label}  " if p.key in texts else "" for p in members],
+        "cliponaxis": False,
         "textposition": [texts.get(p.key, "middle right") for p in members],
-        "error_y": {"type": "data", "symmetric": False, "array": up, "arrayminus": down,
-                    "thickness": 1.5, "width": 5, "visible": any(up) or any(down)},
-        "customdata": [[p.key, _interval(p), f"{p.gflops:.5g}", _seconds(p), f"{p.layer_ratio:.4f}", f"{p.images:,}"]
-                       for p in members],
+        "error_y": {
+            "type": "data",
+            "symmetric": False,
+            "array": up,
+            "arrayminus": down,
+            "thickness": 1.5,
+            "width": 5,
+            "visible": any(up) or any(down),
+        },
+        "customdata": [
+            [p.key, _interval(p), f"{p.gflops:.5g}", _seconds(p), f"{p.layer_ratio:.4f}", f"{p.images:,}"]
+            for p in members
+        ],
         "hovertemplate": "<b>%{customdata[0]}</b><br>" + measure.name + " %{y:.5g}%{customdata[1]}<br>"
         "%{customdata[2]} GFLOPs per image, %{customdata[3]}<br>"
         "layer ratio %{customdata[4]}, N = %{customdata[5]}<extra></extra>",
-    }  # fmt: skip
+    }
 
 
 def _interval(point: Point) -> str:
@@ -176,59 +208,36 @@ def _floor_band(floors: Sequence[float]) -> dict[str, Any]:
     wide = {"xref": "x domain", "x0": 0, "x1": 1}
     band = {"type": "rect", **wide, "y0": low, "y1": high, "fillcolor": FULL, "opacity": 0.3, "line": {"width": 0}}
     line = {"type": "line", **wide, "y0": middle, "y1": middle, "line": {"color": FULL, "width": 1}}
-    text = {"x": 0, "xref": "x domain", "xanchor": "left", "y": high, "yanchor": "bottom", "showarrow": False,
-            "text": f"floor: real images, {middle:.4g}", "font": {"color": FULL, "size": 11}}  # fmt: skip
+    text = {
+        "x": 0,
+        "xref": "x domain",
+        "xanchor": "left",
+        "y": high,
+        "yanchor": "bottom",
+        "showarrow": False,
+        "text": f"floor: real images, {middle:.4g}",
+        "font": {"color": FULL, "size": 11},
+    }
     return {"shapes": [band, line], "annotations": [text]}
 
 
 def _rings(points: Sequence[Point], cost: str, letters: dict[str, str], picked: Sequence[str]) -> list[dict[str, Any]]:
     """Rings around A and B in their colours, and around what is picked."""
-    groups = [(f"trace {letter}", color, 22, [p for p in points if letters.get(p.key) == letter])
-              for letter, color in (("A", A), ("B", B))]  # fmt: skip
+    groups = [
+        (f"trace {letter}", color, 22, [p for p in points if letters.get(p.key) == letter])
+        for letter, color in (("A", A), ("B", B))
+    ]
     groups.append(("images below", NEUTRAL, 16, [p for p in points if p.key in picked]))
     return [
-        {"type": "scatter", "mode": "markers", "name": name, "hoverinfo": "skip",
-         "x": [cost_of(p, cost) for p in members], "y": [p.reading.value for p in members],
-         "marker": {"symbol": "circle-open", "size": size, "color": color, "line": {"width": 2.5}}}
-        for name, color, size, members in groups if members
-    ]  # fmt: skip
-
-
-STRATEGIES = {"frozen": OTHERS[0], "finetuned": OTHERS[1], "scratch": OTHERS[2]}
-HOLLOW = {"mlp per layer": "circle-open", "mlp per timestep": "square-open", "attention per layer": "triangle-up-open",
-          "mlp per layer and timestep": "diamond-open"}  # fmt: skip
-
-
-def published_gflops(full: Published, tables: Mapping[tuple[str, str, str, str], Published]) -> Spec:
-    """FIDs that others printed, hollow: symbols tell the UEM, colours how the backbone was trained."""
-    entries = {key: line for key, line in tables.items() if key[0] in HOLLOW}
-    data = [_hollow("full network", [(full.gflops, full.fid, f"{full.table}, no early exit")], ["circle-open"], FULL)]
-    for strategy, color in STRATEGIES.items():
-        chosen = {key: line for key, line in entries.items() if key[1] == strategy}
-        points = [
-            (line.gflops, line.fid, f"{line.table}: {uem}, {strategy}, {losses} losses, τ = {tau}<br>"
-                                    f"layer ratio −{line.layer_reduction:g} %")
-            for (uem, _, losses, tau), line in chosen.items()
-        ]  # fmt: skip
-        data.append(_hollow(strategy, points, [HOLLOW[key[0]] for key in chosen], color))
-    x = axis("GFLOPs per image and step, without attention products")
-    return spec(data, x, axis("FID as printed  (lower is better)", showgrid=True), height=HEIGHT, showlegend=True)
-
-
-def published_seconds(families: Mapping[str, Sequence[tuple[float, float]]]) -> Spec:
-    """(FID, seconds per image) that others printed, hollow, one line per policy."""
-    data = []
-    for (name, pairs), color in zip(families.items(), (FULL, *OTHERS), strict=False):
-        line = _hollow(name, [(seconds, fid, name) for fid, seconds in pairs], ["circle-open"] * len(pairs), color)
-        data.append({**line, "mode": "lines+markers", "line": {"color": color, "width": 1}})
-    x, y = axis("seconds per image, as printed"), axis("FID as printed  (lower is better)", showgrid=True)
-    return spec(data, x, y, height=HEIGHT, showlegend=True)
-
-
-def _hollow(name: str, points: Sequence[tuple[float, float, str]], symbols: list[str], color: str) -> dict[str, Any]:
-    return {
-        "type": "scatter", "mode": "markers", "name": name, "x": [p[0] for p in points], "y": [p[1] for p in points],
-        "customdata": [p[2] for p in points], "marker": {"symbol": symbols, "size": 11, "color": color,
-                                                         "line": {"width": 2, "color": color}},
-        "hovertemplate": "%{customdata}<br>FID %{y:g} at %{x:g}<extra></extra>",
-    }  # fmt: skip
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": name,
+            "hoverinfo": "skip",
+            "x": [cost_of(p, cost) for p in members],
+            "y": [p.reading.value for p in members],
+            "marker": {"symbol": "circle-open", "size": size, "color": color, "line": {"width": 2.5}},
+        }
+        for name, color, size, members in groups
+        if members
+    ]

@@ -53,8 +53,16 @@ def placed(x: float, y: float, text: str, position: str) -> Box:
     return Box(left, bottom, left + width, bottom + LINE)
 
 
-POSITIONS = ("middle right", "top right", "bottom right", "middle left", "top left", "bottom left", "top center",
-             "bottom center")  # fmt: skip
+POSITIONS = (
+    "middle right",
+    "top right",
+    "bottom right",
+    "middle left",
+    "top left",
+    "bottom left",
+    "top center",
+    "bottom center",
+)
 
 
 def place(

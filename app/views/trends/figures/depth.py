@@ -28,32 +28,63 @@ def at_timestep(
         look: dict[str, Any] = (
             {"color": line.color} if solid else {"color": "rgba(0,0,0,0)", "line": {"color": line.color, "width": 2}}
         )
-        data.append({
-            "type": "bar", "orientation": "h", "y": figures.packed(np.arange(layers)), "x": figures.packed(line.values),
-            "name": line.name, "marker": look,
-            "hovertemplate": f"{line.name}<br>exit layer %{{y}}: %{{x:.2%}} of samples<extra></extra>",
-        })  # fmt: skip
+        data.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "y": figures.packed(np.arange(layers)),
+                "x": figures.packed(line.values),
+                "name": line.name,
+                "marker": look,
+                "hovertemplate": f"{line.name}<br>exit layer %{{y}}: %{{x:.2%}} of samples<extra></extra>",
+            }
+        )
     for line in uncertainties:
         spread = np.zeros(len(line.values)) if line.spread is None else line.spread
-        data.append({
-            "type": "scatter", "mode": "lines+markers", "xaxis": "x2", "name": line.name, "showlegend": False,
-            "y": figures.packed(np.arange(len(line.values))), "x": figures.packed(line.values),
-            "line": {"color": line.color, "width": 2}, "marker": {"size": 7},
-            "error_x": {"array": figures.packed(spread), "color": line.color, "thickness": 1, "width": 3},
-            "customdata": figures.packed(spread),
-            "hovertemplate": f"{line.name}<br>layer %{{y}}: u = %{{x:.4f}} ± %{{customdata:.4f}}<extra></extra>",
-        })  # fmt: skip
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "xaxis": "x2",
+                "name": line.name,
+                "showlegend": False,
+                "y": figures.packed(np.arange(len(line.values))),
+                "x": figures.packed(line.values),
+                "line": {"color": line.color, "width": 2},
+                "marker": {"size": 7},
+                "error_x": {"array": figures.packed(spread), "color": line.color, "thickness": 1, "width": 3},
+                "customdata": figures.packed(spread),
+                "hovertemplate": f"{line.name}<br>layer %{{y}}: u = %{{x:.4f}} ± %{{customdata:.4f}}<extra></extra>",
+            }
+        )
     marks = figures.middle_block(layers - 1, FULL)
     if uncertainties and threshold is not None:
         dotted = {"color": FULL, "width": 1.5, "dash": "dot"}
-        marks["shapes"].append({
-            "type": "line", "x0": threshold, "x1": threshold, "xref": "x2", "y0": 0, "y1": 1, "yref": "y domain",
-            "line": dotted,
-        })  # fmt: skip
-        marks["annotations"].append({
-            "x": threshold, "xref": "x2", "y": 1, "yref": "y domain", "text": f"τ = {threshold:.3f}",
-            "xanchor": "left", "yanchor": "top", "showarrow": False, "font": {"color": FULL, "size": 11},
-        })  # fmt: skip
+        marks["shapes"].append(
+            {
+                "type": "line",
+                "x0": threshold,
+                "x1": threshold,
+                "xref": "x2",
+                "y0": 0,
+                "y1": 1,
+                "yref": "y domain",
+                "line": dotted,
+            }
+        )
+        marks["annotations"].append(
+            {
+                "x": threshold,
+                "xref": "x2",
+                "y": 1,
+                "yref": "y domain",
+                "text": f"τ = {threshold:.3f}",
+                "xanchor": "left",
+                "yanchor": "top",
+                "showarrow": False,
+                "font": {"color": FULL, "size": 11},
+            }
+        )
     if mark.layer is not None:
         band = {"type": "rect", "x0": 0, "x1": 1, "xref": "paper", "y0": mark.layer - 0.5, "y1": mark.layer + 0.5}
         marks["shapes"].append({**band, "line": {"color": FULL, "width": 1}})
@@ -71,13 +102,17 @@ def still_inside(lines: list[Line], mark: Mark) -> Spec:
     depth = figures.packed(np.arange(layers))
     data = [
         {
-            "type": "scatter", "mode": "lines+markers", "name": line.name, "x": depth, "y": figures.packed(line.values),
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": line.name,
+            "x": depth,
+            "y": figures.packed(line.values),
             "marker": {"size": 6},
             "line": {"color": line.color, "width": 2, "shape": "hv", "dash": "dot" if line.estimated else "solid"},
             "hovertemplate": f"{line.name}<br>%{{y:.2%}} of samples arrive at layer %{{x}}<extra></extra>",
         }
         for line in lines
-    ]  # fmt: skip
+    ]
     marks = figures.middle_block(layers - 1, FULL, along="x")
     if mark.layer is not None:
         line = {"color": FULL, "width": 1}

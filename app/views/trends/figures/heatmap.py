@@ -21,12 +21,17 @@ def exit_heatmap(exits: Ints, timesteps: list[int], lines: Sequence[Line] = (), 
     numbers = np.arange(steps)
     detail = np.stack([exits.T, np.repeat(numbers[None], layers, 0)], axis=-1)  # (N+1, S, 2)
     heatmap = {
-        "type": "heatmap", "x": figures.packed(np.asarray(timesteps)), "z": figures.packed(probability.T),
-        "zmin": 0, "zmax": 1, "colorscale": PROBABILITY, "customdata": figures.packed(detail),
+        "type": "heatmap",
+        "x": figures.packed(np.asarray(timesteps)),
+        "z": figures.packed(probability.T),
+        "zmin": 0,
+        "zmax": 1,
+        "colorscale": PROBABILITY,
+        "customdata": figures.packed(detail),
         "colorbar": {"title": {"text": "P(exit)", "side": "right"}, "thickness": 12, "tickformat": ".1f"},
         "hovertemplate": "timestep %{x} (step %{customdata[1]})<br>exit layer %{y}<br>"
         f"P = %{{z:.4f}} (%{{customdata[0]}} of {int(samples[0]):,} samples)<extra></extra>",
-    }  # fmt: skip
+    }
     static = Line("most frequent layer", exits.argmax(axis=1), "white", estimated=True)
     mean = Line("mean exit layer", probability @ np.arange(layers), "white")
     data = [heatmap, *(part for line in [static, *lines, mean] for part in _over_picture(line, timesteps))]

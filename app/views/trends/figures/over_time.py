@@ -41,12 +41,20 @@ def spread_over_samples(
     detail = np.stack([np.arange(len(timesteps)), *(edge for _, low, high in bands for edge in (low, high))], axis=-1)
     named = [(2 * k + 1, name) for k, (name, *_) in enumerate(bands)]
     lines = [f"{name}: %{{customdata[{k}]}} – %{{customdata[{k + 1}]}}" for k, name in named]
-    data.append({
-        "type": "scatter", "mode": "lines", "x": x, "y": figures.packed(middle), "name": "median",
-        "line": {"color": color, "width": 2, "shape": "hvh"}, "customdata": figures.packed(detail),
-        "hovertemplate": "timestep %{x} (step %{customdata[0]})<br>median exit layer %{y}<br>"
-        + "<br>".join(lines) + "<extra></extra>",
-    })  # fmt: skip
+    data.append(
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "x": x,
+            "y": figures.packed(middle),
+            "name": "median",
+            "line": {"color": color, "width": 2, "shape": "hvh"},
+            "customdata": figures.packed(detail),
+            "hovertemplate": "timestep %{x} (step %{customdata[0]})<br>median exit layer %{y}<br>"
+            + "<br>".join(lines)
+            + "<extra></extra>",
+        }
+    )
     marks = figures.middle_block(num_blocks, FULL)
     marks["shapes"] += now(mark)
     return figures.spec(data, figures.time_axis(timesteps), _depth(num_blocks, "exit layer"), showlegend=True, **marks)
@@ -57,13 +65,23 @@ def gap(estimated: Line, measured: Line, timesteps: list[int], num_blocks: int, 
     difference = estimated.values - measured.values
     bound = max(1.0, float(np.ceil(np.abs(difference).max())))
     bars = {
-        "type": "bar", "x": figures.packed(np.asarray(timesteps)), "y": figures.packed(difference), "yaxis": "y2",
-        "name": "estimated − measured", "showlegend": False, "width": _bar_width(timesteps),
-        "marker": {"color": figures.packed(difference), "colorscale": figures.DIFFERENCE, "cmin": -bound, "cmax": bound,
-                   "line": {"width": 0}},
+        "type": "bar",
+        "x": figures.packed(np.asarray(timesteps)),
+        "y": figures.packed(difference),
+        "yaxis": "y2",
+        "name": "estimated − measured",
+        "showlegend": False,
+        "width": _bar_width(timesteps),
+        "marker": {
+            "color": figures.packed(difference),
+            "colorscale": figures.DIFFERENCE,
+            "cmin": -bound,
+            "cmax": bound,
+            "line": {"width": 0},
+        },
         "customdata": figures.packed(np.arange(len(timesteps))),
         "hovertemplate": "timestep %{x} (step %{customdata})<br>estimated − measured %{y:+.3f} layers<extra></extra>",
-    }  # fmt: skip
+    }
     data = [*(_line(line, timesteps, "mean exit layer") for line in (measured, estimated)), bars]
     upper = {**_depth(num_blocks, "mean exit layer"), "domain": [0.36, 1]}
     lower = figures.axis("difference", range=[-bound * 1.1, bound * 1.1], domain=[0, 0.28], zeroline=True)
@@ -88,12 +106,15 @@ def faded(color: str) -> str:
 def _line(line: Line, timesteps: list[int], what: str) -> figures.Trace:
     dash = "dot" if line.estimated else "solid"
     return {
-        "type": "scatter", "mode": "lines", "name": line.name,
-        "x": figures.packed(np.asarray(timesteps)), "y": figures.packed(line.values),
+        "type": "scatter",
+        "mode": "lines",
+        "name": line.name,
+        "x": figures.packed(np.asarray(timesteps)),
+        "y": figures.packed(line.values),
         "customdata": figures.packed(np.arange(len(timesteps))),
         "line": {"color": line.color, "width": 2.5 if line.estimated else 2, "dash": dash},
         "hovertemplate": f"{line.name}<br>timestep %{{x}} (step %{{customdata}})<br>{what} %{{y:.3f}}<extra></extra>",
-    }  # fmt: skip
+    }
 
 
 def _depth(num_blocks: int, title: str) -> dict[str, Any]:

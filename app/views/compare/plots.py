@@ -1,0 +1,83 @@
+"""Cost against quality: of the traces here, and as published."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+
+import pandas as pd
+import streamlit as st
+
+from app.state.selection import Selection
+from app.state.traces import key_of
+from app.views.compare.choices import PICKED, toggle_pick
+from app.views.compare.figures.cost_quality import cost_quality
+from app.views.compare.figures.published import published_gflops, published_seconds
+from app.views.compare.points import Axis, Point, cost_of, far_above, front
+from app.widgets.panels import Panel, Picture
+from deediff.analysis.published import FULL, NOTE, SECONDS, SECONDS_NOTE, TABLES
+
+HELP = (
+    "Each mark is one trace; lines join traces of one policy, labelled by threshold, budget or steps; bars are 95 % "
+    "intervals, the grey band is the value of as many real images. The wide grey line is the Pareto front: no trace "
+    "is both cheaper and better. Click a mark to see its images below; again to remove them."
+)
+PUBLISHED_HELP = (
+    "In a figure of their own because their extractor or protocol is not that of any trace here: compare shapes, not "
+    "values. Circles are MLPs per layer, squares per timestep, diamonds per layer and timestep, triangles attention "
+    "probes."
+)
+
+
+def plot_panel(shown: Sequence[Point], axis: Axis, cost: str) -> Panel:
+    """The traces that the axis measures; `cost` is gflops or seconds."""
+    return Panel("compare", partial(_plot, shown, axis, cost), help=HELP)
+
+
+def _plot(shown: Sequence[Point], axis: Axis, cost: str, selected: Selection) -> Picture:
+    costed = [p for p in shown if cost_of(p, cost) is not None]
+    best = front(shown, cost, axis.higher_is_better)
+    letters = {key_of(t): letter for t, letter in ((selected.other, "B"), (selected.trace, "A")) if t is not None}
+    title = f"{len(best)} of {len(costed)} traces are on the Pareto front" if shown else "Nothing to compare"
+    subtitle = axis.label
+    if missing := len(shown) - len(costed):
+        subtitle += f" · {missing} without measured seconds"
+    if beyond := far_above(costed):
+        subtitle += " · far above: " + ", ".join(f"{p.label} ({p.reading.value:.3g})" for p in beyond)
+    figure = cost_quality(shown, best, axis, cost, letters, st.session_state[PICKED])
+    return Picture(title, subtitle, figure, partial(_plot_table, shown, axis), toggle_pick)
+
+
+def _plot_table(shown: Sequence[Point], axis: Axis) -> pd.DataFrame:
+    rows = [{name: value for name, value in vars(p).items() if name != "reading"} | vars(p.reading) for p in shown]
+    return pd.DataFrame(rows).rename(columns={"key": "trace", "family": "policy", "value": axis.name})
+
+
+def published_panel(cost: str) -> Panel:
+    """Published results."""
+    help_text = PUBLISHED_HELP if cost == "seconds" else f"{PUBLISHED_HELP} {NOTE}."
+    return Panel("published", partial(_published, cost), help=help_text)
+
+
+def _published(cost: str, selected: Selection) -> Picture:
+    if cost == "seconds":
+        title = "Published seconds, with other FIDs"
+        return Picture(title, SECONDS_NOTE, published_seconds(SECONDS), _seconds_table)
+    title = "Published results, with other FIDs"
+    return Picture(title, "hollow marks: published numbers", published_gflops(FULL, TABLES), _published_table)
+
+
+def _published_table() -> pd.DataFrame:
+    """The blog's lines."""
+    rows = [
+        {"uem": uem, "strategy": strategy, "losses": losses, "threshold": tau, **asdict(line)}
+        for (uem, strategy, losses, tau), line in TABLES.items()
+    ]
+    return pd.DataFrame([asdict(FULL), *rows])
+
+
+def _seconds_table() -> pd.DataFrame:
+    """DuoDiff's pairs."""
+    rows = [(name, fid, seconds) for name, pairs in SECONDS.items() for fid, seconds in pairs]
+    return pd.DataFrame(rows, columns=["policy", "fid", "seconds_per_image"])

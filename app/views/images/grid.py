@@ -1,0 +1,104 @@
+"""One page of a trace's images, and the widgets that choose it."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from numpy.typing import NDArray
+
+from app.state import link
+from app.state.selection import Selection, select
+from app.widgets import gallery, inputs, ordering
+from app.widgets.ordering import ORDERS
+from app.widgets.panels import Panel, heading
+from deediff.errors import UserError
+from deediff.traces.reader import Trace
+
+OPEN = "open sample"  # session state: a click wants the page *Sample*
+PROBLEM = "image problem"  # session state: why the images are not sorted as chosen
+HELP = (
+    "Below each image are its sample number and the measure it is sorted by, or its mean exit layer: the smaller that "
+    "is, the fewer blocks were run. Equal sample numbers start from equal noise, so two traces of one seed differ only "
+    "because of their exits. Click an image to open it."
+)
+
+
+def choose_samples(trace: Trace) -> tuple[str, list[int]]:
+    """Order, images per page, page; returns the measure and the page's sample numbers."""
+    bar = st.container(horizontal=True, vertical_alignment="bottom", key="image_controls")
+    with bar, link.one_step():
+        name, reverse = ordering.choose_order()
+        size = inputs.segmented_control("Images per page", [20, 50, 100, 200], "size", 50)
+        try:
+            order = ordering.sorted_samples(trace, name, reverse)
+        except UserError as error:
+            st.session_state[PROBLEM] = f"Sorted by number instead: {error}"
+            name, order = "sample", ordering.sorted_samples(trace, "sample", reverse)
+        order = _with_image(trace, order)
+        pages = math.ceil(len(order) / size)
+        page = inputs.pagination(pages, "page") if pages > 1 else 1
+    return name, [int(number) for number in order[(page - 1) * size : page * size]]
+
+
+def _with_image(trace: Trace, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those of these samples whose images came with the trace; all of them where none did."""
+    if not trace.image_parts:
+        return numbers
+    return numbers[np.isin(numbers, ordering.sample_measure(trace, "exit").index)]
+
+
+def grid_panel(letter: str, trace: Trace, numbers: list[int], name: str) -> Panel:
+    """These samples of one trace."""
+    return Panel(f"images {letter}", partial(_draw_grid, letter, trace, numbers, name))
+
+
+def _draw_grid(letter: str, trace: Trace, numbers: list[int], name: str, selected: Selection) -> None:
+    found = trace.samples(numbers).set_index("sample").reindex(numbers).reset_index()
+    shown = found[found["png"].notna()]
+    values = _values(trace, name)
+    mean = f"{found['mean_exit_layer'].mean():.2f} of {trace.num_blocks}" if len(found) else "unknown"
+    title = f"Trace {letter}, {trace.meta.policy}: mean exit layer {mean} on this page"
+    subtitle = f"{len(shown)} images, sorted by {ORDERS[name].label.lower()} · {trace.path.name}{_missing(trace)}"
+    heading(title, subtitle, HELP, partial(_table, found, values, name), f"images {letter}")
+    if shown.empty:
+        st.info("The images of these samples are missing: not recorded, or not copied with the trace.")
+        return
+    tiles = []
+    for number, mean_exit, png in zip(shown["sample"], shown["mean_exit_layer"], shown["png"], strict=True):
+        hover, caption = f"sample {number}, mean exit layer {mean_exit:.3f}", f"{number} · {mean_exit:.1f}"
+        if values is not None and number in values.index:
+            value = ORDERS[name].text.format(values[number])
+            hover, caption = f"{hover}, {ORDERS[name].label} {value}", f"{number} · {value}"
+        tiles.append(gallery.Tile(png, caption, hover, number=int(number)))
+    gallery.gallery(f"images {letter}", tiles, chosen=selected.sample, on_pick=_open)
+
+
+def _table(found: pd.DataFrame, values: pd.Series | None, name: str) -> pd.DataFrame:
+    columns = found[["sample", "mean_exit_layer"]]
+    return columns if values is None else columns.assign(**{name: values.reindex(columns["sample"]).to_numpy()})
+
+
+def _missing(trace: Trace) -> str:
+    """How many of its images came with the trace, if not all."""
+    total = trace.meta.num_samples
+    found = len(_with_image(trace, np.arange(total)))
+    return f" · {found:,} of its {total:,} images are here" if found < total else ""
+
+
+def _values(trace: Trace, name: str) -> pd.Series | None:
+    """The measure to print under the images, unless it is printed anyway."""
+    if name in ("sample", "exit"):
+        return None
+    try:
+        return ordering.sample_measure(trace, name)
+    except UserError:
+        return None
+
+
+def _open(number: int) -> None:
+    select(sample=number)
+    st.session_state[OPEN] = True
