@@ -238,7 +238,11 @@ def test_a_name_that_is_taken_is_refused(runs: Path) -> None:
     app.number_input(key="live steps").set_value(2).run()
     app = press(app)
     before = (runs / "toy" / "traces" / FULL / "trace.json").read_bytes()
-    for name, complaint in ((FULL, "a trace"), ("../elsewhere", "is no name"), ("", "is no name")):
+    for name, complaint in (
+        (FULL, f"a trace {FULL} exists already"),
+        ("../elsewhere", "is not a valid name"),
+        ("", "is not a valid name"),
+    ):
         app = keep(app, "save", 4, name)
         assert complaint in sentences(app)
     assert (runs / "toy" / "traces" / FULL / "trace.json").read_bytes() == before
