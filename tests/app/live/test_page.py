@@ -227,7 +227,7 @@ def test_a_saved_trace_is_the_one_of_the_command_line(runs: Path) -> None:
     assert "Saved 6 images as trace mine" in " ".join(box.value for box in app.success)
     trace = deediff.read_trace(runs / "toy" / "traces" / "mine")
     assert trace.meta.complete
-    assert (trace.meta["policy"], trace.meta.seed, trace.meta.num_samples) == (job.settings.policy, 3, 6)
+    assert (str(trace.meta.policy), trace.meta.seed, trace.meta.num_samples) == (job.settings.policy, 3, 6)
     np.testing.assert_array_equal(trace.exit_layers()[:4], job.early.exit_layers)  # the four that were on screen
     app.button(key="open 0").click().run()
     assert app.selectbox(key="trace").value == "mine"
