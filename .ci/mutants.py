@@ -70,7 +70,7 @@ MUTANTS = [
     ),
     Mutant(
         "first sample's timestep for all, in UEMs per timestep",
-        "deediff/models/uncertainty.py",
+        "deediff/models/uems/mlp.py",
         "        if self.first_timestep:\n",
         "        if True:\n",
         "tests/models/test_uncertainty.py",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from deediff.models import PRESETS as MODELS
-from deediff.models import BackboneConfig
+from deediff.models import BackboneConfig, UViTConfig
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -121,7 +121,7 @@ class TrainConfig:
 
     dataset: str
     """cifar10, mnist, or the path of a folder of images."""
-    model: BackboneConfig = field(default_factory=BackboneConfig)
+    model: BackboneConfig = field(default_factory=UViTConfig)
     """The backbone, a U-ViT."""
     backbone: Stage = field(default_factory=lambda: Stage(steps=500_000, warmup=2500))
     """First stage: the noise prediction network alone (Eq. 4)."""
@@ -235,7 +235,7 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
     ),
     "mnist_shallow": (
         "The same for mnist_tiny",
-        replace(_DIGITS, model=replace(_DIGITS.model, depth=2), exits=Stage(steps=0)),
+        replace(_DIGITS, model=replace(MODELS["uvit_tiny"], in_chans=1, depth=2), exits=Stage(steps=0)),
     ),
     "blog": (
         "The blog's MLP per layer on U-ViT-S/2, frozen, the errors of its code included",

@@ -11,7 +11,7 @@ from torch import Tensor
 from deediff.calibration.file import Calibration, calibration_file
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
-from deediff.models.uncertainty import UEM
+from deediff.models.uems import UEM
 
 
 class RecalibratedUncertainty(UEM):

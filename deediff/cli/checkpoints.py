@@ -18,7 +18,7 @@ from deediff.cost.table import component_table, exit_cost_table
 from deediff.devices import choose_device, device_name
 from deediff.diffusion.schedule import Schedule
 from deediff.models import PRESETS, EarlyExitModel, make_backbone
-from deediff.models.uncertainty import UEMS
+from deediff.models.uems import UEMS
 
 CALIBRATION_NOTE = (
     "u and error = mean tanh|error| are means over the timesteps. ece and rank (Spearman, over images at a fixed "

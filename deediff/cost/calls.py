@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from deediff.models import EarlyExitModel
-from deediff.models.uncertainty import Watched, build_uem
+from deediff.models.uems import NetworkShape, build_uem
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ def component_calls(model: EarlyExitModel, batch: int = 1) -> dict[str, Componen
     calls = {"patch embedding": ComponentCall(net, "embed", (), (x, t, *labels))}
     for i in range(model.num_blocks):
         if model.uem is not None and i in model.uem.layers:
-            watched = Watched(model.num_blocks, net.dim, net.extras, net.patch_dim)
-            single = build_uem({**model.uem.config(), "layers": [i]}, watched).to(device)  # without the other layers
+            shape = NetworkShape.of(net)
+            single = build_uem({**model.uem.config(), "layers": [i]}, shape).to(device)  # without the other layers
             calls[f"UEM {i}"] = ComponentCall(single, "forward", (i,), (states[i], t))
         if model.heads is not None:
             calls[f"head {i}"] = ComponentCall(model, "read_out", (i,), (states[i],))

@@ -1,31 +1,44 @@
-"""Networks: backbones, UEMs, and the two together."""
+"""Networks: backbones, UEMs, output heads, and models with early exits."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from deediff.models.backbone import Backbone
+from deediff.models.backbone import Backbone, BackboneConfig
 from deediff.models.early_exit import EarlyExitModel
+from deediff.models.presets import PRESETS
 from deediff.models.starts import STARTS
-from deediff.models.uncertainty import UEM, MLPUncertainty
-from deediff.models.uvit import PRESETS, UViT, UViTConfig
+from deediff.models.uems import UEM, MLPUncertainty
+from deediff.models.uvit import UViT, UViTConfig
 
 __all__ = [
-    "BACKBONES", "PRESETS", "UEM", "Backbone", "BackboneConfig", "EarlyExitModel", "MLPUncertainty", "UViT",
-    "UViTConfig", "build_backbone", "make_backbone", "model_name",
-]  # fmt: skip
+    "BACKBONES",
+    "PRESETS",
+    "UEM",
+    "Backbone",
+    "BackboneConfig",
+    "EarlyExitModel",
+    "MLPUncertainty",
+    "UViT",
+    "UViTConfig",
+    "build_backbone",
+    "make_backbone",
+    "model_name",
+]
 
-BackboneConfig = UViTConfig  # of any backbone; a union once there is another
-BACKBONES: dict[str, tuple[type, type[Backbone]]] = {"uvit": (UViTConfig, UViT)}  # its config's class, and its own
+BACKBONES: dict[str, tuple[type[BackboneConfig], type[Backbone]]] = {  # name → config class, network class
+    "uvit": (UViTConfig, UViT),
+}
 
 
 def make_backbone(config: BackboneConfig, start: str = "official") -> Backbone:
-    """A fresh backbone, its weights as published or one of STARTS, which answer ε ≈ x_t before any training."""
-    net = next(build(config) for kind, build in BACKBONES.values() if isinstance(config, kind))
+    """A fresh backbone, initialised as published or by one of `STARTS`. Raises ValueError if the start does not fit."""
+    build: Any = next(network for kind, network in BACKBONES.values() if isinstance(config, kind))
+    net: Backbone = build(config)
     if start == "official":
         return net
     if not isinstance(net, UViT):
-        raise ValueError(f"a start other than official is known for U-ViTs only, this is a {type(net).__name__}")
+        raise ValueError(f"start {start!r} is for U-ViTs only, this is a {type(net).__name__}: use 'official'")
     return STARTS[start](net)
 
 
@@ -35,7 +48,7 @@ def build_backbone(config: dict[str, Any]) -> Backbone:
 
 
 def model_name(config: dict[str, Any]) -> str:
-    """Of a backbone's `config()`: its preset, or what it looks like. Raises ValueError as `build_backbone`."""
+    """Preset of a backbone's `config()`, or its sizes in words. Raises ValueError for an unknown name or field."""
     found = _read_config(config)
     return next((name for name, preset in PRESETS.items() if preset == found), str(found))
 

@@ -1,4 +1,4 @@
-"""What one optimiser step minimises: Eq. 4 for the backbone alone, Eq. 9 and 10 with exits."""
+"""Training objectives of DeeDiff: Eq. 4 for the backbone alone, Eq. 9 and 10 with exits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class BackboneObjective(nn.Module):
         self.backbone = model.backbone
 
     def forward(self, x: Tensor, t: Tensor, target: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
-        """x_t and what the network should answer (B,C,H,W), t and labels (B,) → scalars by name, with `total`."""
+        """x_t and target (B,C,H,W), t and labels (B,) → scalars by name, with `total`."""
         loss = simple_loss(self.backbone(x, t, y).float(), target)
         return {"total": loss, "simple": loss}
 
@@ -28,27 +28,26 @@ class BackboneObjective(nn.Module):
 class ExitsObjective(nn.Module):
     """Eq. 7, 8 and 10 for UEMs and heads; Eq. 4 as well when the backbone is trained with them.
 
-    A frozen backbone runs without gradients: nothing of it is kept for the backward pass.
+    A frozen backbone runs without gradients, so that its activations are not kept for the backward pass.
     """
 
     def __init__(self, model: EarlyExitModel, frozen: bool, **losses: Any):  # options of `early_exit_loss`
         super().__init__()
         self.model, self.frozen, self.losses = model, frozen, losses
         model.backbone.requires_grad_(not frozen)
-        if model.head_kind == "each" and model.uem is not None and model.heads is not None:
-            for i, head in enumerate(model.heads):
-                head.requires_grad_(i in model.uem.layers)  # nobody leaves through the others: no loss has them
+        if model.uem is not None and model.heads is not None:
+            model.heads.train_layers(model.uem.layers)
 
     def forward(self, x: Tensor, t: Tensor, target: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
-        """x_t and what the network should answer (B,C,H,W), t and labels (B,) → scalars by name, with `total`."""
+        """x_t and target (B,C,H,W), t and labels (B,) → scalars by name, with `total`."""
         model, uem = self.model, self.model.uem
         assert uem is not None
         with torch.no_grad() if self.frozen else contextlib.nullcontext():
             states = list(model.backbone.states(x, t, y))
         predictions = torch.stack([model.read_out(i, states[i]).float() for i in [*uem.layers, model.num_blocks]])
         with torch.autocast(x.device.type, enabled=False):
-            asked = [(i, states[i].float(), t) for i in uem.layers]
-            maps = torch.stack([uem.map(*one) for one in asked]) if uem.gives_map else None
-            u = torch.stack([uem(*one) for one in asked]) if maps is None else torch.stack([uem.pool(m) for m in maps])
+            inputs = [(i, states[i].float(), t) for i in uem.layers]
+            maps = torch.stack([uem.map(*args) for args in inputs]) if uem.gives_map else None
+            u = torch.stack([uem(*args) for args in inputs] if maps is None else [uem.pool(m) for m in maps])
         patchify = model.backbone.patchify
         return vars(early_exit_loss(predictions, u, target, maps=maps, patchify=patchify, **self.losses))

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from deediff.errors import UserError
 from deediff.models.early_exit import EarlyExitModel
-from deediff.models.uvit import PRESETS, UViT, UViTConfig
+from deediff.models.presets import PRESETS
+from deediff.models.uvit import UViT, UViTConfig
 
 State = Mapping[str, Tensor]
 UNGUIDED = 1000  # classes of ImageNet: with 64×64 pixels there is no label that means none, elsewhere it is the last

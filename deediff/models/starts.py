@@ -73,7 +73,7 @@ def local_start_(net: UViT) -> UViT:
     net.decoder_pred.weight.mul_(math.sqrt(2))  # tokens have twice the squared norm now
     head_dim = net.dim // net.cfg.num_heads
     for i in range(net.num_blocks):
-        queries, keys, _ = net._block(i).attn.qkv.weight.unflatten(0, (3, net.cfg.num_heads, head_dim))
+        queries, keys, _ = net.blocks[i].attn.qkv.weight.unflatten(0, (3, net.cfg.num_heads, head_dim))
         for query, key in zip(queries, keys, strict=True):
             look = nn.init.orthogonal_(torch.empty(head_dim, 4 * count)) @ free.T
             query.copy_(look)

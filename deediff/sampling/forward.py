@@ -185,7 +185,7 @@ class ForwardPass:
             if network.is_source[i - 1]:
                 mb.skips[i - 1] = [(mb.rows, mb.state)]
         if self.request.deviations:
-            mb.outputs.append(self._combined(network.read_out_layer(i, mb.state)))
+            mb.outputs.append(self._combined(network.model.read_out(i, mb.state)))
         mb.decision = to_host(self._decide(i, mb)) if i < network.num_blocks else None
 
     def _embed(self, mb: MicroBatch) -> Tensor:
@@ -194,7 +194,7 @@ class ForwardPass:
         labels = self.labels
         if labels is not None:  # joined micro-batches hold rows in any order
             labels = labels.view(-1, self.copies)[torch.from_numpy(mb.rows)].flatten()
-        return self.network.embed(images, self.t[: len(images)], labels)
+        return self.network.model.backbone.embed(images, self.t[: len(images)], labels)
 
     def _decide(self, i: int, mb: MicroBatch) -> Tensor | bool:
         """The policy's decision at layer i: (n,) bool, or one bool for all."""

@@ -18,7 +18,7 @@ from deediff.analysis.origin import origin_of
 from deediff.calibration.checkpoint import calibrate_checkpoint
 from deediff.cost.components import model_cost
 from deediff.diffusion.noise import sample_noise
-from deediff.models import BACKBONES, Backbone, EarlyExitModel
+from deediff.models import BACKBONES, Backbone, BackboneConfig, EarlyExitModel
 from deediff.policies import make_policy
 from deediff.sampling.forward import Request, predict
 from tests.conftest import sample_trace
@@ -27,7 +27,7 @@ from trainer.presets import Method, Stage, TrainConfig
 
 
 @dataclass(frozen=True)
-class MixerConfig:
+class MixerConfig(BackboneConfig):
     """Of `Mixer`."""
 
     img_size: int = 8
@@ -104,9 +104,16 @@ def _registered() -> Iterator[None]:
 def run(image_folder: Path, tmp_path: Path) -> Path:
     stage = Stage(steps=3, batch_size=4, warmup=1)
     config = TrainConfig(
-        dataset=str(image_folder), model=MixerConfig(), backbone=stage, exits=stage, method=Method(map=True),  # type: ignore[arg-type]
-        out=tmp_path / "run", device="cpu", sample_every=2, log_every=1,
-    )  # fmt: skip
+        dataset=str(image_folder),
+        model=MixerConfig(),
+        backbone=stage,
+        exits=stage,
+        method=Method(map=True),
+        out=tmp_path / "run",
+        device="cpu",
+        sample_every=2,
+        log_every=1,
+    )
     return Training("mixer", config).run()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -197,49 +196,3 @@ def test_uncertainties_keep_float32_under_autocast(model: EarlyExitModel) -> Non
         u = model.uncertainty(3, state, t)
     assert u.dtype == torch.float32
     assert torch.equal(u, model.uncertainty(3, state, t))
-
-
-VARIANTS = [TINY, replace(TINY, qkv_bias=True, conv=False), replace(TINY, num_classes=3)]
-
-
-@pytest.mark.parametrize("config", VARIANTS)
-@torch.inference_mode()
-def test_ready_parts_answer_as_the_modules_do(config: UViTConfig) -> None:
-    model = make_model(config=config)
-    net, assert_close = model.backbone, torch.testing.assert_close
-    state, skip = torch.randn(2, 5, net.state_size // net.dim, net.dim)
-    for i in range(model.num_blocks):
-        joined = None if net.skip_source(i) is None else skip
-        assert_close(net.ready_block(i)(state, joined), net.block(i, state, joined), rtol=1e-4, atol=1e-5)
-    assert model.heads is not None
-    read_out = net.ready_heads(list(model.heads))
-    assert read_out is not None
-    which = [13, 0, 7, 7, 12]
-    alone = [model.read_out(layer, state[k : k + 1]) for k, layer in enumerate(which)]
-    assert_close(read_out(state, torch.tensor(which)), torch.cat(alone), rtol=1e-4, atol=1e-5)
-
-
-class Doubled(torch.nn.Linear):
-    """Stands for a layer that somebody put into a trained network."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return 2 * super().forward(x)
-
-
-@torch.inference_mode()
-def test_parts_that_are_replaced_or_watched_are_really_called() -> None:
-    model, state = make_model(), torch.randn(2, 17, 32)
-    net: Any = model.backbone
-    before = net.ready_block(2)(state)
-    old = net.in_blocks[2].mlp.fc1
-    net.in_blocks[2].mlp.fc1 = Doubled(32, 128)
-    net.in_blocks[2].mlp.fc1.load_state_dict(old.state_dict())
-    torch.testing.assert_close(net.ready_block(2)(state), net.block(2, state))
-    assert not torch.allclose(net.ready_block(2)(state), before, atol=1e-3)
-    seen: list[torch.nn.Module] = []
-    net.in_blocks[1].norm1.register_forward_hook(lambda module, *_: seen.append(module))
-    net.ready_block(1)(state)
-    assert seen == [net.in_blocks[1].norm1]
-    assert model.heads is not None
-    model.heads[3].register_forward_hook(lambda *_: None)  # type: ignore[union-attr]
-    assert net.ready_heads(list(model.heads)) is None

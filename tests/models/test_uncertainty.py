@@ -16,19 +16,19 @@ from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel, UViT
 from deediff.models.embedding import timestep_embedding
-from deediff.models.uncertainty import MLPUncertainty, Watched, build_uem
+from deediff.models.uems import MLPUncertainty, NetworkShape, build_uem
 from deediff.policies import make_policy
 from deediff.sampling import sample
 from deediff.sampling.forward import Request, predict
 from tests.conftest import TINY
 
-WATCHED = Watched(num_layers=13, dim=32, extras=1, patch_dim=48)
+SHAPE = NetworkShape(num_layers=13, dim=32, extras=1, patch_dim=48)
 STATE, T = torch.randn(6, 17, 32, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 7, 500, 7, 999, 3])
 
 
 def make_uem(**options: Any) -> MLPUncertainty:
     torch.manual_seed(1)
-    uem = build_uem({"name": "mlp", **options}, WATCHED)
+    uem = build_uem({"name": "mlp", **options}, SHAPE)
     assert isinstance(uem, MLPUncertainty)
     torch.nn.init.normal_(uem.bias)
     torch.nn.init.normal_(uem.weight, std=0.3)
@@ -47,7 +47,7 @@ def test_each_sample_uses_the_weights_of_its_own_timestep(scope: str) -> None:
 
 
 def test_13_000_uems_are_one_tensor() -> None:
-    uem = build_uem({"name": "mlp", "scope": "layer_timestep"}, WATCHED)
+    uem = build_uem({"name": "mlp", "scope": "layer_timestep"}, SHAPE)
     assert {name: tuple(p.shape) for name, p in uem.named_parameters()} == {"weight": (13000, 32), "bias": (13000,)}
 
 
@@ -82,7 +82,7 @@ def test_a_map_has_one_value_per_value_of_the_image(aggregation: str, reduce: An
 @pytest.mark.parametrize("name", ["mlp", "attention"])
 @pytest.mark.parametrize("detach", [False, True])
 def test_detached_means_no_gradient_into_the_network(name: str, detach: bool) -> None:
-    uem = build_uem({"name": name, "detach": detach}, WATCHED)
+    uem = build_uem({"name": name, "detach": detach}, SHAPE)
     state = STATE.clone().requires_grad_(True)
     uem(3, state, T).sum().backward()
     assert (state.grad is None) == detach
@@ -166,7 +166,7 @@ def test_the_sampler_asks_the_uems_of_its_timestep(scope: str) -> None:
 )
 def test_unknown_options_are_refused(config: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        build_uem(config, WATCHED)
+        build_uem(config, SHAPE)
 
 
 def loss_inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -20,7 +20,7 @@ from deediff.datasets import load_images, load_labels
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel, UViT
-from deediff.models.early_exit import HEADS
+from deediff.models.heads import HEADS
 from deediff.models.objectives import ExitsObjective
 from tests.conftest import REPO, TINY
 from trainer import batches, loop

@@ -13,6 +13,7 @@ from deediff.calibration.checkpoint import calibrate_checkpoint
 from deediff.calibration.file import calibration_file
 from deediff.checkpoints import find_checkpoint
 from deediff.json_files import read_json, write_json
+from deediff.models import UViTConfig
 from deediff.quality.evaluate import Evaluator
 from deediff.quality.metrics import expand
 from deediff.quality.progress import Progress
@@ -46,13 +47,14 @@ class Scale:
 
 
 _DIGITS = PRESETS["mnist_tiny"][1]
+_TOY_MODEL = UViTConfig(in_chans=1, patch_size=8, embed_dim=32, num_heads=2, depth=4)
 _TOY = replace(
     _DIGITS,
-    model=replace(_DIGITS.model, patch_size=8, embed_dim=32, num_heads=2, depth=4),
+    model=_TOY_MODEL,
     backbone=Stage(steps=4, batch_size=4), exits=Stage(steps=4, batch_size=4), start="official",
     sample_every=0, log_every=1,
 )  # fmt: skip
-_TOY_SHALLOW = replace(_TOY, model=replace(_TOY.model, depth=2), exits=Stage(steps=0))
+_TOY_SHALLOW = replace(_TOY, model=replace(_TOY_MODEL, depth=2), exits=Stage(steps=0))
 
 SCALES: dict[str, Scale] = {
     "cpu": Scale(  # the shipped backbone, 1 024 digits

@@ -19,7 +19,7 @@ from deediff.cost.components import model_cost
 from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import make_solver
 from deediff.errors import UserError
-from deediff.models import EarlyExitModel, make_backbone
+from deediff.models import EarlyExitModel, UViTConfig, make_backbone
 from deediff.policies.calibrated import Excess
 from deediff.traces.reader import Trace
 from trainer.suites.on_demand import OnDemand
@@ -85,8 +85,10 @@ class Rivals:
     def smaller(self) -> Path:
         """The deepest plain network that costs no more, trained as long as the full one."""
         config = self.work.plain(self.work.scale.config)
-        depths = range(2, config.model.depth + 1, 2)
-        models = {depth: replace(config.model, depth=depth) for depth in depths}
+        model = config.model
+        assert isinstance(model, UViTConfig)
+        depths = range(2, model.depth + 1, 2)
+        models = {depth: replace(model, depth=depth) for depth in depths}
         costs = {depth: model_cost(EarlyExitModel(make_backbone(model))).full for depth, model in models.items()}
         affordable = max((depth for depth in depths if costs[depth] <= self.budget), default=2)
         return self.work.train(f"depth-{affordable}", replace(config, model=models[affordable]))
