@@ -52,7 +52,7 @@ MUTANTS = [
         "            network.block[i - 1](torch.cat([mb.state, absent]), "
         "None if skip is None else torch.cat([skip, absent]))\n"
         "            mb.state = network.block[i - 1](mb.state, skip)\n",
-        "tests/sampling/test_sampling.py",
+        "tests/sampling/test_forward.py",
     ),
     Mutant(
         "batch-mean decision",
@@ -87,7 +87,7 @@ MUTANTS = [
         FORWARD,
         "exit_layer = torch.from_numpy(self.exit_layer)",
         "exit_layer = torch.from_numpy(np.minimum(self.exit_layer + 1, self.network.num_blocks))",
-        "tests/sampling/test_sampling.py",
+        "tests/sampling/test_forward.py",
     ),
     Mutant(
         "batch-dependent noise",

@@ -1,1 +1,1 @@
-"""Benchmarks: what real exits are worth in seconds, and what writing a trace costs."""
+"""Benchmarks of sampling, traces, training and the explorer; see `deediff bench`."""

@@ -1,7 +1,7 @@
-"""`deediff bench app`: the explorer's speed and memory, in a real browser against the real server.
+"""`deediff bench app`: speed and memory of the explorer, in a real browser against the real server.
 
-On a run of this machine and on a synthetic trace of 50 000 × 1 000 × 13. Nothing here imports the explorer:
-it is started as everybody starts it, and watched from outside.
+Measured on a run of this machine and on a synthetic trace of 50 000 × 1 000 × 13. The explorer is not imported: the
+server is started as a user starts it, and measured from outside.
 """
 
 from __future__ import annotations
@@ -43,17 +43,22 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]  # of the checkout: the explorer is no part of the package
 MAIN = ROOT / "app" / "main.py"
-SYNTHETIC = "synthetic"  # name of the run and of its trace
-LIMITS = {  # ms; MB
-    "redraw": 300.0, "server": 30.0, "switch": 1000.0, "first page": 3000.0, "live": 2000.0, "memory": 600.0,
-}  # fmt: skip
-PARTS = ("first", "slider", "switch", "live")  # what may be asked for alone
-START = 60.0  # seconds that the server may take
+SYNTHETIC = "synthetic"  # name of the synthetic run and of its trace
+LIMITS = {  # milliseconds; memory: MB
+    "redraw": 300.0,
+    "server": 30.0,
+    "switch": 1000.0,
+    "first page": 3000.0,
+    "live": 2000.0,
+    "memory": 600.0,
+}
+PARTS = ("first", "slider", "switch", "live")  # that can be measured alone
+START = 60.0  # seconds until the server has to answer
 
 
 def bench_app(
-    run: Path,  # with a checkpoint, and a trace recorded in full
-    folder: Path,  # empty; the runs folder that the explorer is shown
+    run: Path,  # with a checkpoint and a trace recorded in full
+    folder: Path,  # empty; becomes the parent of the explorer's runs folder
     repeats: int = 5,
     samples: int = 50_000,
     steps: int = 1000,
@@ -61,12 +66,15 @@ def bench_app(
 ) -> dict[str, Any]:
     """Medians of `repeats`, beside their limits.
 
-    redraw: from the release of the what-if slider until the heatmap is painted, in the browser's clock; server:
-    CPU time of the run of the script behind it, which computes and describes the whole page, Streamlit included;
-    switch: from the click on a page's link until everything on it is painted; first page: from the request to a
-    server that has just come up; live: from the release of the slider of *Sample live* until the last step's images
-    are painted, for 4 images × DDIM-20; memory: of the server after all that, above a process that has only loaded
-    the model. `only` takes some of the measures. Raises UserError when something that it needs is missing.
+    - redraw: from the release of the what-if slider until the heatmap is painted, in the browser's clock
+    - server: CPU time of the script run that computes and describes the whole page, Streamlit included
+    - switch: from the click on a page's link until everything on the page is painted
+    - first page: from the request to a server that has just started, until the page is painted
+    - live: from the release of the slider of *Sample live* until the images of the last step are painted, for
+      4 images × DDIM-20
+    - memory: of the server after all of these, above a process that has only loaded the model
+
+    `only` selects some of the measures; memory is always one. Raises UserError when a prerequisite is missing.
     """
     if not MAIN.exists():
         raise UserError(f"{MAIN} does not exist: the explorer is measured from a checkout of the repository")
@@ -94,8 +102,8 @@ def bench_app(
                     rows += _switches(page, f"{name}/{trace}", repeats)
             if "live" in only:
                 open_live(page, f"{address}/live?run={run.name}&live+policy=threshold")
-                rows.append(_row("live mode: slider released to images", run.name, _live(page, repeats), "ms",
-                                 LIMITS["live"]))  # fmt: skip
+                times = _live(page, repeats)
+                rows.append(_row("live mode: slider released to images", run.name, times, "ms", LIMITS["live"]))
             used, alone = _megabytes(process.pid), _megabytes_with_model(checkpoint)
         rows.append(_row("memory above the loaded model", "both traces open", [used - alone], "MB", LIMITS["memory"]))
     return {
@@ -108,7 +116,7 @@ def bench_app(
 
 
 def _full_trace(run: Path) -> str:
-    """The first trace of a run that answers every threshold."""
+    """Name of the run's first trace with a what-if for every threshold."""
     for folder in read_run(run).traces:
         limit = read_trace(folder).what_if_limit
         if limit is not None and limit[0] == 0:
@@ -119,12 +127,20 @@ def _full_trace(run: Path) -> str:
 def _row(measure: str, of: str, values: list[float], unit: str, limit: float | None) -> dict[str, Any]:
     median = statistics.median(values)
     within = None if limit is None else ("yes" if median <= limit else "NO")
-    return {"measure": measure, "of": of, "median": median, "worst": max(values), "unit": unit, "limit": limit,
-            "within": within, "repeats": len(values)}  # fmt: skip
+    return {
+        "measure": measure,
+        "of": of,
+        "median": median,
+        "worst": max(values),
+        "unit": unit,
+        "limit": limit,
+        "within": within,
+        "repeats": len(values),
+    }
 
 
 def _first_pages(page: Page, root: Path, log: Path, query: str, of: str, repeats: int) -> list[dict[str, Any]]:
-    """New servers, and how soon their first page stands."""
+    """Start new servers: time until each answers, and until its first page is painted."""
     starts, firsts = [], []
     for _ in range(repeats):
         page.goto("about:blank")
@@ -138,7 +154,7 @@ def _first_pages(page: Page, root: Path, log: Path, query: str, of: str, repeats
 
 
 def _live(page: Page, repeats: int) -> list[float]:
-    """Releases of the slider of *Sample live*; every one is another threshold."""
+    """Milliseconds per release of the slider of *Sample live*, each at another threshold."""
     times = []
     for repeat in range(repeats + 1):
         settle(page)
@@ -149,12 +165,12 @@ def _live(page: Page, repeats: int) -> list[float]:
 
 
 def _slider(page: Page, of: str, repeats: int) -> list[dict[str, Any]]:
-    """Redraws of the heatmap, and what the server spends on each."""
+    """Redraws of the heatmap, and the server's CPU time for each."""
     redraws, spent = [], []
     for repeat in range(repeats + 1):
         settle(page)
         milliseconds = release_slider(page, 0.25 + 0.1 * (repeat % 2) + 0.02 * repeat)
-        if repeat == 0:  # the first one compiles and caches
+        if repeat == 0:  # warm-up
             continue
         redraws.append(milliseconds)
         settle(page)
@@ -164,7 +180,7 @@ def _slider(page: Page, of: str, repeats: int) -> list[dict[str, Any]]:
 
 
 def _switches(page: Page, of: str, repeats: int) -> list[dict[str, Any]]:
-    """Every page, `repeats` times in turn."""
+    """Switches to every page in turn, `repeats` times."""
     paths = links(page)
     times: dict[str, list[float]] = {path: [] for path in paths}
     for _ in range(repeats):
@@ -176,7 +192,7 @@ def _switches(page: Page, of: str, repeats: int) -> list[dict[str, Any]]:
 
 @contextmanager
 def explorer(root: Path, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], str, float]]:
-    """The explorer on a free port: process, address, and the seconds until it answered."""
+    """Run the explorer on a free port: yields process, address, and the seconds until it answered."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -215,19 +231,19 @@ def _answers(address: str) -> bool:
 
 def _last_line(log: Path) -> str:
     lines = log.read_text(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it says nothing")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "its log is empty")
 
 
 def _megabytes(pid: int) -> float:
-    """Resident memory of a process. Raises UserError without `ps`."""
+    """Resident memory of a process. Raises UserError if `ps` is missing."""
     try:
         return int(subprocess.check_output(["ps", "-o", "rss=", "-p", str(pid)])) / 1024
     except (OSError, subprocess.CalledProcessError, ValueError) as error:
-        raise UserError(f"ps does not tell the memory of process {pid} ({error}): install procps") from None
+        raise UserError(f"ps cannot read the memory of process {pid} ({error}): install procps") from None
 
 
 def _megabytes_with_model(checkpoint: Path) -> float:
-    """Of a process that loads the model and nothing else."""
+    """Resident memory of a process that only loads the model."""
     code = "import sys, deediff; model = deediff.load(sys.argv[1]); print('ready', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", code, str(checkpoint)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:

@@ -1,4 +1,4 @@
-"""What the explorer's benchmark asks a browser: when was something on screen, in the browser's own clock."""
+"""The browser of the explorer's benchmark: when an element was painted, in the browser's own clock."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from deediff.errors import UserError
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-PATIENCE = 60_000  # milliseconds that one answer may take
-HEATMAP = ".st-key-plot-exit-heatmap .js-plotly-plot"  # of the page that opens first
+PATIENCE = 60_000  # timeout of one measurement, in milliseconds
+HEATMAP = ".st-key-plot-exit-heatmap .js-plotly-plot"  # on the first page
 SLIDER = ".st-key-tau"  # the what-if threshold
-LIVE_SLIDER = ".st-key-live-tau"  # that of *Sample live*
+LIVE_SLIDER = ".st-key-live-tau"  # the threshold of *Sample live*
 
-# Runs in the page before anything else. `settled` is looked at once per frame, and answers in the frame after.
+# Injected into the page before its own scripts. Conditions are checked once per frame, and times taken a frame later.
 SCRIPT = """
 window.bench = {
   begin: null, result: null,
   app: () => document.querySelector('[data-testid=stApp]'),
-  content() {  // a heatmap's numbers: two pictures of different numbers differ in it
+  content() {  // the heatmap's values, which identify what is drawn
     const gd = document.querySelector('HEATMAP');
     const z = gd && gd.dataset.drawn && gd.data && gd.data[0] && gd.data[0].z;
     return z ? z.bdata ?? JSON.stringify(z) : null;
   },
-  settled() {  // the script has run, nothing is left of the page before, figures in view and images are there
+  settled() {  // the script has run, no stale element is left, visible figures and all images are drawn
     const app = this.app(), main = document.querySelector('[data-testid=stMain]');
     if (!app || !main || app.dataset.testScriptState !== 'notRunning') return false;
     if (main.querySelector('[data-stale=true], [data-testid=stSkeleton]')) return false;
@@ -37,11 +37,11 @@ window.bench = {
     }
     return [...main.querySelectorAll('img')].every(image => image.complete);
   },
-  time(event, done) {  // milliseconds from the next such event until `done` has been painted
+  time(event, done) {  // milliseconds from the next such event until `done` holds and is painted
     this.begin = this.result = null;
     if (event) addEventListener(event, () => { this.begin = performance.now(); }, {capture: true, once: true});
-    else this.begin = 0;  // since the navigation began
-    const ready = () => { try { return done(); } catch { return false; } };  // in the middle of a change
+    else this.begin = 0;  // the start of the navigation
+    const ready = () => { try { return done(); } catch { return false; } };  // the page is changing
     const look = () => {
       if (this.begin !== null && ready()) requestAnimationFrame(() => setTimeout(() => {
         this.result = performance.now() - this.begin;
@@ -52,15 +52,15 @@ window.bench = {
   },
   redraw() { const before = this.content(); this.time('pointerup', () => this.content() !== before); },
   run: () => Math.max(0, ...[...document.querySelectorAll('.server-ms')].map(mark => Number(mark.dataset.run))),
-  open(path) {  // the script ends with a mark; whether it is running, a frame may miss
+  open(path) {  // each run of the script leaves a numbered mark; a frame may miss that it was running
     const before = this.run();
     this.time('click', () => location.pathname === path && this.run() > before && this.settled());
   },
-  policy() {  // whose images are on screen
+  policy() {  // title of the images on screen
     const titles = [...document.querySelectorAll('.st-key-live strong')].map(title => title.textContent);
     return titles.find(title => title.startsWith('Early exit')) ?? '';
   },
-  finished() {  // the images are the last ones, not those of a step on the way
+  finished() {  // the images are those of the last step
     const labels = [...document.querySelectorAll('.st-key-live_figures [data-testid=stMetricLabel]')];
     return labels.some(label => label.textContent.trim() === 'Layer ratio')
       && [...document.querySelectorAll('.st-key-live img')].every(image => image.complete);
@@ -99,45 +99,45 @@ def open_browser() -> Iterator[Page]:
 
 
 def answer(page: Page) -> float:
-    """Milliseconds, once the page has them. Raises UserError when nothing comes."""
+    """Milliseconds of the running measurement, once it is complete. Raises UserError after the timeout."""
     from playwright.sync_api import TimeoutError
 
     try:
         return float(page.wait_for_function("bench.result", polling=20).json_value())
     except TimeoutError:
         raise UserError(
-            f"the explorer did not get ready within {PATIENCE // 1000} seconds at {page.url}: look at it in a browser"
+            f"the explorer was not ready within {PATIENCE // 1000} seconds at {page.url}: look at it in a browser"
         ) from None
 
 
 def settle(page: Page) -> None:
-    """Wait until nothing has been going on for a while."""
+    """Wait until the page has been unchanged for a while."""
     for _ in range(3):
         page.wait_for_function("bench.settled()")
         page.wait_for_timeout(150)
 
 
 def first_page(page: Page, address: str) -> float:
-    """Milliseconds from asking for the page until its heatmap is painted."""
+    """Milliseconds from the request of the page until its heatmap is painted."""
     page.goto(address, wait_until="commit")
     page.evaluate("bench.first()")
     return answer(page)
 
 
 def release_slider(page: Page, share: float) -> float:
-    """Drag the what-if threshold to a share of its range and let go: milliseconds until the heatmap shows it."""
+    """Drag the what-if threshold to a share of its range: milliseconds from release until the heatmap shows it."""
     return _release(page, SLIDER, share, "redraw")
 
 
 def open_live(page: Page, address: str) -> None:
-    """*Sample live* at its defaults, 4 images × DDIM-20, after a first *Sample*: from then on it follows the slider."""
+    """Open *Sample live* at its defaults, 4 images × DDIM-20, and click *Sample* once: then it follows the slider."""
     page.goto(address, wait_until="commit")
     page.locator(".st-key-sample button:enabled").click()
     page.wait_for_function("bench.finished()")
 
 
 def release_live_slider(page: Page, share: float) -> float:
-    """The same with the threshold of *Sample live*: milliseconds until the images sampled with it are on screen."""
+    """The same for the threshold of *Sample live*: milliseconds until the images sampled with it are painted."""
     return _release(page, LIVE_SLIDER, share, "resample")
 
 
@@ -156,12 +156,12 @@ def _release(page: Page, slider: str, share: float, until: str) -> float:
 
 
 def server_milliseconds(page: Page) -> float:
-    """CPU time of the latest run of the explorer's script, as it says itself when DEEDIFF_BENCH is set."""
+    """CPU time of the latest run of the explorer's script, which it reports when DEEDIFF_BENCH is set."""
     return float(page.locator(".server-ms").last.get_attribute("data-ms") or "nan")
 
 
 def links(page: Page) -> list[str]:
-    """The pages of the explorer, by path."""
+    """Paths of the explorer's pages."""
     found: list[str] = page.locator("[data-testid=stSidebarNavLink]").evaluate_all(
         "all => all.map(link => new URL(link.href).pathname)"
     )
@@ -169,7 +169,7 @@ def links(page: Page) -> list[str]:
 
 
 def open_link(page: Page, path: str) -> float:
-    """Milliseconds from the click on a page's link until everything on it is painted."""
+    """Milliseconds from the click on a page's link until everything on the page is painted."""
     index = links(page).index(path)
     page.evaluate("path => bench.open(path)", path)
     page.locator("[data-testid=stSidebarNavLink]").nth(index).click()

@@ -1,4 +1,4 @@
-"""How long each component takes here: the measured seconds beside the GFLOPs of `deediff flops`."""
+"""Measured seconds of each component, beside the GFLOPs of `deediff flops`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deediff.models import EarlyExitModel
 
 @torch.no_grad()
 def time_components(model: EarlyExitModel, device: torch.device, batch: int, repeats: int) -> dict[str, float]:
-    """Component's name → seconds per image: medians of rounds in which all take turns, after one to warm up."""
+    """Component name → seconds per image: medians over rounds in which all take turns, after one warm-up round."""
     keep_freed_memory()
     clock = make_clock(device)
     with autocast(device):

@@ -1,4 +1,4 @@
-"""Exit layers to replay, so that a benchmark does not depend on weights."""
+"""Exit layers to replay, so that a benchmark does not depend on the weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Profile:
     layers: NDArray[np.int8]  # (samples, T)
 
     def at(self, timesteps: list[int], samples: int) -> Tensor:
-        """(samples, steps) int64 at the nearest recorded timesteps; samples repeat when there are too few."""
+        """(samples, steps) int64 at the nearest recorded timesteps; samples repeat if the run has too few."""
         nearest = np.abs(self.timesteps - np.array(timesteps)[:, None]).argmin(axis=1)
         return torch.from_numpy(self.layers[np.arange(samples) % len(self.layers)][:, nearest].astype(np.int64))
 
@@ -34,7 +34,7 @@ class Profile:
 def read_profile(text: str, num_blocks: int) -> Profile:
     """FILE.npz[:NAME], an integer array (1000, samples) with row 0 for t = 0; or a trace's folder or URL.
 
-    Raises UserError when there is no such profile, or it leaves at a layer that a model of `num_blocks` has not.
+    Raises UserError when the profile does not exist, or exits at a layer beyond `num_blocks`.
     """
     if match := re.fullmatch(r"(.+\.npz)(?::(.*))?", text):
         name, layers = _read_array(match[1], match[2])
@@ -45,14 +45,14 @@ def read_profile(text: str, num_blocks: int) -> Profile:
     lowest, highest = int(profile.layers.min()), int(profile.layers.max())
     if lowest < 0 or highest > num_blocks:
         raise UserError(
-            f"{text} leaves at layers {lowest} … {highest}, but this model has 0 … {num_blocks}: "
+            f"{text} exits at layers {lowest} … {highest}, but this model has 0 … {num_blocks}: "
             "choose another profile or a deeper model"
         )
     return profile
 
 
 def _read_array(path: str, name: str | None) -> tuple[str, NDArray[np.int8]]:
-    """The named array of a file, or its only one, and its name."""
+    """The array of this name, by default the only one of the file; returns name and array."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
@@ -62,8 +62,8 @@ def _read_array(path: str, name: str | None) -> tuple[str, NDArray[np.int8]]:
     if name is None and len(arrays) == 1:
         name = next(iter(arrays))
     if name is None or name not in arrays:
-        asked = "does not hold exactly one array" if name is None else f"holds no array {name!r}"
-        raise UserError(f"{path} {asked}: ask for {path}:NAME with one of {', '.join(arrays)}")
+        problem = "does not hold exactly one array" if name is None else f"holds no array {name!r}"
+        raise UserError(f"{path} {problem}: use {path}:NAME with one of {', '.join(arrays)}")
     layers = arrays[name]
     if layers.dtype.kind not in "iu" or layers.ndim != 2 or len(layers) != TIMESTEPS or not layers.size:
         found, expected = f"{layers.dtype} of shape {layers.shape}", f"integers of shape ({TIMESTEPS}, samples)"
@@ -74,13 +74,13 @@ def _read_array(path: str, name: str | None) -> tuple[str, NDArray[np.int8]]:
 def independent_exits(samples: int, steps: int, blocks: int, layer_ratio: float, seed: int = 0) -> Tensor:
     """(samples, steps) exit layers drawn independently over 0 … N, with the given mean (≥ 0.5) / N."""
     rng = torch.Generator().manual_seed(seed)
-    stays = torch.rand(samples, steps, generator=rng) < 2 * layer_ratio - 1
-    return torch.where(stays, blocks, torch.randint(0, blocks + 1, (samples, steps), generator=rng))
+    full = torch.rand(samples, steps, generator=rng) < 2 * layer_ratio - 1
+    return torch.where(full, blocks, torch.randint(0, blocks + 1, (samples, steps), generator=rng))
 
 
 def bimodal_exits(samples: int, steps: int, blocks: int, seed: int = 0) -> Tensor:
-    """(samples, steps) like the published runs: layer 1 or 2 early, none late, a noisy transition between."""
+    """(samples, steps) exit layers like the published runs: 1 or 2 in early steps, N in late ones, mixed in between."""
     rng = torch.Generator().manual_seed(seed)
-    early = torch.linspace(1.35, -0.65, steps).clamp(0, 1)  # probability of leaving early, over the steps
-    leaves = torch.rand(samples, steps, generator=rng) < early
-    return torch.where(leaves, torch.randint(1, 3, (samples, steps), generator=rng), blocks)
+    early = torch.linspace(1.35, -0.65, steps).clamp(0, 1)  # probability of an early exit, over the steps
+    exits = torch.rand(samples, steps, generator=rng) < early
+    return torch.where(exits, torch.randint(1, 3, (samples, steps), generator=rng), blocks)

@@ -1,7 +1,7 @@
-"""`deediff bench sampler`: what real exits are worth in seconds, beside what they promise in FLOPs.
+"""`deediff bench sampler`: speed-up of real exits in seconds, beside the saving in GFLOPs.
 
-Everything is measured side by side in one process: the variants take turns step by step, and for each
-step the median over the rounds counts, because machines are noisy and work of others comes and goes.
+All variants are measured in one process and take turns step by step; each step counts with its median over the rounds,
+because other processes may disturb a shared machine at any time.
 """
 
 from __future__ import annotations
@@ -28,96 +28,85 @@ from deediff.diffusion.solvers import DDPM, Solver
 from deediff.models import EarlyExitModel
 from deediff.policies import ExitPolicy, Never, Replay
 from deediff.recording.writer import TraceWriter
-from deediff.sampling.network import Network
+from deediff.sampling.forward import Network
 from deediff.sampling.sampler import Sampling, Step, denoise
 from deediff.settings import Record, SamplingSettings
 
-PART_STEPS = 50  # a part of the trace is charged as if it held this many steps
+PART_STEPS = 50  # steps per part of a trace, over which the cost of writing the part is spread
 NOTE = (
-    "a step is network, solver and noise; 'recorded' and 'real' include trace writing: taking each step in, and "
+    "a step is network, solver and noise; 'recorded' and 'real' include the trace: recording each step, and "
     f"1/{PART_STEPS} of writing a part of {PART_STEPS} steps"
 )
 
 
 @dataclass(frozen=True)
+class SamplerBench:
+    """Settings of `bench_sampler`."""
+
+    batch_sizes: Sequence[int] | None = None  # None: 1, 16, 64, and 512 on CUDA
+    steps: int = 4  # spread evenly over the 1000 timesteps
+    repeats: int = 15  # largest number of rounds
+    minutes: float = 8.0  # for all batch sizes together; each gets at least one round
+    profile: str | None = None  # see `read_profile`; None: an imitation of the published ones
+    cpu_time: bool = False  # CPU time of this process instead of wall time, for a busy machine
+
+
+@dataclass(frozen=True)
 class Variant:
-    """One way of taking a denoising step."""
+    """One way of computing a denoising step."""
 
     name: str
     policy: ExitPolicy
     gflops: float  # per image and step
     record: Record = "exit"
     deviations: bool = False
-    logged: bool = True  # writes a trace
+    logged: bool = True  # whether a trace is written
 
 
 def bench_sampler(
     model: EarlyExitModel,
     device: torch.device,
-    batch_sizes: Sequence[int] | None = None,  # None: 1, 16, 64, and 512 on CUDA
-    steps: int = 4,  # spread evenly over the 1000 timesteps
-    repeats: int = 15,  # rounds at most
-    minutes: float = 8.0,  # for all batch sizes together; each gets at least one round
-    profile: str | None = None,  # see read_profile; None: an imitation of the published ones
-    cpu_time: bool = False,  # time of this process instead of the wall's, for a machine that is busy
+    bench: SamplerBench | None = None,  # None: the defaults
     schedule: Schedule | None = None,
 ) -> dict[str, Any]:
     """One table: full, recorded in full, simulated (every block, UEM and head), and real exits on replayed profiles.
 
-    efficiency = (time of the full network / time with exits) × (GFLOPs with exits / GFLOPs of the full network),
-    where exits evaluate every UEM on the way and pay for the trace, and the full network does neither: 1 means
-    that every saved FLOP is saved time. See NOTE for what is inside the times. Raises UserError for a model
-    without exits, or a bad profile.
+    efficiency = (time of the full network / time with exits) × (GFLOPs with exits / GFLOPs of the full network).
+    With exits, the UEMs and the trace are included; the full network has neither. At 1, every saved FLOP is saved time.
+    The times are described by NOTE. Raises UserError for a model without exits or a bad profile.
     """
-    end = time.perf_counter() + 60 * minutes
+    bench = bench or SamplerBench()
+    end = time.perf_counter() + 60 * bench.minutes
     Replay(torch.empty(0)).check(model)
-    given = read_profile(profile, model.num_blocks) if profile is not None else None
+    given = read_profile(bench.profile, model.num_blocks) if bench.profile is not None else None
     keep_freed_memory()
     model, cost = model.to(device), model_cost(model)
-    clock, solver = make_clock(device, cpu_time), DDPM(schedule or Schedule(), steps)
+    clock, solver = make_clock(device, bench.cpu_time), DDPM(schedule or Schedule(), bench.steps)
     peak = matmul_peak(device, clock)
-    sizes = list(batch_sizes or ([1, 16, 64, 512] if device.type == "cuda" else [1, 16, 64]))
-    variants = [make_variants(cost, given, solver.timesteps, batch) for batch in sizes]
+    sizes = list(bench.batch_sizes or ([1, 16, 64, 512] if device.type == "cuda" else [1, 16, 64]))
+    rounds = [
+        _Rounds(model, solver, make_variants(cost, given, solver.timesteps, batch), batch, clock) for batch in sizes
+    ]
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-
-        def play(k: int, steps: int = steps) -> NDArray[np.float64]:
-            return _round(model, solver, variants[k], sizes[k], steps, Path(folder), clock)
-
-        weights = []  # how the time is divided: by that of the warm-up
-        for k in range(len(sizes)):
+        weights = []  # each batch size gets a share of the time, in proportion to its warm-up
+        for each in rounds:
             tick = time.perf_counter()
-            play(k, steps=1)
+            each.play(1, Path(folder))
             weights.append(time.perf_counter() - tick)
-        for k, batch in enumerate(sizes):
+        for k, each in enumerate(rounds):
             now = time.perf_counter()
-            rounds: list[NDArray[np.float64]] = []
+            times: list[NDArray[np.float64]] = []
             longest, until = 0.0, now + (end - now) * weights[k] / sum(weights[k:])
-            while not rounds or (len(rounds) < repeats and now + longest <= until):
-                rounds.append(play(k))
+            while not times or (len(times) < bench.repeats and now + longest <= until):
+                times.append(each.play(bench.steps, Path(folder)))
                 now, before = time.perf_counter(), now
                 longest = max(longest, now - before)
-            seconds = np.median(rounds, axis=0).sum(axis=1) / steps  # (variants,) per step of the whole batch
-            rows += [
-                {
-                    "batch": batch,
-                    "variant": variant.name,
-                    "rounds": len(rounds),
-                    "ms_per_image_step": 1000 * float(t) / batch,
-                    "gflops": variant.gflops,
-                    "gflop_per_s": variant.gflops * batch / float(t),
-                    "share_of_peak": variant.gflops * batch / float(t) / peak,
-                    "speed_up": float(seconds[0] / t),
-                    "efficiency": float(seconds[0] / t) * variant.gflops / cost.full
-                    if isinstance(variant.policy, Replay)
-                    else None,
-                }
-                for variant, t in zip(variants[k], seconds, strict=True)
-            ]
+            rows += _rows(each, times, cost.full, peak)
     return {
         "device": device_name(device),
         "threads": torch.get_num_threads(),
-        "clock": "process time" if cpu_time else "wall",
+        "clock": "process time" if bench.cpu_time else "wall",
         "timesteps": ", ".join(map(str, solver.timesteps)),
         "matmul_peak_gflop_per_s": peak,
         "note": NOTE,
@@ -126,7 +115,7 @@ def bench_sampler(
 
 
 def make_variants(cost: Cost, given: Profile | None, timesteps: list[int], batch: int) -> list[Variant]:
-    """What is compared; the full network first."""
+    """The variants to compare; the full network first."""
     blocks, steps = len(cost.blocks), len(timesteps)
     profiles = {
         "bimodal (imitated)": bimodal_exits(batch, steps, blocks),
@@ -137,56 +126,85 @@ def make_variants(cost: Cost, given: Profile | None, timesteps: list[int], batch
         profiles = {given.name: given.at(timesteps, batch), **profiles}
         del profiles["bimodal (imitated)"]
 
-    def promised(exits: Tensor) -> float:
+    def gflops(exits: Tensor) -> float:
         return cost.mean_gflops(torch.bincount(exits.flatten(), minlength=blocks + 1).numpy(), with_uem=True)
 
-    asked = cost.full + sum(cost.uems)
+    with_uems = cost.full + sum(cost.uems)
     return [
         Variant("full", Never(), cost.full, logged=False),
-        Variant("recorded in full", Never(), asked, "full"),
-        Variant("simulated", Never(), asked + sum(cost.heads), "full", deviations=True, logged=False),
-        *(Variant(f"real, {name}", Replay(exits), promised(exits)) for name, exits in profiles.items()),
+        Variant("recorded in full", Never(), with_uems, "full"),
+        Variant("simulated", Never(), with_uems + sum(cost.heads), "full", deviations=True, logged=False),
+        *(Variant(f"real, {name}", Replay(exits), gflops(exits)) for name, exits in profiles.items()),
     ]
 
 
-def _round(
-    model: EarlyExitModel,
-    solver: Solver,
-    variants: list[Variant],
-    batch: int,
-    steps: int,
-    folder: Path,
-    clock: Clock,
-) -> NDArray[np.float64]:
-    """Let the variants take `steps` steps in turn: (variants, steps) seconds."""
-    blocks, samples, network = model.num_blocks, range(batch), Network(model)
-    classes = tuple(range(model.backbone.num_classes)) or None
-    streams = []
-    for v in variants:
+@dataclass(frozen=True)
+class _Rounds:
+    """Rounds of the variants with one batch size."""
+
+    model: EarlyExitModel
+    solver: Solver
+    variants: list[Variant]
+    batch: int
+    clock: Clock
+
+    def play(self, steps: int, folder: Path) -> NDArray[np.float64]:
+        """One round, in which the variants take `steps` steps in turn: (variants, steps) seconds."""
+        blocks, samples, clock, variants = self.model.num_blocks, range(self.batch), self.clock, self.variants
+        network = Network(self.model)
+        streams = [denoise(network, self._job(variant), samples) for variant in variants]
+        # With one timestep more than there are, these parts are never full, so nothing is written.
+        writers = [TraceWriter(folder, [*self.solver.timesteps, 0], blocks, {samples: 0}) for _ in variants]
+        taken: list[list[Step]] = [[] for _ in variants]
+        seconds, rng = np.empty((len(variants), steps)), np.random.default_rng()
+        for s in range(steps):
+            for k in rng.permutation(len(variants)):  # so that no variant always follows the same one
+                tick = clock()
+                step = next(streams[k])
+                if variants[k].logged:
+                    writers[k].add(step)
+                seconds[k, s] = clock() - tick
+                taken[k].append(step)
+        for k, variant in enumerate(variants):
+            if variant.logged:
+                seconds[k] += _part_seconds(taken[k], blocks, folder, clock) / PART_STEPS
+        return seconds
+
+    def _job(self, variant: Variant) -> Sampling:
         settings = SamplingSettings(
-            num_samples=batch, batch_size=batch, record=v.record, deviations=v.deviations, classes=classes
+            num_samples=self.batch,
+            batch_size=self.batch,
+            record=variant.record,
+            deviations=variant.deviations,
+            classes=tuple(range(self.model.backbone.num_classes)) or None,
         )
-        streams.append(denoise(network, Sampling(model, settings, solver, v.policy), samples))
-    # One timestep more than there are: these parts are never full, so nothing is written.
-    writers = [TraceWriter(folder, [*solver.timesteps, 0], blocks, {samples: 0}) for _ in variants]
-    taken: list[list[Step]] = [[] for _ in variants]
-    seconds, rng = np.empty((len(variants), steps)), np.random.default_rng()
-    for s in range(steps):
-        for k in rng.permutation(len(variants)):  # so that none always follows the same one
-            tick = clock()
-            step = next(streams[k])
-            if variants[k].logged:
-                writers[k].add(step)
-            seconds[k, s] = clock() - tick
-            taken[k].append(step)
-    for k, variant in enumerate(variants):
-        if variant.logged:
-            seconds[k] += _part_seconds(taken[k], blocks, folder, clock) / PART_STEPS
-    return seconds
+        return Sampling(self.model, settings, self.solver, variant.policy)
+
+
+def _rows(rounds: _Rounds, times: list[NDArray[np.float64]], full: float, peak: float) -> list[dict[str, Any]]:
+    """A row per variant, from (variants, steps) seconds of each round, and the GFLOPs of the full network."""
+    seconds = np.median(times, axis=0).mean(axis=1)  # (variants,) per step of the whole batch
+    rows = []
+    for variant, t in zip(rounds.variants, seconds.tolist(), strict=True):
+        speed_up = float(seconds[0] / t)
+        rows.append(
+            {
+                "batch": rounds.batch,
+                "variant": variant.name,
+                "rounds": len(times),
+                "ms_per_image_step": 1000 * t / rounds.batch,
+                "gflops": variant.gflops,
+                "gflop_per_s": variant.gflops * rounds.batch / t,
+                "share_of_peak": variant.gflops * rounds.batch / t / peak,
+                "speed_up": speed_up,
+                "efficiency": speed_up * variant.gflops / full if isinstance(variant.policy, Replay) else None,
+            }
+        )
+    return rows
 
 
 def _part_seconds(taken: list[Step], blocks: int, folder: Path, clock: Clock) -> float:
-    """What the last step of a part costs the writer, where it writes all of them: these steps, repeated."""
+    """Seconds that the writer takes for the last step of a part, when it writes the part: these steps, repeated."""
     writer = TraceWriter(folder, [0] * PART_STEPS, blocks, {taken[0].samples: 0})
     steps = [replace(taken[s % len(taken)], step=s) for s in range(PART_STEPS)]
     for step in steps[:-1]:

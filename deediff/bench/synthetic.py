@@ -1,4 +1,4 @@
-"""A trace as large as a serious one, made in a second: its summary counts every sample, a few parts hold rows."""
+"""A synthetic trace of 50 000 samples, written in a second: its summary counts all of them, a few parts hold rows."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def write_synthetic(
     image_shape: tuple[int, int, int],
     samples: int = 50_000,
     steps: int = 1000,
-    parts: int = 3,  # that are on disk with rows and images; at least 1
+    parts: int = 3,  # parts on disk, with rows and images; at least 1
 ) -> Path:
-    """Write a complete trace, recorded in full, of u that falls with depth and rises towards t = 0.
+    """Write a complete trace, recorded in full, whose u falls with depth and rises towards t = 0.
 
-    The summaries of the parts on disk are added up in turn until `samples` are counted: the same sums in the
-    same file as sampling them all would give, as far as the explorer's speed and memory can tell.
+    The summaries of the parts on disk are added up in turn until `samples` are counted, so that the summary has the
+    same size and file as one of that many sampled images.
     """
     rng, timesteps, blocks = np.random.default_rng(0), list(range(steps - 1, -1, -1)), len(cost.blocks)
     summaries = []
@@ -67,7 +67,7 @@ def write_synthetic(
 
 
 def _uncertainty(rng: np.random.Generator, samples: int, steps: int, blocks: int) -> NDArray[np.float32]:
-    """(B, S, N) around a slope over depth and time, so that every threshold from 0 to 0.5 changes some exits."""
+    """(B, S, N) around a plane over depth and time, so that every threshold from 0 to 0.5 changes some exits."""
     depth, time = np.linspace(0.35, 0.1, blocks), np.linspace(-0.05, 0.1, steps)[:, None]
     u = depth + time + rng.normal(0, 0.05, (samples, steps, blocks))
     return u.clip(0.001, 0.999).astype(np.float32)

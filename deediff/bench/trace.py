@@ -1,9 +1,10 @@
-"""`deediff bench trace`: what logging costs while sampling, and how fast a trace is written and read."""
+"""`deediff bench trace`: share of recording in the sampling time, and the speed of writing and reading a trace."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from deediff.bench.clock import Clock, make_clock
 from deediff.bench.profiles import independent_exits
 from deediff.devices import device_name, keep_freed_memory
 from deediff.diffusion.schedule import Schedule
-from deediff.diffusion.solvers import DDIM, Solver
+from deediff.diffusion.solvers import DDIM
 from deediff.json_files import write_json
 from deediff.models import EarlyExitModel
 from deediff.policies import ExitPolicy, Replay, make_policy
@@ -22,7 +23,7 @@ from deediff.recording.finish import finish
 from deediff.recording.job import trace_meta
 from deediff.recording.parts import Part, write_part
 from deediff.recording.writer import TraceWriter
-from deediff.sampling.sampler import prepare_sampling, sample
+from deediff.sampling.sampler import Sampling, prepare_sampling
 from deediff.settings import Record, SamplingSettings
 from deediff.storage import write_atomically
 from deediff.traces.reader import read_trace
@@ -31,81 +32,81 @@ from deediff.traces.schema import rows_file
 SYNTHETIC = (128, 1000)  # samples and steps of the part whose throughput is measured
 
 
+@dataclass(frozen=True)
+class TraceBench:
+    """Settings of `bench_trace`."""
+
+    policy: str = "threshold:0.1"
+    num_samples: int = 64
+    batch_size: int = 64  # samples per part
+    steps: int = 20
+    repeats: int = 3  # rounds
+
+
 def bench_trace(
     model: EarlyExitModel,
     device: torch.device,
-    folder: Path,  # empty; the traces stay there
-    num_samples: int = 64,
-    batch_size: int = 64,  # samples per part
-    steps: int = 20,
-    policy: str = "threshold:0.1",
-    repeats: int = 3,
+    folder: Path,  # empty; the traces are kept there
+    bench: TraceBench | None = None,  # None: the defaults
     schedule: Schedule | None = None,
 ) -> dict[str, Any]:
-    """Logging beside sampling, with real exits and in full; then the throughput on a large part of random u.
+    """Recording beside sampling, with real exits and in full; then the throughput on a large part of random u.
 
-    Logging is all that the writer does, the merged summary and waiting for the disk included; `sync_ms` says
-    how long the disk takes for one small file. Replayed exits at half depth stand for a model whose samples
-    leave early, whatever the weights do under `policy`. Medians. Raises UserError when the policy does not fit
-    the model.
+    `logging` is everything that the writer does, including the merged summary and waiting for the disk; `sync_ms` is
+    the time to write one small file. Replayed exits at half depth represent a model whose samples exit early, since
+    under `policy` the weights decide. Medians. Raises UserError when the policy does not fit the model.
     """
+    bench = bench or TraceBench()
     keep_freed_memory()
     model, clock = model.to(device), make_clock(device)
-    solver = DDIM(schedule or Schedule(), steps)
-    half = Replay(independent_exits(num_samples, steps, model.num_blocks, 0.5))
+    solver = DDIM(schedule or Schedule(), bench.steps)
+    half = Replay(independent_exits(bench.num_samples, bench.steps, model.num_blocks, 0.5))
     cases: list[tuple[ExitPolicy, Record]] = [
-        (make_policy(policy), "exit"),
-        (make_policy(policy), "full"),
+        (make_policy(bench.policy), "exit"),
+        (make_policy(bench.policy), "full"),
         (half, "exit"),
     ]
-    warm_up = SamplingSettings(num_samples=min(num_samples, batch_size), batch_size=batch_size)
-    next(sample(model, warm_up, policy=half, solver=solver))
-    seconds = np.empty((repeats, len(cases), 2))
-    for r, k in np.ndindex(repeats, len(cases)):
-        seconds[r, k] = _log(model, folder / f"{k}-{r}", num_samples, batch_size, solver, *cases[k], clock)
+    settings = SamplingSettings(num_samples=bench.num_samples, batch_size=bench.batch_size)
+    jobs = [
+        prepare_sampling(model, replace(settings, record=record), policy=policy, solver=solver)
+        for policy, record in cases
+    ]
+    next(jobs[-1].steps())  # warm-up
+    seconds = np.empty((bench.repeats, len(jobs), 2))
+    for r, k in np.ndindex(bench.repeats, len(jobs)):
+        seconds[r, k] = _log(jobs[k], folder / f"{k}-{r}", clock)
     rows = []
-    for k, (chosen, record) in enumerate(cases):
+    for k, job in enumerate(jobs):
         sampling, logging = np.median(seconds[:, k], axis=0).tolist()
         trace = read_trace(folder / f"{k}-0")
         size = sum(rows_file(trace.path, part).stat().st_size for part in trace.parts)
         rows.append(
             {
-                "policy": chosen.spec,
-                "record": record,
+                "policy": job.policy.spec,
+                "record": job.settings.record,
                 "layer_ratio": trace.meta.layer_ratio,
                 "sampling_seconds": sampling,
                 "logging_seconds": logging,
                 "logging_share": logging / (sampling + logging),
-                "bytes_per_row": size / (num_samples * steps),
+                "bytes_per_row": size / (bench.num_samples * bench.steps),
             }
         )
     return {
         "device": device_name(device),
         "threads": torch.get_num_threads(),
-        "num_samples": num_samples,
-        "batch_size": batch_size,
-        "steps": steps,
-        "throughput": _throughput(model, folder / "synthetic", repeats, clock),
+        "num_samples": bench.num_samples,
+        "batch_size": bench.batch_size,
+        "steps": bench.steps,
+        "throughput": _throughput(model, folder / "synthetic", bench.repeats, clock),
         "rows": rows,
     }
 
 
-def _log(
-    model: EarlyExitModel,
-    folder: Path,
-    num_samples: int,
-    batch_size: int,
-    solver: Solver,
-    policy: ExitPolicy,
-    record: Record,
-    clock: Clock,
-) -> tuple[float, float]:
-    """Sample a trace as `sample_to_trace` does: seconds of sampling and of logging."""
-    settings = SamplingSettings(num_samples=num_samples, batch_size=batch_size, record=record)
-    job = prepare_sampling(model, settings, policy=policy, solver=solver)
-    parts = job.settings.batches
+def _log(job: Sampling, folder: Path, clock: Clock) -> tuple[float, float]:
+    """Sample a trace as `sample_to_trace` does: seconds of sampling and of recording."""
+    model, parts = job.model, job.settings.batches
     write_json(folder / "trace.json", trace_meta(job, next(model.parameters()).device).to_json())
-    writer = TraceWriter(folder, solver.timesteps, model.num_blocks, {part: i for i, part in enumerate(parts)})
+    writer = TraceWriter(folder, job.solver.timesteps, model.num_blocks, {part: i for i, part in enumerate(parts)})
     sampling, logging, tick = 0.0, 0.0, clock()
     for step in job.steps():
         now = clock()

@@ -1,4 +1,4 @@
-"""`deediff bench train`: what a frozen backbone saves, and bfloat16, in images per second."""
+"""`deediff bench train`: images per second with a frozen backbone and with bfloat16, beside full fine-tuning."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from deediff.devices import device_name, keep_freed_memory, training_precision
 from deediff.models import EarlyExitModel
 from deediff.models.objectives import ExitsObjective
 
-SLOWEST = ("fine-tuned", "float32")  # what the others are compared with
+SLOWEST = ("fine-tuned", "float32")  # the baseline
 
 
 def bench_train(model: EarlyExitModel, device: torch.device, batch_size: int = 64, repeats: int = 7) -> dict[str, Any]:
-    """Images/s of one AdamW step of exits alone (frozen) and of everything (fine-tuned), taking turns; medians.
+    """Images/s of one AdamW step on the exits alone (frozen) and on the whole model (fine-tuned); medians.
 
-    In float32 and in bfloat16, which some CPUs have units for.
+    In float32 and in bfloat16, for which some CPUs have units. The variants take turns.
     """
     keep_freed_memory()
     model, clock = model.to(device).train(), make_clock(device)
@@ -40,7 +40,7 @@ def bench_train(model: EarlyExitModel, device: torch.device, batch_size: int = 6
                 total = objective(x, t, noise, y)["total"]
             total.backward()
             optimizer.step()
-            if repeat:  # the first one warms up
+            if repeat:  # the first round is the warm-up
                 times.append(clock() - start)
             model.zero_grad(set_to_none=True)
     rate = {way: batch_size / statistics.median(times) for way, times in seconds.items()}

@@ -10,8 +10,8 @@ from typing import Annotated
 from tyro.conf import Positional
 
 from deediff.bench.app import PARTS, ROOT, bench_app
-from deediff.bench.sampler import bench_sampler
-from deediff.bench.trace import bench_trace
+from deediff.bench.sampler import SamplerBench, bench_sampler
+from deediff.bench.trace import TraceBench, bench_trace
 from deediff.bench.train import bench_train
 from deediff.cli.checkpoints import open_model, open_schedule
 from deediff.cli.command import Command, Count, Device, Flag, Result, defaults_to, one_of
@@ -43,17 +43,11 @@ class BenchSampler(Command):
 
     def run(self) -> Result:
         """A row per batch size and variant."""
-        return bench_sampler(
-            open_model(self.checkpoint).eval(),
-            choose_device(self.device),
-            self.batch_sizes,
-            self.steps,
-            self.repeats,
-            self.minutes,
-            self.profile,
-            self.cpu_time,
-            open_schedule(self.checkpoint),
+        bench = SamplerBench(
+            self.batch_sizes, self.steps, self.repeats, self.minutes, self.profile, cpu_time=self.cpu_time
         )
+        model, device = open_model(self.checkpoint).eval(), choose_device(self.device)
+        return bench_sampler(model, device, bench, open_schedule(self.checkpoint))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,18 +71,10 @@ class BenchTrace(Command):
 
     def run(self) -> Result:
         """Seconds with and without logging."""
+        bench = TraceBench(self.policy, self.num_samples, self.batch_size, self.steps, self.repeats)
+        model, device = open_model(self.checkpoint).eval(), choose_device(self.device)
         with tempfile.TemporaryDirectory() as folder:
-            return bench_trace(
-                open_model(self.checkpoint).eval(),
-                choose_device(self.device),
-                Path(folder),
-                self.num_samples,
-                self.batch_size,
-                self.steps,
-                self.policy,
-                self.repeats,
-                open_schedule(self.checkpoint),
-            )
+            return bench_trace(model, device, Path(folder), bench, open_schedule(self.checkpoint))
 
 
 @dataclass(frozen=True, kw_only=True)

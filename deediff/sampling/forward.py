@@ -2,13 +2,14 @@
 
 `predict` sends a batch through a `ForwardPass` in micro-batches. Before each block the policy decides which samples
 exit; these are set aside for their output head, and the micro-batch is compacted. The result does not depend on the
-order in which micro-batches are advanced, so the device decides it: see `_on_gpu` and `deediff.sampling.cpu`.
+order in which micro-batches are advanced: see `_on_gpu`, and `deediff.sampling.cpu`.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -18,10 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deediff.models import EarlyExitModel
+from deediff.models.uvit_cpu import prepared_block
 from deediff.policies.base import ExitPolicy, LayerState
 from deediff.sampling.cpu import CPU_GROUP, one_thread, run_on_cpu
 from deediff.sampling.micro_batch import MicroBatch, Rows, gather, in_order, to_host
-from deediff.sampling.network import Network
 from deediff.settings import Record
 
 GPU_MICRO_BATCHES = 2  # while the host waits for the decision of one, the device computes the other
@@ -91,6 +92,15 @@ class Prediction:
         )
 
 
+class Network:
+    """A model prepared for many evaluations with its present weights."""
+
+    def __init__(self, model: EarlyExitModel):
+        net, self.model, self.num_blocks = model.backbone, model, model.num_blocks
+        self.block = [prepared_block(net, i) for i in range(self.num_blocks)]
+        self.skip_source = [net.skip_source(i) for i in range(self.num_blocks)]
+
+
 def predict(
     model: EarlyExitModel | Network,
     x: Tensor,  # (B,C,H,W)
@@ -156,7 +166,8 @@ class ForwardPass:
         self.copies = 1 if self.guidance is None else 2  # rows of the network per sample
         self.t = torch.full((batch * self.copies,), request.timestep, device=x.device)
         reads_uncertainty = request.policy.needs_uncertainty or request.record == "full"
-        self.queried_layers = network.uem_layers if reads_uncertainty else frozenset[int]()
+        uem = network.model.uem
+        self.queried_layers = uem.layers if uem is not None and reads_uncertainty else ()
         self.exit_layer = np.full(batch, network.num_blocks)
         self.active = np.ones(batch, dtype=np.bool_)  # (B,) samples that have not exited …
         self.present = (
@@ -182,8 +193,8 @@ class ForwardPass:
             source = network.skip_source[i - 1]
             skip = None if source is None else mb.take_skip(source, self.present)
             mb.state = network.block[i - 1](mb.state, skip)
-            if network.is_source[i - 1]:
-                mb.skips[i - 1] = [(mb.rows, mb.state)]
+            if i - 1 in network.skip_source:
+                mb.skips[i - 1] = (mb.rows, mb.state)
         if self.request.deviations:
             mb.outputs.append(self._combined(network.model.read_out(i, mb.state)))
         mb.decision = to_host(self._decide(i, mb)) if i < network.num_blocks else None
@@ -192,7 +203,7 @@ class ForwardPass:
         """(n,C,H,W) images → (n, …) input of block 0, (2·n, …) with guidance."""
         images = mb.state if self.copies == 1 else mb.state.repeat_interleave(self.copies, dim=0)
         labels = self.labels
-        if labels is not None:  # joined micro-batches hold rows in any order
+        if labels is not None:
             labels = labels.view(-1, self.copies)[torch.from_numpy(mb.rows)].flatten()
         return self.network.model.backbone.embed(images, self.t[: len(images)], labels)
 
@@ -200,7 +211,7 @@ class ForwardPass:
         """The policy's decision at layer i: (n,) bool, or one bool for all."""
         request, policy, u = self.request, self.request.policy, None
         if i in self.queried_layers:
-            u = self.network.uncertainty(i, mb.state, self.t[: len(mb.state)])
+            u = self.network.model.uncertainty(i, mb.state, self.t[: len(mb.state)])
             if self.copies > 1:
                 u = u.view(-1, self.copies).amax(dim=1)
             self.uncertainty.append((i, mb.rows, u))
@@ -249,10 +260,11 @@ class ForwardPass:
         return Exited(mb.layer, rows, gather(mb.state, exiting, len(mb)))
 
     def read_out(self, exited: list[Exited]) -> None:
-        """Evaluate the output heads of samples that exited."""
-        exited = sorted(exited, key=lambda each: each.layer)
-        output = self._combined(self.network.read_out([(each.layer, each.state) for each in exited]))
-        self.outputs.append((np.concatenate([each.rows for each in exited]), output))
+        """Evaluate the output heads of samples that exited, once per layer."""
+        for layer, same in groupby(sorted(exited, key=lambda each: each.layer), lambda each: each.layer):
+            parts = list(same)
+            output = self.network.model.read_out(layer, torch.cat([part.state for part in parts]))
+            self.outputs.append((np.concatenate([part.rows for part in parts]), self._combined(output)))
 
     def _combined(self, output: Tensor) -> Tensor:
         """Classifier-free guidance: (n, …), or with guidance (2·n, …) → (n,C,H,W) float32.

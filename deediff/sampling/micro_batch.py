@@ -1,4 +1,4 @@
-"""Micro-batches: rows of a batch that run through the network together. Rows exit; micro-batches join and split."""
+"""Micro-batches: rows of a batch that run through the network together, until they exit."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class MicroBatch:
     rows: Rows  # (n,) their positions in the batch
     state: Tensor  # (n, …) input of the next block, (2·n, …) with guidance; before layer 0: the images
     layer: int = -1  # number of blocks run; −1: before the embedding
-    skips: dict[int, list[tuple[Rows, Tensor]]] = field(default_factory=dict)
-    """Block → its output in pieces of (rows, their states), for the long skips."""
+    skips: dict[int, tuple[Rows, Tensor]] = field(default_factory=dict)
+    """Block → its output, and the rows at that time; compacted when a later block reads it through a long skip."""
     lowest: Tensor | None = None  # (n,) smallest u so far, for policies that read it
     outputs: list[Tensor] = field(default_factory=list)  # (n,C,H,W) of every layer so far, for the deviations
     decision: Callable[[], NDArray[np.bool_] | bool] | None = None  # rows that exit at `layer`; waits for the device
@@ -30,47 +30,16 @@ class MicroBatch:
         return len(self.rows)
 
     def keep(self, staying: Rows) -> None:
-        """Drop all rows but these (k,). Skips are compacted when a block reads them."""
+        """Drop all rows but these (k,)."""
         count = len(self)
         self.rows, self.state = self.rows[staying], gather(self.state, staying, count)
         if self.lowest is not None:
             self.lowest = gather(self.lowest, staying, count)
 
-    def join(self, others: list[MicroBatch]) -> None:
-        """Append the rows of other micro-batches at the same layer."""
-        if not others:
-            return
-        parts = [self, *others]
-        self.rows = np.concatenate([part.rows for part in parts])
-        self.state = torch.cat([part.state for part in parts])
-        if self.lowest is not None:
-            self.lowest = torch.cat([part.lowest for part in parts if part.lowest is not None])
-        for other in others:
-            for source, pieces in other.skips.items():
-                self.skips[source] += pieces
-
-    def split(self, present: NDArray[np.bool_]) -> MicroBatch:
-        """Remove the second half of the rows and return it; `present` as for `take_skip`."""
-        half, copies = len(self) // 2, len(self.state) // len(self)
-        other = MicroBatch(self.rows[half:], self.state[copies * half :], self.layer)
-        for source in list(self.skips):
-            skip = self.take_skip(source, present)
-            self.skips[source] = [(self.rows[:half], skip[: copies * half])]
-            other.skips[source] = [(other.rows, skip[copies * half :])]
-        if self.lowest is not None:
-            self.lowest, other.lowest = self.lowest[:half], self.lowest[half:]
-        self.rows, self.state = self.rows[:half], self.state[: copies * half]
-        return other
-
     def take_skip(self, source: int, present: NDArray[np.bool_]) -> Tensor:
         """Output of block `source` for the remaining rows; `present` (B,) marks those of the whole batch."""
-        pieces = self.skips.pop(source)
-        return concatenate([gather(state, present[rows].nonzero()[0], len(rows)) for rows, state in pieces])
-
-
-def concatenate(parts: list[Tensor]) -> Tensor:
-    """`torch.cat` along the batch, without a copy of a single part."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+        rows, state = self.skips.pop(source)
+        return gather(state, present[rows].nonzero()[0], len(rows))
 
 
 def gather(values: Tensor, wanted: Rows, count: int) -> Tensor:
@@ -82,9 +51,9 @@ def gather(values: Tensor, wanted: Rows, count: int) -> Tensor:
 
 
 def in_order(pieces: list[tuple[Rows, Tensor]]) -> Tensor:
-    """Values of the batch's rows, in pieces → (B, …)."""
+    """Values of all rows of a batch, in pieces → (B, …)."""
     order = torch.from_numpy(np.argsort(np.concatenate([rows for rows, _ in pieces])))
-    values = concatenate([part for _, part in pieces])
+    values = torch.cat([part for _, part in pieces])
     return values.index_select(0, order.to(values.device))
 
 

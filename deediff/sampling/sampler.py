@@ -27,8 +27,7 @@ from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 from deediff.policies import ExitPolicy, Never, make_policy
 from deediff.sampling.cpu import one_thread
-from deediff.sampling.forward import Condition, Request, predict
-from deediff.sampling.network import Network
+from deediff.sampling.forward import Condition, Network, Request, predict
 from deediff.settings import SamplingSettings
 
 

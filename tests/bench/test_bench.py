@@ -13,9 +13,9 @@ import torch
 
 from deediff.bench.app import bench_app
 from deediff.bench.profiles import bimodal_exits, independent_exits, read_profile
-from deediff.bench.sampler import bench_sampler
+from deediff.bench.sampler import SamplerBench, bench_sampler
 from deediff.bench.synthetic import PART, write_synthetic
-from deediff.bench.trace import bench_trace
+from deediff.bench.trace import TraceBench, bench_trace
 from deediff.bench.train import bench_train
 from deediff.cli import main
 from deediff.cost.components import model_cost
@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 def test_every_variant_is_compared_with_the_full_network() -> None:
     cost = model_cost(MODEL)
-    result = bench_sampler(MODEL, CPU, batch_sizes=(3, 1), steps=2, repeats=2)
+    result = bench_sampler(MODEL, CPU, SamplerBench(batch_sizes=(3, 1), steps=2, repeats=2))
     assert [row["batch"] for row in result["rows"]] == [3] * 6 + [1] * 6
     for row in result["rows"]:
         full = next(r for r in result["rows"] if r["batch"] == row["batch"])
@@ -52,13 +52,13 @@ def test_every_variant_is_compared_with_the_full_network() -> None:
 
 
 def test_without_time_there_is_still_one_round() -> None:
-    result = bench_sampler(MODEL, CPU, batch_sizes=(2, 1), steps=1, minutes=0)
+    result = bench_sampler(MODEL, CPU, SamplerBench(batch_sizes=(2, 1), steps=1, minutes=0))
     assert {row["rounds"] for row in result["rows"]} == {1}
 
 
 def test_a_class_conditional_model_draws_its_classes() -> None:
     model = EarlyExitModel(UViT(replace(TINY, num_classes=3))).add_exits({"name": "mlp", "scope": "layer"}).eval()
-    rows = bench_sampler(model, CPU, batch_sizes=(4,), steps=1, repeats=1)["rows"]
+    rows = bench_sampler(model, CPU, SamplerBench(batch_sizes=(4,), steps=1, repeats=1))["rows"]
     assert rows[0]["gflops"] == model_cost(model).full
 
 
@@ -81,9 +81,8 @@ def test_a_published_profile_is_read_with_row_0_at_t_0(shared: Path) -> None:
     published = np.load(path)["mlp_layer_finetuned"]
     assert exits[1285].tolist() == published[[999, 749, 249, 0], 5].tolist()
 
-    rows = {
-        r["variant"]: r for r in bench_sampler(MODEL, CPU, (4,), 2, 1, profile=f"{path}:mlp_layer_finetuned")["rows"]
-    }
+    bench = SamplerBench((4,), 2, 1, profile=f"{path}:mlp_layer_finetuned")
+    rows = {row["variant"]: row for row in bench_sampler(MODEL, CPU, bench)["rows"]}
     counts = torch.bincount(profile.at([999, 499], 4).flatten(), minlength=14).numpy()
     row = rows["real, mlp_layer_finetuned"]
     assert row["gflops"] == pytest.approx(model_cost(MODEL).mean_gflops(counts, with_uem=True))
@@ -106,7 +105,7 @@ def test_a_trace_is_a_profile_too(tmp_path: Path) -> None:
         (
             {"a": np.ones((1000, 2), int), "b": np.ones((1000, 2), int)},
             "",
-            "ask for .*profile.npz:NAME with one of a, b",
+            "use .*profile.npz:NAME with one of a, b",
         ),
         ({"a": np.ones((1000, 2), int)}, ":b", "holds no array 'b'"),
         (
@@ -115,8 +114,8 @@ def test_a_trace_is_a_profile_too(tmp_path: Path) -> None:
             r"a is int64 of shape \(2, 1000\), expected integers of shape \(1000, samples",
         ),
         ({"a": np.ones((1000, 2))}, ":a", "a is float64"),
-        ({"a": np.full((1000, 2), 14)}, "", r"leaves at layers 14 … 14, but this model has 0 … 13"),
-        ({"a": np.full((1000, 2), -1)}, "", "leaves at layers -1"),
+        ({"a": np.full((1000, 2), 14)}, "", r"exits at layers 14 … 14, but this model has 0 … 13"),
+        ({"a": np.full((1000, 2), -1)}, "", "exits at layers -1"),
         ({"a": np.array([[object()]])}, "", "cannot be read as an .npz of exit layers"),
     ],
 )
@@ -135,17 +134,18 @@ def test_a_bad_profile_is_refused(
 @pytest.mark.parametrize("profile", ["nowhere.npz", "nowhere"])
 def test_a_profile_that_does_not_exist_is_refused(profile: str) -> None:
     with pytest.raises(UserError, match="nowhere"):
-        bench_sampler(MODEL, CPU, (1,), 1, 1, profile=profile)
+        bench_sampler(MODEL, CPU, SamplerBench((1,), 1, 1, profile=profile))
 
 
 def test_a_model_without_exits_is_refused() -> None:
     with pytest.raises(UserError, match="needs UEMs, but this model has none"):
-        bench_sampler(EarlyExitModel(UViT(TINY)), CPU, (1,), 1, 1)
+        bench_sampler(EarlyExitModel(UViT(TINY)), CPU, SamplerBench((1,), 1, 1))
 
 
 def test_bytes_per_row_are_those_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deediff.bench.trace.SYNTHETIC", (5, 20))
-    result = bench_trace(MODEL, CPU, tmp_path, num_samples=5, batch_size=3, steps=4, policy="threshold:0.4", repeats=2)
+    bench = TraceBench("threshold:0.4", num_samples=5, batch_size=3, steps=4, repeats=2)
+    result = bench_trace(MODEL, CPU, tmp_path, bench)
     assert [row["record"] for row in result["rows"]] == ["exit", "full", "exit"]
     for k, row in enumerate(result["rows"]):
         sizes = [(tmp_path / f"{k}-0" / f"part-0000{part}.parquet").stat().st_size for part in (0, 1)]

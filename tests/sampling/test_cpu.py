@@ -1,0 +1,110 @@
+"""Workers on a CPU change neither results nor torch's number of threads."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deediff.diffusion.noise import sample_noise
+from deediff.policies import Never, Replay
+from deediff.policies.base import LayerState
+from deediff.sampling import sample
+from deediff.sampling.cpu import one_thread
+from deediff.sampling.forward import Condition, Request, predict
+from tests.sampling.common import CONDITIONAL, MODEL, NUMBERS, TAU, X
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 70), st.integers(2, 20), st.sampled_from(["exit", "full", "deviations"]), st.integers(0, 1000))
+def test_the_number_of_threads_changes_nothing(batch: int, threads: int, what: str, seed: int) -> None:
+    """For any number of workers, and whichever of them is the fastest."""
+    rng = np.random.default_rng(seed)
+    x, layers = (
+        sample_noise(seed, range(batch), 0, MODEL.image_shape),
+        torch.from_numpy(rng.integers(0, 14, (batch, 1))),
+    )
+    record: Any = "exit" if what == "exit" else "full"
+    with one_thread():
+        alone, shared = (
+            predict(MODEL, x, Request(Replay(layers), 0, 700, np.arange(batch), record, what == "deviations"), n)
+            for n in (1, threads)
+        )
+    assert torch.equal(shared.exit_layer, layers[:, 0])
+    torch.testing.assert_close(shared.output, alone.output, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(shared.uncertainty, alone.uncertainty, atol=1e-5, rtol=1e-4, equal_nan=True)
+    torch.testing.assert_close(shared.deviation, alone.deviation, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("guidance", [None, 2.5])
+def test_micro_batches_keep_their_labels(guidance: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven samples in micro-batches of at most three."""
+    copies = 1 if guidance is None else 2
+    monkeypatch.setattr("deediff.sampling.cpu.CPU_CACHE", 3 * copies * CONDITIONAL.backbone.state_size)
+    x, condition = X[:7], Condition(torch.arange(7) % 3, guidance, null_label=3)
+    with one_thread():
+        alone, shared = (
+            predict(CONDITIONAL, x, Request(Never(), 0, 700, NUMBERS[:7], condition=condition), n) for n in (1, 2)
+        )
+    torch.testing.assert_close(shared.output, alone.output, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("samplings", [2, 3])
+def test_jobs_that_overlap_share_the_workers(samplings: int) -> None:
+    """Together they need more workers than there are threads: some start only when others are done."""
+    torch.set_num_threads(8)
+    try:
+        done = []
+
+        def work(seed: int) -> None:
+            steps = sample(MODEL, num_samples=32, policy=f"threshold:{TAU}", steps=20, seed=seed, batch_size=32)
+            done.append(len(list(steps)))
+
+        threads = [threading.Thread(target=work, args=(seed,), daemon=True) for seed in range(samplings)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(120)
+        assert done == [20] * samplings
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_sampling_leaves_the_number_of_threads_as_it_was() -> None:
+    torch.set_num_threads(3)
+    try:
+        for _ in sample(MODEL, num_samples=5, steps=2):
+            assert torch.get_num_threads() == 3
+        with pytest.raises(RuntimeError, match="in a worker"):
+            predict(MODEL, X, Request(_Failing(), 0, 700, NUMBERS))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_overlapping_jobs_leave_the_number_of_threads_as_it_was() -> None:
+    """The second starts during the first and ends after it, so the number that it finds is not the one to restore."""
+    first, second = one_thread(), one_thread()
+    torch.set_num_threads(3)
+    try:
+        with ThreadPoolExecutor(1) as another:
+            assert first.__enter__() == 3
+            assert another.submit(second.__enter__).result() == 3
+            first.__exit__(None, None, None)
+            another.submit(second.__exit__, None, None, None).result()
+            assert [torch.get_num_threads(), another.submit(torch.get_num_threads).result()] == [3, 3]
+    finally:
+        torch.set_num_threads(1)
+
+
+class _Failing(Never):
+    def should_exit(self, state: LayerState) -> bool:
+        if state.layer == 5 and 0 in state.samples:
+            raise RuntimeError("in a worker")
+        return False

@@ -1,0 +1,106 @@
+"""The laws of one forward pass: a real exit equals the simulated one, and later blocks do not compute it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deediff.diffusion.noise import sample_noise
+from deediff.policies import Fixed, Never, Replay, Threshold
+from deediff.policies.base import LayerState
+from deediff.sampling.cpu import one_thread
+from deediff.sampling.forward import Request, predict
+from tests.sampling.common import MODEL, NUMBERS, TAU, X, exits_by_definition, u_of_all_layers
+
+
+def test_the_fixture_exits_at_many_layers() -> None:
+    exits = exits_by_definition(u_of_all_layers(X, 700), TAU)
+    assert len(exits.unique()) >= 4
+    assert (exits == 13).any()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0, 1), st.integers(0, 999), st.integers(0, 1000))
+def test_a_real_exit_equals_the_simulated_one(threshold: float, timestep: int, seed: int) -> None:
+    x = sample_noise(seed, range(8), 0, MODEL.image_shape)
+    eps_all, u = MODEL.all_exits(x, torch.full((8,), timestep))
+    expected = exits_by_definition(u, threshold)
+    real = predict(MODEL, x, Request(Threshold(threshold), 0, timestep, NUMBERS[:8]))
+    edge = (u - threshold).abs().amin(0) < 1e-5
+    assert torch.equal(real.exit_layer[~edge], expected[~edge])
+    chosen = eps_all[real.exit_layer, torch.arange(8)]
+    torch.testing.assert_close(real.output, chosen, atol=1e-4, rtol=1e-4)
+    # u is recorded up to and including the exit, and nothing after it.
+    known = ~real.uncertainty.isnan()
+    assert torch.equal(known.sum(1), (real.exit_layer + 1).clamp(max=13))
+    torch.testing.assert_close(real.uncertainty[known], u.T[known], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_each_block_processes_exactly_the_samples_that_are_still_in(threads: int) -> None:
+    """A simulated exit would count 16 in every block."""
+    rows = [0] * 13
+    net = MODEL.backbone
+    blocks = [*net.in_blocks, net.mid_block, *net.out_blocks]
+
+    def count(i: int):
+        return lambda _, args: rows.__setitem__(i, rows[i] + len(args[0]))
+
+    hooks = [block.register_forward_pre_hook(count(i)) for i, block in enumerate(blocks)]
+    with one_thread():
+        p = predict(MODEL, X, Request(Threshold(TAU), 0, 700, NUMBERS), threads)
+    for hook in hooks:
+        hook.remove()
+    assert rows == [int((p.exit_layer > i).sum()) for i in range(13)]
+    assert sum(rows) == int(p.exit_layer.sum())
+
+
+def test_deviation_is_the_rms_distance_from_the_full_network() -> None:
+    p = predict(MODEL, X, Request(Never(), 0, 700, NUMBERS, "full", deviations=True))
+    eps_all, _ = MODEL.all_exits(X, torch.full((16,), 700))
+    expected = (eps_all[:-1] - eps_all[-1]).square().mean((2, 3, 4)).sqrt().T
+    torch.testing.assert_close(p.deviation, expected, atol=1e-5, rtol=1e-4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_a_higher_threshold_never_exits_later_on_the_same_trajectory(a: float, b: float) -> None:
+    low, high = sorted((a, b))
+    later = predict(MODEL, X, Request(Threshold(low), 0, 300, NUMBERS)).exit_layer
+    earlier = predict(MODEL, X, Request(Threshold(high), 0, 300, NUMBERS)).exit_layer
+    assert (earlier <= later).all()
+
+
+def test_never_is_the_plain_network() -> None:
+    p = predict(MODEL, X, Request(Never(), 0, 123, NUMBERS))
+    torch.testing.assert_close(p.output, MODEL(X, torch.full((16,), 123)))
+    assert (p.exit_layer == 13).all()
+    assert p.uncertainty.isnan().all()
+
+
+@pytest.mark.parametrize("layer", [0, 1, 6, 7, 12, 13])
+def test_fixed_leaves_at_its_layer(layer: int) -> None:
+    p = predict(MODEL, X, Request(Fixed(layer), 0, 123, NUMBERS))
+    eps_all, _ = MODEL.all_exits(X, torch.full((16,), 123))
+    torch.testing.assert_close(p.output, eps_all[layer], atol=1e-4, rtol=1e-4)
+    assert (p.exit_layer == layer).all()
+
+
+def test_replayed_exits_are_followed_sample_by_sample() -> None:
+    layers = torch.randint(0, 14, (16, 3))
+    p = predict(MODEL, X, Request(Replay(layers), 2, 123, NUMBERS))
+    assert torch.equal(p.exit_layer, layers[:, 2])
+    eps_all, _ = MODEL.all_exits(X, torch.full((16,), 123))
+    torch.testing.assert_close(p.output, eps_all[layers[:, 2], NUMBERS], atol=1e-4, rtol=1e-4)
+
+
+def test_the_threshold_is_rounded_to_float32_once() -> None:
+    u = torch.tensor([0.1], dtype=torch.float32)  # 0.10000000149 > 0.1 in float64
+    assert Threshold(0.1).should_exit(_layer_state(u)).all()
+
+
+def _layer_state(u: torch.Tensor) -> LayerState:
+    return LayerState(0, 13, 0, 0, np.zeros(1, dtype=np.int64), u)
