@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import pandas as pd
 import streamlit as st
@@ -43,7 +44,9 @@ class Panel:
 Row = Sequence[tuple[Panel, float]]  # side by side, with their relative widths
 
 
-def show(rows: Sequence[Row | Panel], selection: Selection, key: str = "panels") -> None:
+def show(
+    rows: Sequence[Row | Panel], selection: Selection, key: str = "panels", gap: Literal["small", "medium"] = "small"
+) -> None:
     """Draw rows of panels; in a narrow window each panel has a row of its own. A failure stays within its panel."""
     with st.container(key=key):
         for row in rows:
@@ -51,7 +54,7 @@ def show(rows: Sequence[Row | Panel], selection: Selection, key: str = "panels")
                 with guarded():
                     _show_one(row, selection)
                 continue
-            for column, (panel, _) in zip(st.columns([width for _, width in row]), row, strict=True):
+            for column, (panel, _) in zip(st.columns([width for _, width in row], gap=gap), row, strict=True):
                 with column, guarded():
                     _show_one(panel, selection)
 

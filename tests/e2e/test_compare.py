@@ -42,7 +42,7 @@ def open_page(page: Page, address: str, **link: str) -> None:
     page.goto(f"{address}/compare?{query}")
     expect(page.locator(PLOT)).to_be_visible(timeout=60_000)
     settle(page)  # it has said whether images are still to be compared
-    expect(page.get_by_text("more traces are being compared")).to_have_count(0, timeout=60_000)
+    expect(page.get_by_text("comparing the images of")).to_have_count(0, timeout=60_000)
     settle(page)
 
 
@@ -83,7 +83,7 @@ def test_the_export_is_the_table_and_the_filter_narrows_both(tab: Page, served: 
         box = tab.get_by_label("Filter")
         box.fill(question)
         box.press("Enter")
-        expect(tab.get_by_text(f"{len(TRACES)} traces in full")).to_be_visible()
+        expect(tab.get_by_text(f"All values of {len(TRACES)} traces")).to_be_visible()
         settle(tab)
         table = exported(tab, "comparison").set_index("trace", drop=False)
         assert table.index.tolist() == kept

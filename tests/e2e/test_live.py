@@ -153,7 +153,7 @@ def test_two_tabs_take_turns_and_do_not_disturb_each_other(tab: Page, served: st
         expect(first.get_by_text(re.compile(r"step \d+ of 1000"))).to_be_visible(timeout=PATIENCE)
         sample(second)
         expect(second.get_by_text("Waiting: 1 job ahead on this device")).to_be_visible(timeout=PATIENCE)
-        expect(second.get_by_text(re.compile("running, of another tab: 64 images"))).to_be_visible(timeout=PATIENCE)
+        expect(second.get_by_text(re.compile(r"running \(another tab\): 64 images"))).to_be_visible(timeout=PATIENCE)
         second.get_by_role("button", name="Withdraw").click()
         expect(second.get_by_text("Cancelled at step 0")).to_be_visible(timeout=PATIENCE)
         settle(first)

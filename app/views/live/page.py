@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import streamlit as st
-
 from app.state.selection import Selection, current
 from app.views.live.results import RESULTS
 from app.views.live.sampling import CONTROLS
@@ -16,8 +14,7 @@ def live_page(selected: Selection) -> None:
     if selected.checkpoint is None:
         no_checkpoint(selected.run, "nothing can be sampled from it")
         return
-    with st.container(key="live"):
-        show([[(CONTROLS, 1), (RESULTS, 3.4)]], selected, key="live columns")
+    show([[(CONTROLS, 1), (RESULTS, 3.4)]], selected, key="live", gap="medium")
 
 
 live_page(current())
