@@ -16,7 +16,7 @@ begin = time.thread_time()
 st.set_page_config(
     page_title="DeeDiff explorer", page_icon=str(Path(__file__).parent / "assets" / "icon.png"), layout="wide"
 )
-head.load()
+head.load_styles()
 
 PAGES = {  # folder in views/, and path of the URL: title, icon
     "runs": ("Runs", "folder_open"),

@@ -26,7 +26,7 @@ sys.path.insert(0, str(FOLDER.parent))
 
 from app.shell import head  # noqa: E402
 
-FIRST_PAGE = ("app.shell.frame", *(f"app.views.trends.{name}" for name in ("budget", "exits", "lines", "variance")))
+FIRST_PAGE = ("app.shell.frame", *(f"app.views.trends.{name}" for name in ("estimate", "exits", "lines", "variance")))
 SOON = 1.0  # seconds after which the server certainly answers
 
 
@@ -43,6 +43,6 @@ async def ready(_: st.App) -> AsyncIterator[None]:
 app = st.App(
     "explorer.py",
     lifespan=ready,
-    routes=[Route(head.address(), head.serve)],
+    routes=[Route(head.plotly_path(), head.serve_plotly)],
     middleware=[Middleware(head.InHead)],
 )

@@ -1,7 +1,6 @@
-"""What the browser needs before anything else: plotly.js, a sign that one has to wait, and the styles of every page.
+"""The head of every page: plotly.js, a spinner, and the styles.
 
-The page asks for plotly.js in its head, so that it is there before the first figure: a component would ask for it
-only once the page is drawn.
+With plotly.js in the head it is loaded before the first figure; a component would load it only after the page is drawn.
 """
 
 from __future__ import annotations
@@ -23,28 +22,28 @@ _style = st.components.v2.component(
 )
 
 
-def load() -> None:
-    """Give the page its styles."""
+def load_styles() -> None:
+    """Add the styles to the page."""
     _style()
 
 
-def address() -> str:
-    """Where the server answers with plotly.js: another one for another version, so that browsers may keep it."""
+def plotly_path() -> str:
+    """The path of plotly.js; it contains the version, so that browsers may cache it."""
     base = st.get_option("server.baseUrlPath").strip("/")
     return f"{'/' + base if base else ''}/plotly-{version('plotly')}.js"
 
 
-def serve(_: Request) -> Response:
-    """plotly.js, not compressed: that would take the server longer than the way to a browser nearby."""
+def serve_plotly(_: Request) -> Response:
+    """plotly.js, uncompressed: compression would take longer than the transfer to a browser nearby."""
     headers = {"Cache-Control": "public, max-age=31536000, immutable", "Content-Encoding": "identity"}
     return Response(_plotly(), media_type="text/javascript", headers=headers)
 
 
 @cache
 def _plotly() -> bytes:
-    """The copy that the Python package brings along, once for all figures, without what wraps it for Node.js.
+    """The file of the Python package, without its wrapper for Node.js.
 
-    Inside the wrapper a browser would read the whole of it twice, and the second time while the page stands still.
+    Inside the wrapper a browser would parse the file twice, the second time while the page is blocked.
     """
     package = find_spec("plotly")
     assert package is not None
@@ -54,11 +53,9 @@ def _plotly() -> bytes:
     return text if min(begin, end) < 0 else b'"use strict";' + text[begin:end]
 
 
-def head() -> str:
-    """What every page's head gets: the sign that one has to wait, and the request for plotly.js."""
-    return (
-        f'<style>{_waiting()}</style><script id="plotly" async src="{address()}" onerror="this.failed = true"></script>'
-    )
+def head_lines() -> str:
+    """The spinner's styles and plotly.js."""
+    return f'<style>{_waiting()}</style><script id="plotly" async src="{plotly_path()}" onerror="this.failed = true"></script>'
 
 
 @cache
@@ -67,14 +64,14 @@ def _waiting() -> str:
 
 
 class InHead:
-    """Writes `head` into every page."""
+    """Middleware that adds `head_lines` to every page."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass everything on; into the head of an HTML page some lines are written."""
-        lines = head().encode()
+        """Pass everything through, with the lines added to HTML pages."""
+        lines = head_lines().encode()
         start: Message | None = None  # of a page, until its head is known
 
         async def insert(message: Message) -> None:
@@ -95,9 +92,7 @@ class InHead:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if b"text/html" in dict(scope["headers"]).get(
-            b"accept", b""
-        ):  # a page: nothing is written into compressed ones
+        if b"text/html" in dict(scope["headers"]).get(b"accept", b""):  # a page, which must not be compressed
             plain = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
             scope = {**scope, "headers": plain}
         await self._app(scope, receive, insert)

@@ -1,4 +1,4 @@
-"""Empty states: what is missing, and the command that makes it."""
+"""Empty states: the missing file, and the command that makes it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def no_trace(run: Run) -> None:
 
 
 def no_checkpoint(run: Run, so: str) -> None:
-    """The empty state of what needs a model: `so` says what cannot be done."""
+    """The empty state of pages that need a model; `so` names the consequence."""
     others = [other.name for other in list_runs(cache.runs_root())[0] if other.checkpoints]
     say = f"This run has no checkpoint, so {so}. Copy its weights into {run.path / 'checkpoints'}"
     if others:

@@ -1,10 +1,10 @@
-"""Plotly figures as plain JSON, and what all of them share: colours, axes, marks.
+"""Plotly figures as plain JSON: shared colours, axes and marks.
 
-In every picture time runs in the direction of sampling (t = T−1 at the left) and depth grows upward.
-Scales are perceptually uniform, fit for colour-blind readers and fixed, so that panels can be compared.
+In every figure time runs in the direction of sampling (t = T−1 at the left) and depth grows upward.
+Colour scales are perceptually uniform, colour-blind-safe and fixed, so that panels can be compared.
 
-Plain dictionaries, because `go.Figure` checks every attribute when it is made: 60 ms for a heatmap, which is
-what a slider may cost in all. The tests check them instead.
+Plain dictionaries, because `go.Figure` validates every attribute: 60 ms for a heatmap, the budget of a whole slider
+update. The tests validate them instead.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Spec = dict[str, Any]  # {"data": traces, "layout": …} as plotly.js takes it
-Trace = dict[str, Any]  # one of those traces; nothing to do with a sampling job's
+Trace = dict[str, Any]  # one of its traces, which are unrelated to those of sampling jobs
 
 A, B, FULL = "#0072B2", "#D55E00", "#8a8f98"  # Okabe–Ito blue and vermillion; the full network is neutral grey
 OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # further measured traces
-ORDERED = ("#7e03a8", "#cc4778", "#f89540")  # Plasma, for lines in an order: what is between them lies between these
+ORDERED = ("#7e03a8", "#cc4778", "#f89540")  # Plasma, for ordered lines
 PROBABILITY, UNCERTAINTY = "Cividis", "Viridis"
 DIFFERENCE = [
     [k / 6, color]
@@ -47,14 +47,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Mark:
-    """What is selected, to be marked in a figure."""
+    """The selected timestep and layer, marked in a figure."""
 
     timestep: int | None = None
     layer: int | None = None
 
 
 def in_order(count: int) -> list[str]:
-    """So many colours from one end of ORDERED to the other, both ends included."""
+    """`count` colours along ORDERED, both ends included."""
     ends = np.array([[int(color[k : k + 2], 16) for k in (1, 3, 5)] for color in ORDERED])
     where = np.linspace(0, len(ends) - 1, count)
     mixed = [np.interp(where, np.arange(len(ends)), channel).round().astype(int) for channel in ends.T]
@@ -62,7 +62,7 @@ def in_order(count: int) -> list[str]:
 
 
 def packed(values: NDArray[Any]) -> dict[str, str]:
-    """An array as plotly.js reads it without parsing text; float64 becomes float32."""
+    """An array in the binary format of plotly.js; float64 becomes float32."""
     smallest = {"f": np.float32, "i": np.int32, "u": np.int32, "b": np.int8}[values.dtype.kind]
     array = np.ascontiguousarray(values, dtype=smallest)
     names = {np.float32: "f4", np.int32: "i4", np.int8: "i1"}
@@ -71,9 +71,9 @@ def packed(values: NDArray[Any]) -> dict[str, str]:
 
 
 def spec(data: list[Trace], x: dict[str, Any], y: dict[str, Any], height: int = HEIGHT, **layout: Any) -> Spec:
-    """A figure with the margins and the legend that all of them have, unless `layout` says otherwise."""
+    """A figure with the common margins and legend, unless `layout` overrides them."""
     legend = {"orientation": "h", "y": 1.01, "yanchor": "bottom", "x": 0, "xanchor": "left"}
-    margin = {"l": 8, "r": 8, "t": 30, "b": 8}  # above: room for the legend, and for the mode bar beside the cells
+    margin = {"l": 8, "r": 8, "t": 30, "b": 8}  # top: room for legend and mode bar
     common = {"height": height, "margin": margin, "hovermode": "closest", "legend": legend, "showlegend": False}
     return {"data": data, "layout": {**common, "dragmode": "zoom", "xaxis": x, "yaxis": y, **layout}}
 
@@ -102,7 +102,7 @@ def middle_block(num_blocks: int, color: str, along: str = "y") -> dict[str, Any
     line = {"type": "line", along + "0": where, along + "1": where, other + "0": 0, other + "1": 1}
     style = {f"{other}ref": f"{other} domain", "opacity": 0.8}
     shapes = [{**line, **style, "line": {"color": color, "width": 1, "dash": "dash"}}]
-    on_cells = color == "white"  # some of them are empty, and as white as a light page
+    on_cells = color == "white"  # empty cells are as white as a light page
     if on_cells:
         shapes.insert(0, {**line, **style, "line": {"color": SHADE, "width": 3}})
     place = {"xanchor": "left", "yanchor": "bottom"} if along == "y" else {"xanchor": "right", "yanchor": "top"}
@@ -137,7 +137,7 @@ def crosshair(mark: Mark, timesteps: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def layer_colors(exit_layers: NDArray[np.int8], num_blocks: int) -> NDArray[np.uint8]:
-    """(S,) exit layers → (S, 3) RGB on the same scale as the heatmaps, for strips under images."""
+    """(S,) exit layers → (S, 3) RGB on the scale of the heatmaps, for strips under images."""
     from plotly.colors import sample_colorscale
 
     scale = sample_colorscale(PROBABILITY, list(np.linspace(0, 1, num_blocks + 1)), colortype="tuple")

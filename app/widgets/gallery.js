@@ -1,5 +1,5 @@
-// Draws the tiles that Python sends, answers clicks with a tile's number, and tells what lies under the pointer.
-const REST = [128, 128, 128]; // steps still to come
+// Draws the tiles, returns the number of a clicked tile, and shows exact values under the pointer.
+const REST = [128, 128, 128]; // steps that are not sampled yet
 
 export default function ({ data, parentElement, setTriggerValue }) {
   const grid = parentElement.querySelector(".gallery");
@@ -53,7 +53,7 @@ function describe(tile, strip, event, { timesteps }) {
   if (tile.strip === null || event.target !== strip) return tile.hover;
   const { left, width } = strip.getBoundingClientRect();
   const step = Math.min(strip.width - 1, Math.floor(((event.clientX - left) / width) * strip.width));
-  const layer = step < tile.strip.length ? `exit layer ${tile.strip[step]}` : "still to come";
+  const layer = step < tile.strip.length ? `exit layer ${tile.strip[step]}` : "not sampled yet";
   return `t = ${timesteps[step]} (step ${step}): ${layer}`;
 }
 

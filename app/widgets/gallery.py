@@ -1,7 +1,7 @@
-"""Grids of small images: crisp when enlarged, with a caption and, if wanted, an exit strip under each.
+"""Grids of small images: pixels stay sharp, with a caption and optionally an exit strip under each.
 
-One component draws them all. It answers clicks with the number of the image, tells the exact exit layer
-under the pointer, and changes what changed instead of drawing anew, so that images denoise without flicker.
+A click returns the number of the image, hovering shows the exact exit layer, and updates change the images in place,
+so that images denoise without flicker.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from PIL import Image
 
 from app.widgets import figures
 
-WIDTH = 84  # least width of an image in pixels, where as many as fit stand side by side
+WIDTH = 84  # least width of an image in pixels, where the number of columns follows the window
 ASSETS = Path(__file__).parent
 
 
@@ -32,13 +32,13 @@ class Tile:
     png: bytes
     caption: str
     hover: str
-    strip: NDArray[np.int8] | None = None  # (steps so far,) exit layers; none: no strip
-    place: bool = False  # without a strip: leave its place free, to stay level with a neighbour that has one
-    number: int | None = None  # what a click answers; none: it answers nothing
+    strip: NDArray[np.int8] | None = None  # (steps so far,) exit layers; None: no strip
+    place: bool = False  # without a strip: keep its space, to align with a grid that has strips
+    number: int | None = None  # returned by a click; None: not clickable
 
 
 def encode(image: NDArray[np.uint8]) -> bytes:
-    """(C,H,W) → PNG, quickly rather than small: it only goes to the browser."""
+    """(C,H,W) → PNG, compressed for speed: it is only sent to the browser."""
     buffer = io.BytesIO()
     pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
@@ -48,7 +48,7 @@ def encode(image: NDArray[np.uint8]) -> bytes:
 def gallery(
     key: str,
     tiles: Sequence[Tile],
-    columns: int | None = None,  # none: as many as fit
+    columns: int | None = None,  # None: as many as fit
     timesteps: Sequence[int] = (),  # of the strips
     num_blocks: int = 1,
     chosen: int | None = None,  # the tile to mark, by its number

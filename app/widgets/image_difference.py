@@ -1,4 +1,4 @@
-"""An image and its full-network twin of the same seed: what early exit changed."""
+"""The difference between two images of the same seed, with early exit and by the full network."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from app.widgets.figures import DIFFERENCE
 
-AMPLIFY = 4  # differences are shown this much larger
+AMPLIFY = 4  # factor of the differences on screen
 LEGEND = "Differences: orange is brighter than the full network's image, purple is darker, grey is equal."
 
 
 def image_difference(mine: NDArray[np.uint8], full: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """(…,C,H,W) twice → a picture of their difference (…,3,H,W), and its mean size in grey levels (…).
+    """(…,C,H,W) twice → a picture of their difference (…,3,H,W), and its mean absolute value in grey levels (…).
 
-    The picture is on a diverging scale around no difference, amplified, and the mean of the channels.
+    The picture shows the mean over channels, amplified, on a diverging scale centred on 0.
     """
     change = mine.astype(np.int16) - full.astype(np.int16)
     signed = np.clip(128 + AMPLIFY * change.mean(axis=-3), 0, 255).round().astype(np.uint8)

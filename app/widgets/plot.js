@@ -1,9 +1,9 @@
-// Draws a Plotly figure and changes it in place: `st.plotly_chart` would build every changed figure anew, which
-// takes longer than a slider may, and does not tell which cell of a heatmap was clicked.
+// Draws a Plotly figure and updates it in place. `st.plotly_chart` rebuilds every changed figure, which is too slow for
+// a slider, and does not report the clicked cell of a heatmap.
 
-const shown = new WeakMap(); // root element → the newest figure asked for
-const waiting = new WeakMap(); // root element → how to draw it, once the reader scrolls to it
-const looks = new WeakMap(); // root element → what is drawn, as text: Plotly takes long to find that nothing changed
+const shown = new WeakMap(); // root element → the latest figure
+const waiting = new WeakMap(); // root element → how to draw it, once it is scrolled into view
+const looks = new WeakMap(); // root element → the drawn figure as text: Plotly is slow to detect that nothing changed
 
 export default function ({ data, parentElement, setTriggerValue }) {
   const root = parentElement.querySelector(".plot");
@@ -22,8 +22,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
   return () => scheme.removeEventListener("change", recolour);
 }
 
-// What nobody sees is drawn when somebody does: a slider moves all figures of a page.
-const eye = new IntersectionObserver(
+// Figures out of view are drawn when they are scrolled into view: a slider changes all figures of a page.
+const observer = new IntersectionObserver(
   (entries) => {
     for (const { isIntersecting, target } of entries) {
       target.inSight = isIntersecting;
@@ -37,11 +37,11 @@ const eye = new IntersectionObserver(
 function whenVisible(root, draw) {
   if (root.inSight) return inTurn(root, draw);
   waiting.set(root, draw);
-  eye.observe(root);
+  observer.observe(root);
 }
 
-// One figure after the other, the topmost first, each on screen before the next is begun: the one that the reader looks
-// at must not wait for all the others.
+// One figure after the other, the topmost first, each painted before the next one starts, so that the first figure does
+// not wait for all others.
 const line = new Map(); // root element → how to draw it
 let busy = false;
 
@@ -49,7 +49,7 @@ function inTurn(root, draw) {
   line.set(root, draw);
   if (busy) return;
   busy = true;
-  queueMicrotask(drawNext); // once all that came together are in line
+  queueMicrotask(drawNext); // after all figures of this update are in line
 }
 
 function drawNext() {
@@ -57,19 +57,19 @@ function drawNext() {
   const [first] = [...line.keys()].sort((a, b) => (follows(a, b) ? -1 : 1));
   busy = first !== undefined;
   if (!busy) return;
-  requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(drawNext))); // whatever becomes of this one
+  requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(drawNext))); // also if this one fails
   const draw = line.get(first);
   line.delete(first);
   if (first.isConnected) draw();
 }
 
-// The page's head asks for plotly.js. It may still come after it was missed.
+// The page's head loads plotly.js; it may still arrive after the warning.
 const library = document.getElementById("plotly");
-const LONG = 30_000; // milliseconds without it, after which the reader is told
+const LONG = 30_000; // milliseconds until a warning is shown
 const loaded = new Promise((done) => (window.Plotly ? done() : library?.addEventListener("load", () => window.Plotly && done())));
 const missing = new Promise((miss) => {
   const gone = () => miss(`No figure can be drawn: plotly.js did not arrive from ${library?.src ?? "this server"}. ` +
-    "Reload the page, or ask what on the way holds it back.");
+    "Reload the page, or check proxies between browser and server.");
   if (!library || library.failed) return gone();
   for (const event of ["load", "error"]) library.addEventListener(event, () => window.Plotly || gone());
   setTimeout(gone, LONG);
@@ -77,7 +77,7 @@ const missing = new Promise((miss) => {
 
 function say(root, sentence) {
   root.classList.add("missing");
-  root.removeAttribute("role"); // no image, but words
+  root.removeAttribute("role"); // text, not an image
   root.textContent = sentence;
 }
 
@@ -86,7 +86,7 @@ function drawFigure(root, { figure, name }) {
   const save = (format) => () => Plotly.downloadImage(root, { format, filename: name, width: root.offsetWidth,
     height: root.offsetHeight, scale: format === "png" ? 2 : 1 });
   const config = {
-    displaylogo: false, displayModeBar: "hover", showSendToCloud: false, plotlyServerURL: "", // nothing leaves the machine
+    displaylogo: false, displayModeBar: "hover", showSendToCloud: false, plotlyServerURL: "", // no uploads
     modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d", "autoScale2d", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d"],
     modeBarButtonsToAdd: [
       { name: "Save as SVG", icon: icon("SVG"), click: save("svg") },
@@ -98,7 +98,7 @@ function drawFigure(root, { figure, name }) {
   const look = JSON.stringify([figure.data, layout]);
   if (looks.get(root) === look) return;
   looks.set(root, look);
-  if (root.classList.contains("missing")) root.textContent = ""; // it came late
+  if (root.classList.contains("missing")) root.textContent = ""; // plotly.js arrived late
   root.classList.remove("missing");
   Plotly.react(root, figure.data, layout, config).then(() => (root.dataset.drawn = "yes"));
   if (first) {
@@ -116,13 +116,13 @@ function drawFigure(root, { figure, name }) {
 
 const plain = (value) => (ArrayBuffer.isView(value) ? Array.from(value) : value ?? null);
 
-// A word as an icon of the mode bar.
+// A mode bar icon with text.
 function icon(word) {
   return { width: 34, height: 16, svg: `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 34 16">
     <text x="17" y="13" text-anchor="middle" font-size="13" font-weight="bold" font-family="sans-serif">${word}</text></svg>` };
 }
 
-// Colours and font of the page around it.
+// Colours and font of the page.
 function themed(layout, root) {
   const style = getComputedStyle(root);
   const of = (name) => style.getPropertyValue(name).trim();

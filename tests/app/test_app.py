@@ -229,6 +229,6 @@ def test_every_page_asks_for_plotly_in_its_head_whatever_the_browser_takes(
 
     asyncio.run(head.InHead(respond)(scope, None, send))
     body = b"".join(message.get("body", b"") for message in sent)
-    assert body == page.replace(b"</head>", f"{head.head()}</head>".encode())
-    assert f'src="{head.address()}"' in head.head()
+    assert body == page.replace(b"</head>", f"{head.head_lines()}</head>".encode())
+    assert f'src="{head.plotly_path()}"' in head.head_lines()
     assert dict(sent[0]["headers"])[b"content-length"] == str(len(body)).encode()

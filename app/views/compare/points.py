@@ -1,7 +1,4 @@
-"""Traces as points of cost and quality: which may share an axis, which form a line, which no other beats.
-
-Nothing in here takes long: what the images say is handed in.
-"""
+"""Traces as points of cost and quality: axes, lines of one policy, the Pareto front, and the table's filter."""
 
 from __future__ import annotations
 
@@ -41,12 +38,12 @@ class Reading:
     high: float | None = None
     floor: float | None = None  # the same metric of real images at the same N
     floor_spread: float | None = None
-    how: str = ""  # how the interval was made
+    how: str = ""  # method of the interval
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A measure of quality, and the traces that were measured in the same way: only those may share a picture."""
+    """A measure of quality and its values by trace; only equal protocols share an axis."""
 
     name: str  # fid, kid, …, or change
     label: str  # with extractor, reference and N
@@ -57,18 +54,18 @@ class Axis:
 
     @property
     def key(self) -> str:
-        """What stands in the URL."""
+        """The value in the URL."""
         return ",".join(map(str, self.protocol)) if self.protocol is not None else f"{self.name},{self.full}"
 
 
 @dataclass(frozen=True)
 class Point:
-    """One trace in the picture."""
+    """One trace in the figure."""
 
     key: str  # run/trace
     run: str
     family: str  # policy, solver and steps: points of one run and family are joined by a line
-    label: str  # where it stands in its family
+    label: str  # threshold, budget or steps, within its family
     is_full: bool  # the full network at every step
     gflops: float  # per image: over all steps
     seconds: float | None  # per image
@@ -78,9 +75,9 @@ class Point:
 
 
 def family_of(trace: Trace) -> tuple[str, str]:
-    """The family of a trace's policy, and where in it the trace stands.
+    """The family of a trace's policy, and its label within the family.
 
-    Traces of the full network with fewer and more steps are one family of their own.
+    Traces of the full network with different numbers of steps are a family of their own.
     """
     meta = trace.meta
     solver, steps = (meta.solver or "unknown solver").upper(), len(trace.timesteps)
@@ -91,16 +88,16 @@ def family_of(trace: Trace) -> tuple[str, str]:
     if kind == "never":
         return ", ".join([f"full network, {solver}", *again]), f"{steps} steps"
     place = re.split(r"[@:]", argument)[0] if kind in KINDS else argument.rpartition("/")[2].removesuffix(".json")
-    if kind == "schedule":  # of several kinds, told apart by how their files' names begin
+    if kind == "schedule":  # kinds differ by the beginning of the file's name
         kind = f"schedule {re.split('[-_.]', place)[0]}"
     name = ", ".join([kind, *(bound.replace(":", " ") for bound in bounds), *again])
     return f"{name} · {solver}, {steps} steps", KINDS.get(kind, "{}").format(place or kind)
 
 
 def axes(traces: Sequence[Trace], quality: dict[str, list[Quality]]) -> list[Axis]:
-    """What can be on the quality axis: every protocol that was evaluated, then the change of the images.
+    """The possible quality axes: every protocol that was evaluated, then the change of the images.
 
-    A change needs a trace of the full network with the same noise; its readings are left to `with_readings`.
+    A change needs a trace of the full network with the same noise; its readings are added by `with_readings`.
     """
     found: dict[tuple[str, str, str, int], Axis] = {}
     for trace in traces:
@@ -130,13 +127,13 @@ def _changes(traces: Sequence[Trace]) -> list[Axis]:
 
 
 def with_readings(axis: Axis, values: dict[str, float | None]) -> Axis:
-    """The axis with these values, as far as they are known."""
+    """The axis with these values; None is left out."""
     readings = {key: Reading(value) for key in axis.readings if (value := values.get(key)) is not None}
     return Axis(axis.name, axis.label, axis.higher_is_better, readings, axis.protocol, axis.full)
 
 
 def points(traces: Sequence[Trace], axis: Axis) -> list[Point]:
-    """The traces that the axis measured."""
+    """The traces that the axis has a value of."""
     made = []
     for trace in traces:
         reading = axis.readings.get(key_of(trace))
@@ -163,14 +160,14 @@ def points(traces: Sequence[Trace], axis: Axis) -> list[Point]:
 
 
 def other_differences(traces: Sequence[Trace]) -> str:
-    """Beside the exits, where images of equal numbers are shown: a sentence, or nothing."""
+    """Settings other than the policy in which the traces differ, as a sentence, or nothing."""
     values = zip(*(noise_key(trace.meta) for trace in traces), strict=True)
     different = [name for name, found in zip(NAMES, values, strict=True) if len(set(found)) > 1]
     if "seed" in different:
-        return "These traces differ in their seed: images of one column did not start from the same noise."
+        return "These traces differ in their seed: images of one column do not start from the same noise."
     if different:
         also = " and ".join(filter(None, [", ".join(different[:-1]), different[-1]]))
-        return f"Equal seeds, but these traces differ in {also}, too: not only the exits make the difference."
+        return f"Equal seeds, but these traces also differ in {also}: differences are not due to the exits alone."
     return ""
 
 
@@ -180,7 +177,7 @@ def cost_of(point: Point, cost: str) -> float | None:
 
 
 def front(points: Sequence[Point], cost: str, higher_is_better: bool) -> list[Point]:
-    """The Pareto front, cheapest first: no other point is as cheap and as good, and in one of them better."""
+    """The Pareto front, cheapest first: points that no other point dominates in cost and quality."""
     sign = -1.0 if higher_is_better else 1.0
     known = [(c, sign * p.reading.value, p) for p in points if (c := cost_of(p, cost)) is not None]
     kept: list[Point] = []
@@ -193,7 +190,7 @@ def front(points: Sequence[Point], cost: str, higher_is_better: bool) -> list[Po
 
 
 def far_above(points: Sequence[Point]) -> list[Point]:
-    """The few, at most a fifth, whose values would squeeze those of all others: at least three times the next."""
+    """Outliers that would compress the axis: at most a fifth of the points, at least three times the next value."""
     order = sorted(points, key=lambda point: point.reading.value)
     for place in range(len(order) - len(order) // 5, len(order)):
         if order[place].reading.value > 3 * order[place - 1].reading.value > 0:
@@ -204,7 +201,7 @@ def far_above(points: Sequence[Point]) -> list[Point]:
 def filtered(table: pd.DataFrame, question: str) -> pd.DataFrame:
     """Rows in which every word occurs and every comparison (`gflops<0.3`, also ≤ ≥ > =) holds.
 
-    A comparison names a column by its beginning. Raises ValueError, in one sentence, when it names none.
+    A comparison names a column by a prefix. Raises ValueError, with one sentence, when it matches none.
     """
     for word in question.split():
         match = re.fullmatch(r"(\w+)(<=|>=|≤|≥|<|>|=)(-?[\d.]+)", word)
@@ -214,13 +211,13 @@ def filtered(table: pd.DataFrame, question: str) -> pd.DataFrame:
             continue
         column = next((name for name in table.columns if name.startswith(match[1])), None)
         if column is None or not pd.api.types.is_numeric_dtype(table[column]):
-            raise ValueError(f"No column of numbers begins with “{match[1]}”: they are {', '.join(_numbers(table))}.")
+            raise ValueError(f"No numeric column starts with “{match[1]}”; there are {', '.join(_numbers(table))}.")
         table = table[_COMPARE[match[2]](table[column], float(match[3]))]
     return table
 
 
 def ordered(table: pd.DataFrame, column: str, falling: bool) -> pd.DataFrame:
-    """Sorted by a column, numbers as numbers and all else as words; equal rows stay as they were, empty ones last."""
+    """Sorted by a column, numerically or as text; stable, with empty cells last."""
 
     def comparable(values: pd.Series) -> pd.Series:
         return values if pd.api.types.is_numeric_dtype(values) else values.map(str, na_action="ignore")

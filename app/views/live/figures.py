@@ -10,7 +10,7 @@ from app.widgets.figures import PROBABILITY, Spec
 
 
 def exit_trajectories(exit_layers: NDArray[np.int8], timesteps: list[int], num_blocks: int) -> Spec:
-    """Exit layer of each image at each step: (B, S), NaN-free, steps still to come are left out."""
+    """Exit layer of each image at each step: (B, S), steps that are not sampled yet are left out."""
     samples, done = exit_layers.shape
     heatmap = {
         "type": "heatmap",

@@ -1,4 +1,4 @@
-"""Training curves: one small picture per loss term, one line per run."""
+"""Training curves: one small plot per loss term, one line per run."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pandas as pd
 from app.widgets.figures import FULL, OTHERS, A, Spec, axis, packed, spec
 
 COLORS = (A, *OTHERS)
-COLUMNS, ROW = 3, 190  # pictures side by side; pixels of a row of them
-GAP = 0.07  # between pictures, as a share of the width
+COLUMNS, ROW = 3, 190  # plots side by side; pixels of a row
+GAP = 0.07  # between plots, as a share of the width
 
 
 def training_curves(curves: Mapping[str, pd.DataFrame], terms: Mapping[str, str]) -> Spec:
@@ -72,7 +72,7 @@ def training_curves(curves: Mapping[str, pd.DataFrame], terms: Mapping[str, str]
 
 
 def _ticks(values: Sequence[pd.Series]) -> dict[str, Any]:
-    """Of a logarithmic axis, written in full (Plotly writes 0.02 as 2): powers of ten, or as many as make three."""
+    """Ticks of a logarithmic axis with full labels (Plotly labels 0.02 as 2), at least three of them."""
     low, high = min(v.min() for v in values), max(v.max() for v in values)
     if not 0 < low <= high:
         return {}
@@ -117,7 +117,7 @@ def _stage_changes(curves: Sequence[pd.DataFrame]) -> list[int]:
 
 
 def _change(step: int, suffix: str) -> dict[str, Any]:
-    """A dotted line where the exits are put on the backbone."""
+    """A dotted line where the exits are added to the backbone."""
     return {
         "type": "line",
         "x0": step,

@@ -1,4 +1,4 @@
-"""The panels of *Uncertainty* that are drawn from traces: heatmaps of several models, and curves over depth."""
+"""Panels drawn from traces: heatmaps of u of several models, and curves over depth."""
 
 from __future__ import annotations
 

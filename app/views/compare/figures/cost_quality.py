@@ -15,7 +15,7 @@ SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexag
 DASHES = ("solid", "dot", "dash")  # for more runs than there are colours
 NEUTRAL = "#7f7f7f"
 COLORS = (*OTHERS, "#8C510A", "#5E3C99", "#737000", "#9E0142")  # of policies or, where there are several, of runs
-HEIGHT, PLOT = 430, (520.0, 290.0)  # pixels: of the figure, and at least of what lies within its axes
+HEIGHT, PLOT = 430, (520.0, 290.0)  # pixels: of the figure, and the minimum within its axes
 
 Range = tuple[float, float]
 
@@ -28,9 +28,9 @@ def cost_quality(
     letters: dict[str, str],  # run/trace → A or B
     picked: Sequence[str],  # run/trace of those whose images are shown
 ) -> Spec:
-    """One marker per trace; a click hands back its run/trace as `customdata[0]`.
+    """One marker per trace; a click returns its run/trace as `customdata[0]`.
 
-    Of one run, colours and symbols tell policies apart; of several, colours are runs and symbols policies.
+    With one run, colours and symbols are policies; with several, colours are runs and symbols policies.
     """
     shown = [p for p in points if cost_of(p, cost) is not None]
     order = sorted(shown, key=lambda p: (not p.is_full, p.run, p.family, cost_of(p, cost), p.key))
@@ -53,7 +53,7 @@ def cost_quality(
 
 
 def _range(values: Sequence[float | None], room: float) -> Range:
-    """From the least to the greatest, and a share of that more on both sides."""
+    """From least to greatest, with a margin on both sides, given as a share of the span."""
     known = [value for value in values if value is not None]
     low, high = min(known, default=0.0), max(known, default=1.0)
     more = room * ((high - low) or max(abs(high), 1.0))
@@ -61,7 +61,7 @@ def _range(values: Sequence[float | None], room: float) -> Range:
 
 
 def _texts(points: Sequence[Point], cost: str, x: Range, y: Range, first: Collection[str]) -> dict[str, str]:
-    """Where the labels of points in drawing order go, by run/trace; A, B and what is picked come before the others."""
+    """Positions of the labels, by run/trace; A, B and picked traces are placed first."""
     across, up = PLOT[0] / (x[1] - x[0]), PLOT[1] / (y[1] - y[0])
 
     def at(point: Point, value: float) -> Range:
@@ -83,7 +83,7 @@ def _texts(points: Sequence[Point], cost: str, x: Range, y: Range, first: Collec
 
 
 class _Looks:
-    """Colour, dash and symbol of every line, and what the legend says of them."""
+    """Colour, dash and symbol of every line, and the legend."""
 
     def __init__(self, points: Sequence[Point]):
         self.runs = sorted({p.run for p in points})
@@ -92,7 +92,7 @@ class _Looks:
         self.several = len(self.runs) > 1
 
     def of(self, run: str, family: str, is_full: bool) -> dict[str, Any]:
-        """The full network is grey, with the run's colour around it where there are several."""
+        """The full network is grey, with an edge in the run's colour where there are several runs."""
         own = self._line(run) if self.several else {"color": COLORS[self._place(family) % len(COLORS)], "width": 2}
         line = {**own, "color": FULL} if is_full else own
         edge = {"line": {"color": own["color"], "width": 2.5}} if is_full and self.several else {}
@@ -113,7 +113,7 @@ class _Looks:
         return SYMBOLS[(self._place(family) + self.several) % len(SYMBOLS)]  # a circle then is a full network
 
     def legend(self) -> list[dict[str, Any]]:
-        """Of several runs: a line each, and a symbol for each policy."""
+        """With several runs: a line for each, and a symbol for each policy."""
         if not self.several:
             return []
         empty = {"type": "scatter", "x": [None], "y": [None], "hoverinfo": "skip"}
@@ -193,7 +193,7 @@ def _seconds(point: Point) -> str:
 
 
 def _floors(points: Sequence[Point]) -> list[float]:
-    """What as many real images reach: least, mean, greatest, ± one standard deviation over draws; or nothing."""
+    """Values of as many real images: least, mean, greatest, ± one standard deviation over draws; or nothing."""
     known = [(p.reading.floor, p.reading.floor_spread or 0.0) for p in points if p.reading.floor is not None]
     if not known:
         return []
@@ -201,7 +201,7 @@ def _floors(points: Sequence[Point]) -> list[float]:
 
 
 def _floor_band(floors: Sequence[float]) -> dict[str, Any]:
-    """A difference within it is none."""
+    """Differences within the band are not significant."""
     if not floors:
         return {}
     low, middle, high = floors

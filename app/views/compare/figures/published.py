@@ -19,7 +19,7 @@ HOLLOW = {
 
 
 def published_gflops(full: Published, tables: Mapping[tuple[str, str, str, str], Published]) -> Spec:
-    """FIDs that others printed, hollow: symbols tell the UEM, colours how the backbone was trained."""
+    """Published FIDs as hollow marks: symbols are UEMs, colours the training of the backbone."""
     entries = {key: line for key, line in tables.items() if key[0] in HOLLOW}
     data = [_hollow("full network", [(full.gflops, full.fid, f"{full.table}, no early exit")], ["circle-open"], FULL)]
     for strategy, color in STRATEGIES.items():
@@ -35,16 +35,16 @@ def published_gflops(full: Published, tables: Mapping[tuple[str, str, str, str],
         ]
         data.append(_hollow(strategy, points, [HOLLOW[key[0]] for key in chosen], color))
     x = axis("GFLOPs per image and step, without attention products")
-    return spec(data, x, axis("FID as printed  (lower is better)", showgrid=True), height=HEIGHT, showlegend=True)
+    return spec(data, x, axis("FID as published  (lower is better)", showgrid=True), height=HEIGHT, showlegend=True)
 
 
 def published_seconds(families: Mapping[str, Sequence[tuple[float, float]]]) -> Spec:
-    """(FID, seconds per image) that others printed, hollow, one line per policy."""
+    """Published (FID, seconds per image) as hollow marks, one line per policy."""
     data = []
     for (name, pairs), color in zip(families.items(), (FULL, *OTHERS), strict=False):
         line = _hollow(name, [(seconds, fid, name) for fid, seconds in pairs], ["circle-open"] * len(pairs), color)
         data.append({**line, "mode": "lines+markers", "line": {"color": color, "width": 1}})
-    x, y = axis("seconds per image, as printed"), axis("FID as printed  (lower is better)", showgrid=True)
+    x, y = axis("seconds per image, as published"), axis("FID as published  (lower is better)", showgrid=True)
     return spec(data, x, y, height=HEIGHT, showlegend=True)
 
 

@@ -1,4 +1,4 @@
-"""Pictures over depth: what happens at one timestep, and who is still in the network."""
+"""Figures over depth: exits at one timestep, and the share of samples that arrive at each layer."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Floats = NDArray[np.float64]
 
 
 def at_timestep(
-    shares: list[Line],  # (N+1,) share of samples that leave at each layer
+    shares: list[Line],  # (N+1,) share of samples that exit at each layer
     uncertainties: list[Line],  # (N,) mean u with its spread; may be empty
     threshold: float | None,
     mark: Mark,
 ) -> Spec:
-    """Left: where samples leave at one timestep. Right, on the same depth axis: what the UEMs say there."""
+    """Left: exits at one timestep. Right, on the same depth axis: u."""
     layers = len(shares[0].values)
     edge = 0.5 if uncertainties else 1.0
     data: list[figures.Trace] = []

@@ -1,4 +1,4 @@
-"""Where samples leave: heatmaps and lines over time, histograms over depth."""
+"""The heatmap of exits over depth and time, with lines."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def exit_heatmap(exits: Ints, timesteps: list[int], lines: Sequence[Line] = (), 
 
 
 def _over_picture(line: Line, timesteps: list[int]) -> list[figures.Trace]:
-    """A line with a dark edge, to be seen on dark and on bright."""
+    """A line with a contrasting edge, visible on dark and bright cells."""
     x, y = figures.packed(np.asarray(timesteps)), figures.packed(line.values)
     edge = {"color": "white" if line.color != "white" else "black", "width": 5}
     common = {"type": "scatter", "x": x, "y": y, "mode": "lines", "hoverinfo": "skip"}

@@ -1,4 +1,4 @@
-"""Lines over time: mean exit layers, their spread, and what an open-loop estimate misses."""
+"""Lines over time: mean exit layers, their spread, and the error of the open-loop estimate."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def gap(estimated: Line, measured: Line, timesteps: list[int], num_blocks: int, 
 
 
 def now(mark: Mark | None) -> list[dict[str, Any]]:
-    """The selected timestep in a picture of lines over time."""
+    """The selected timestep, as a shape."""
     if mark is None or mark.timestep is None:
         return []
     x, line = mark.timestep, {"color": FULL, "width": 1}

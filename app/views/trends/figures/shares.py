@@ -1,4 +1,4 @@
-"""Shares of a whole with their intervals, as bars."""
+"""Shares of a variance with their intervals, as bars."""
 
 from __future__ import annotations
 

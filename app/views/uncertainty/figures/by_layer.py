@@ -1,4 +1,4 @@
-"""What the UEMs say: u over layers and time."""
+"""u over layers and time."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def uncertainty_heatmap(
 
 
 def _rises(mean: NDArray[np.float64], timesteps: list[int]) -> list[figures.Trace]:
-    """Lines between two layers over the steps at which u is higher above than below."""
+    """Lines between two layers, over the steps at which u is higher above than below."""
     half = (timesteps[0] - timesteps[-1]) / max(1, len(timesteps) - 1) / 2 or 0.5
     x: list[float] = []
     y: list[float] = []
@@ -73,7 +73,7 @@ def _rises(mean: NDArray[np.float64], timesteps: list[int]) -> list[figures.Trac
 
 
 def rises(mean: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Where u is higher than one layer below, by more than its scatter would show: (…, N) → (…, N−1)."""
+    """Where u is higher than one layer below, by more than TOLERANCE: (…, N) → (…, N−1)."""
     with np.errstate(invalid="ignore"):
         return np.diff(mean, axis=-1) > TOLERANCE
 

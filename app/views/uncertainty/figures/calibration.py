@@ -1,4 +1,4 @@
-"""Is u what it says? Predicted against actual error."""
+"""Predicted against actual error."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Floats = NDArray[np.float64]
 
 
 def depth_colors(layers: int) -> list[str]:
-    """One colour per layer, on the scale of u without its ends, which are lost on black or white."""
+    """One colour per layer, on the scale of u without its ends, which are invisible on black or white."""
     from plotly.colors import sample_colorscale
 
     return sample_colorscale(UNCERTAINTY, list(np.linspace(0.2, 0.92, layers)))
 
 
 def reliability_curves(table: pd.DataFrame, num_blocks: int, chosen: int | None, name: str) -> Spec:
-    """Columns layer, predicted, actual, count: a line per layer beside the diagonal; a chosen layer stands out."""
+    """Columns layer, predicted, actual, count: a line per layer, the selected one highlighted."""
     highest = float(np.ceil(max(table["predicted"].max(), table["actual"].max()) * 20) / 20)
     colors, largest = depth_colors(num_blocks), table["count"].max()
     diagonal = {
@@ -36,7 +36,7 @@ def reliability_curves(table: pd.DataFrame, num_blocks: int, chosen: int | None,
     }
     data: list[figures.Trace] = [diagonal]
     known = sorted(int(layer) for layer in table["layer"].unique())
-    for layer in sorted(known, key=lambda layer: layer == chosen):  # the chosen one on top
+    for layer in sorted(known, key=lambda layer: layer == chosen):  # the selected one on top
         rows = table[table["layer"] == layer].sort_values("predicted")
         counts = rows["count"].to_numpy()
         bold = chosen is None or layer == chosen
@@ -69,7 +69,7 @@ def calibration_heatmap(
     signed: bool,  # from −1 to 1, such as a correlation; else from 0
     mark: Mark,
 ) -> Spec:
-    """One number per layer and calibrated timestep. Columns stand in equal distances: the timesteps are few."""
+    """One number per layer and calibrated timestep, in columns of equal width."""
     layers = values.shape[1]
     highest = float(np.ceil(np.nanmax(values) * 50) / 50) if not signed else 1.0
     column = np.arange(len(timesteps))
