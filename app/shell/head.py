@@ -55,7 +55,8 @@ def _plotly() -> bytes:
 
 def head_lines() -> str:
     """The spinner's styles and plotly.js."""
-    return f'<style>{_waiting()}</style><script id="plotly" async src="{plotly_path()}" onerror="this.failed = true"></script>'
+    script = f'<script id="plotly" async src="{plotly_path()}" onerror="this.failed = true"></script>'
+    return f"<style>{_waiting()}</style>{script}"
 
 
 @cache
