@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
@@ -15,12 +18,14 @@ import pytest
 
 from deediff.cli import main as deediff_main
 from deediff.diffusion.solvers import SOLVERS
+from deediff.models import BACKBONES
+from deediff.models.heads import HEADS
 from deediff.policies import POLICIES
 from tests.conftest import REPO
 from trainer.run import main as trainer_main
 
 DOCUMENTS = sorted(path for path in (*REPO.glob("*.md"), *REPO.glob("[a-z]*/*.md")))
-REGISTRIES: tuple[dict[str, Any], ...] = (POLICIES, SOLVERS)
+REGISTRIES: tuple[dict[str, Any], ...] = (BACKBONES, HEADS, POLICIES, SOLVERS)  # examples add to them
 
 
 def blocks(language: str) -> Iterator[tuple[Path, str, str]]:
@@ -70,13 +75,18 @@ def test_a_command_has_the_options_of_the_documents(words: list[str]) -> None:
     "code", [pytest.param(code, id=f"{path.relative_to(REPO)}: {title}") for path, title, code in blocks("python")]
 )
 def test_an_example_runs(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("example")
+    monkeypatch.setitem(sys.modules, "example", module)  # dataclasses look up their module
     monkeypatch.chdir(REPO)
-    with mock.patch.dict(REGISTRIES[0]), mock.patch.dict(REGISTRIES[1]):
-        exec(compile(code, "example", "exec"), {"__name__": "example"})
+    with ExitStack() as stack:
+        for registry in REGISTRIES:
+            stack.enter_context(mock.patch.dict(registry))
+        exec(compile(code, "example", "exec"), vars(module))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPO)))
 def test_links_lead_to_files(document: Path) -> None:
-    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text(encoding="utf-8"))
+    prose = re.sub(r"^```.*?^```$", "", document.read_text(encoding="utf-8"), flags=re.M | re.S)
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", prose)
     local = [target for target in targets if not target.startswith("https://")]
     assert [target for target in local if not (document.parent / target).exists()] == []

@@ -14,7 +14,7 @@ from deediff.importing.exit_layers import import_exit_layers
 from deediff.json_files import read_json
 from deediff.models import PRESETS
 from deediff.models.official import LAYOUTS
-from deediff.models.uncertainty import UEMS
+from deediff.models.uems import UEMS
 
 
 @dataclass(frozen=True, kw_only=True)
