@@ -33,6 +33,7 @@ def test_the_package_exports_these_names() -> None:
 def test_a_name_is_the_object_of_the_module_that_defines_it(name: str) -> None:
     module = importlib.import_module(deediff._MODULES.get(name, "deediff"))
     assert getattr(deediff, name) is getattr(module, name)
+    assert getattr(deediff, name).__module__.startswith(module.__name__)
 
 
 def test_a_submodule_is_not_imported_by_attribute() -> None:
