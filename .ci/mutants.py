@@ -1,4 +1,4 @@
-"""Tests the tests: breaks the code in named ways and fails if the suite does not notice.
+"""Mutation tests: introduces known bugs one at a time, and fails if the tests do not detect one.
 
 Each mutant is one replacement in one file of a copy of the repository, and the tests that must fail.
 """
@@ -18,7 +18,7 @@ REPO = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Mutant:
-    """`old` (found exactly once in `file`) becomes `new`; then `tests` must fail."""
+    """Replaces `old`, which occurs once in `file`, with `new`; `tests` must then fail."""
 
     name: str
     file: str
@@ -45,7 +45,7 @@ MUTANTS = [
         "tests/traces/test_pairing.py",
     ),
     Mutant(
-        "simulated exit: exited samples are computed all the same",
+        "simulated exit: blocks are computed for exited samples, too",
         FORWARD,
         "            mb.state = network.block[i - 1](mb.state, skip)\n",
         "            absent = torch.zeros(len(self.x) - len(mb.state), *mb.state.shape[1:])\n"
@@ -121,7 +121,7 @@ MUTANTS = [
 
 
 def survives(mutant: Mutant) -> bool:
-    """Whether the tests still pass with the mutant applied."""
+    """Whether the tests pass with the mutant applied."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "repo"
         for part in ("deediff", "trainer", "tests", "pyproject.toml"):
@@ -130,13 +130,15 @@ def survives(mutant: Mutant) -> bool:
         path = copy / mutant.file
         text = path.read_text()
         if text.count(mutant.old) != 1:
-            sys.exit(f"mutant {mutant.name!r} no longer applies: its line is not in {mutant.file} exactly once")
+            sys.exit(f"mutant {mutant.name!r} does not apply: its text does not occur exactly once in {mutant.file}")
         path.write_text(text.replace(mutant.old, mutant.new))
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *mutant.tests.split()]
         environment = {**os.environ, "PYTHONPATH": str(copy), "CI": ""}
         done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
-        if done.returncode not in (0, 1):  # 1: tests failed; anything else: the mutant did not even import
-            sys.exit(f"mutant {mutant.name!r} broke the test run itself:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        if done.returncode not in (0, 1):  # 1: tests failed; other codes: an error before any test ran
+            sys.exit(
+                f"mutant {mutant.name!r} prevented the tests from running:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+            )
         return done.returncode == 0
 
 
@@ -146,7 +148,7 @@ def _parent(folder: Path) -> Path:
 
 
 def main() -> int:
-    """Exit code 1 when a mutant survives."""
+    """Returns the exit code: 1 if a mutant survives."""
     alive = []
     for mutant in MUTANTS:
         survived = survives(mutant)
