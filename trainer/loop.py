@@ -156,7 +156,7 @@ class Training:
             objective = BackboneObjective(self.model)
         else:
             frozen = self.config.strategy == "frozen"
-            objective = ExitsObjective(self.model, frozen, **self.config.method.losses())
+            objective = ExitsObjective(self.model, frozen, self.config.method.losses())
         trainable = [p for p in objective.parameters() if p.requires_grad]
         optimizer = make_optimizer(stage, trainable)
         if saved is not None:

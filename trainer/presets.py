@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from deediff.diffusion.losses import LossOptions
 from deediff.models import PRESETS as MODELS
 from deediff.models import BackboneConfig, UViTConfig
 
@@ -77,11 +78,9 @@ class Method:
     share_weights: bool = False
     """Error: L_UAL is weighted with the exits' shares of the batch's certainty, gradient included (AdaDiff)."""
 
-    def losses(self) -> dict[str, Any]:
-        """For `early_exit_loss`."""
-        names = ["lambda_u", "beta_ual", "layer_weight"]
-        names += ["sum_over_batch", "detach_target", "weight_by_target", "share_weights"]
-        return {name: getattr(self, name) for name in names}
+    def losses(self) -> LossOptions:
+        """The options of `early_exit_loss`."""
+        return LossOptions(**{option.name: getattr(self, option.name) for option in fields(LossOptions)})
 
     def uem_config(self) -> dict[str, Any]:
         """For `EarlyExitModel.add_exits`. Raises ValueError for options that this UEM has not."""

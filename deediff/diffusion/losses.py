@@ -14,6 +14,22 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class LossOptions:
+    """Weights of the terms, and the variants of public code (off by default)."""
+
+    lambda_u: float = 1.0  # λ of Eq. 9
+    beta_ual: float = 1.0  # β of Eq. 9
+    layer_weight: float = 0.0  # coefficient of Eq. 10; the literature's fourth loss uses 1
+    sum_over_batch: bool = False  # L_u of the blog's code
+    detach_target: bool = True  # False: L_u of the blog's code
+    weight_by_target: bool = False  # L_UAL of the blog's code: weighted with û and its gradient instead of u
+    share_weights: bool = False  # L_UAL of AdaDiff's code: see `certainty_shares`
+
+
+STANDARD = LossOptions()
+
+
+@dataclass(frozen=True)
 class LossTerms:
     """The four terms, scalars, and their weighted sum (Eq. 9 with the added fourth term)."""
 
@@ -77,33 +93,27 @@ def early_exit_loss(
     predictions: Tensor,  # (K+1, B, C, H, W), the last one the backbone's own
     u: Tensor,  # (K, B)
     noise: Tensor,  # (B, C, H, W)
-    lambda_u: float = 1.0,  # λ of Eq. 9
-    beta_ual: float = 1.0,  # β of Eq. 9
-    layer_weight: float = 0.0,  # coefficient of Eq. 10; the literature's fourth loss uses 1
+    options: LossOptions = STANDARD,
     *,
     maps: Tensor | None = None,  # (K, B, image tokens, patch_dim): u before pooling, if it is a map (AdaDiff)
     patchify: Callable[[Tensor], Tensor] | None = None,  # (B,C,H,W) → (B, image tokens, patch_dim), for maps
-    sum_over_batch: bool = False,  # L_u of the blog's code
-    detach_target: bool = True,  # False: the blog's code
-    weight_by_target: bool = False,  # L_UAL of the blog's code: weighted with û and its gradient instead of u
-    share_weights: bool = False,  # L_UAL of AdaDiff's code: see `certainty_shares`
 ) -> LossTerms:
     """Eq. 9 plus Eq. 10: L = L_simple + λ L_u + β L_UAL + c L_L."""
     error = squared_error(predictions[:-1], noise)  # (K, B)
     simple = simple_loss(predictions[-1], noise)
-    target = uncertainty_map(predictions[:-1], noise, detach_target)  # (K, B, C, H, W)
+    target = uncertainty_map(predictions[:-1], noise, options.detach_target)  # (K, B, C, H, W)
     mean_target = target.mean(dim=(-3, -2, -1))  # (K, B)
     if maps is None:
-        uncertainty = uncertainty_loss(u, mean_target, sum_over_batch)
+        uncertainty = uncertainty_loss(u, mean_target, options.sum_over_batch)
     else:
         assert patchify is not None
-        uncertainty = uncertainty_loss(maps, torch.stack([patchify(one) for one in target]), sum_over_batch)
+        uncertainty = uncertainty_loss(maps, torch.stack([patchify(one) for one in target]), options.sum_over_batch)
     weight = u.detach()
-    if weight_by_target:
+    if options.weight_by_target:
         weight = mean_target
-    if share_weights:
+    if options.share_weights:
         weight = 1 - certainty_shares(u)
     ual = uncertainty_aware_layer_loss(weight, error)
     layer = layer_loss(error)
-    total = simple + lambda_u * uncertainty + beta_ual * ual + layer_weight * layer
+    total = simple + options.lambda_u * uncertainty + options.beta_ual * ual + options.layer_weight * layer
     return LossTerms(simple, uncertainty, ual, layer, total)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from deediff.diffusion.losses import early_exit_loss, simple_loss
+from deediff.diffusion.losses import STANDARD, LossOptions, early_exit_loss, simple_loss
 from deediff.models import EarlyExitModel
 
 
@@ -31,9 +30,9 @@ class ExitsObjective(nn.Module):
     A frozen backbone runs without gradients, so that its activations are not kept for the backward pass.
     """
 
-    def __init__(self, model: EarlyExitModel, frozen: bool, **losses: Any):  # options of `early_exit_loss`
+    def __init__(self, model: EarlyExitModel, frozen: bool, options: LossOptions = STANDARD):
         super().__init__()
-        self.model, self.frozen, self.losses = model, frozen, losses
+        self.model, self.frozen, self.options = model, frozen, options
         model.backbone.requires_grad_(not frozen)
         if model.uem is not None and model.heads is not None:
             model.heads.train_layers(model.uem.layers)
@@ -50,4 +49,4 @@ class ExitsObjective(nn.Module):
             maps = torch.stack([uem.map(*args) for args in inputs]) if uem.gives_map else None
             u = torch.stack([uem(*args) for args in inputs] if maps is None else [uem.pool(m) for m in maps])
         patchify = model.backbone.patchify
-        return vars(early_exit_loss(predictions, u, target, maps=maps, patchify=patchify, **self.losses))
+        return vars(early_exit_loss(predictions, u, target, self.options, maps=maps, patchify=patchify))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from deediff.diffusion.losses import (
+    LossOptions,
     early_exit_loss,
     layer_loss,
     simple_loss,
@@ -69,7 +70,7 @@ def test_eq7_8_10_sum_over_exits_and_average_over_the_batch() -> None:
 def test_eq9_weights_the_terms() -> None:
     torch.manual_seed(0)
     predictions, noise, u = torch.randn(4, 2, 1, 3, 3), torch.randn(2, 1, 3, 3), torch.rand(3, 2)
-    terms = early_exit_loss(predictions, u, noise, lambda_u=2, beta_ual=3, layer_weight=5)
+    terms = early_exit_loss(predictions, u, noise, LossOptions(lambda_u=2, beta_ual=3, layer_weight=5))
     assert terms.total.item() == pytest.approx(
         (terms.simple + 2 * terms.uncertainty + 3 * terms.ual + 5 * terms.layer).item(), rel=1e-6
     )
@@ -82,7 +83,7 @@ def test_adadiffs_weights_are_shares_of_the_certainty_and_learn() -> None:
     torch.manual_seed(0)
     predictions, noise = torch.randn(4, 5, 1, 2, 2), torch.randn(5, 1, 2, 2)
     u = torch.rand(3, 5, requires_grad=True)
-    terms = early_exit_loss(predictions, u, noise, share_weights=True)
+    terms = early_exit_loss(predictions, u, noise, LossOptions(share_weights=True))
     error = (predictions[:-1] - noise).square().mean((2, 3, 4))
     certainty = [float((1 - u[i]).mean().detach()) for i in range(3)]
     expected = sum(certainty[i] / sum(certainty) * float(error[i].mean()) for i in range(3))
@@ -96,11 +97,11 @@ def test_no_gradient_flows_through_the_target_or_the_weight() -> None:
     noise = torch.randn(2, 1, 3, 3)
     predictions = torch.randn(4, 2, 1, 3, 3, requires_grad=True)
     u = torch.rand(3, 2, requires_grad=True)
-    only_u = early_exit_loss(predictions, u, noise, lambda_u=1, beta_ual=0)
+    only_u = early_exit_loss(predictions, u, noise, LossOptions(lambda_u=1, beta_ual=0))
     (only_u.total - only_u.simple).backward()
     assert not predictions.grad[:3].any()  # Eq. 6's target is detached
     assert u.grad.abs().sum() > 0
     u.grad = None
-    only_ual = early_exit_loss(predictions, u, noise, lambda_u=0, beta_ual=1)
+    only_ual = early_exit_loss(predictions, u, noise, LossOptions(lambda_u=0, beta_ual=1))
     only_ual.total.backward()
     assert not u.grad.any()  # Eq. 8's weight is detached

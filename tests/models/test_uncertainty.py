@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from deediff.checkpoints import load_checkpoint, save_checkpoint
-from deediff.diffusion.losses import early_exit_loss
+from deediff.diffusion.losses import LossOptions, early_exit_loss
 from deediff.diffusion.noise import sample_noise
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
@@ -179,14 +179,13 @@ def test_the_blogs_errors_do_what_its_code_did() -> None:
     predictions, u, noise = loss_inputs()
     target = (predictions[:-1] - noise).abs().tanh().mean((2, 3, 4))
     error = (predictions[:-1] - noise).square().mean((2, 3, 4))
-    terms = early_exit_loss(
-        predictions, u, noise, sum_over_batch=True, detach_target=False, weight_by_target=True, layer_weight=0.0
-    )
+    options = LossOptions(sum_over_batch=True, detach_target=False, weight_by_target=True, layer_weight=0.0)
+    terms = early_exit_loss(predictions, u, noise, options)
     expected = ((u - target) ** 2).sum() + ((1 - target) * error).mean(1).sum()
     torch.testing.assert_close(terms.total - terms.simple, expected)
     ours, theirs = (torch.autograd.grad(loss, predictions)[0] for loss in (terms.total - terms.simple, expected))
     torch.testing.assert_close(ours, theirs)
-    only_u = early_exit_loss(predictions, u, noise, beta_ual=0, detach_target=False)
+    only_u = early_exit_loss(predictions, u, noise, LossOptions(beta_ual=0, detach_target=False))
     assert torch.autograd.grad(only_u.uncertainty, predictions)[0][:3].any()
 
 

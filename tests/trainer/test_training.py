@@ -302,7 +302,7 @@ def test_gradients_reach_what_they_should(frozen: bool) -> None:
 
     def backbone_gradient(method: Method) -> float | None:
         model = EarlyExitModel(UViT(TINY)).add_exits(method.uem_config(), method.heads)
-        objective = ExitsObjective(model, frozen, **method.losses())
+        objective = ExitsObjective(model, frozen, method.losses())
         terms = objective(x, t, noise)
         (terms["total"] - terms["simple"]).backward()
         assert all(p.grad is not None for p in model.uem.parameters())
