@@ -47,11 +47,11 @@ MUTANTS = [
     Mutant(
         "simulated exit: blocks are computed for exited samples, too",
         FORWARD,
-        "            mb.state = network.block[i - 1](mb.state, skip)\n",
+        "            mb.state = network.blocks[i - 1](mb.state, skip)\n",
         "            absent = torch.zeros(len(self.x) - len(mb.state), *mb.state.shape[1:])\n"
-        "            network.block[i - 1](torch.cat([mb.state, absent]), "
+        "            network.blocks[i - 1](torch.cat([mb.state, absent]), "
         "None if skip is None else torch.cat([skip, absent]))\n"
-        "            mb.state = network.block[i - 1](mb.state, skip)\n",
+        "            mb.state = network.blocks[i - 1](mb.state, skip)\n",
         "tests/sampling/test_forward.py",
     ),
     Mutant(

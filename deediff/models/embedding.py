@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
-    """(B,) timesteps → (B, dim) sinusoids, cosines first, as in the official U-ViT code."""
+    """(B,) timesteps → (B, dim) sinusoids, cosines first, as in the official code of U-ViT."""
     half = dim // 2
     freqs = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
     angles = t.float()[:, None] * freqs

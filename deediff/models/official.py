@@ -1,4 +1,4 @@
-"""Others' state dicts → our models, by the parameter names of U-ViT, AdaDiff and the DuoDiff repository."""
+"""State dicts of the U-ViT, AdaDiff and DuoDiff repositories → models, by their parameter names."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from deediff.models.presets import PRESETS
 from deediff.models.uvit import UViT, UViTConfig
 
 State = Mapping[str, Tensor]
-UNGUIDED = 1000  # classes of ImageNet: with 64×64 pixels there is no label that means none, elsewhere it is the last
+UNGUIDED = 1000  # ImageNet 64×64 models have no label for "no class"; in the others it is the last label
 
 
 def uvit_config(state: State, num_heads: int | None = None, normalize_timesteps: bool = False) -> UViTConfig:
-    """The shape of an official U-ViT, read off its tensors.
+    """Config of an official U-ViT, from the shapes of its tensors.
 
-    The number of heads leaves no trace in the shapes: a preset of the same width and depth decides,
-    else 64 channels per head. Raises UserError for another network.
+    The number of attention heads does not affect the shapes: it is that of a preset with the same width and depth, or
+    one per 64 channels. Raises UserError for another network.
     """
     try:
         dim, in_chans, patch_size, _ = state["patch_embed.proj.weight"].shape
@@ -53,10 +53,10 @@ def uvit_config(state: State, num_heads: int | None = None, normalize_timesteps:
 
 
 def _adadiff_exits(state: State, num_blocks: int) -> tuple[dict[str, Any], str, dict[str, Tensor]]:
-    """UEM config, heads, and the UEM's tensors, from AdaDiff's `lte_classifer.{block}.lte`.
+    """UEM config, kind of heads, and the UEM's tensors, from AdaDiff's `lte_classifer.{block}.lte`.
 
-    Its UEMs read the output of a block, so the one of block i is ours of layer i+1, and that of the last
-    block decides nothing. They give a map of confidence, σ(z) = 1 − σ(−z): the sign turns it into ours.
+    AdaDiff's UEMs read the output of a block, so the UEM of block i belongs to layer i+1, and that of the last block is
+    unused. They predict confidence, and 1 − σ(z) = σ(−z): negated weights give the uncertainty.
     """
     names = [f"lte_classifer.{i}.lte" for i in range(num_blocks - 1)]
     config = {"name": "mlp", "tokens": "image", "map": True, "detach": True, "layers": list(range(1, num_blocks))}
@@ -65,9 +65,10 @@ def _adadiff_exits(state: State, num_blocks: int) -> tuple[dict[str, Any], str, 
 
 
 def _renamed(state: State, half: int) -> State:
-    """Checkpoints of that repository's older code, with its UEMs `…_classifiers` named as the later code does.
+    """A state dict with the UEM names of the DuoDiff repository's older code (`…_classifiers`) as in its later code.
 
-    Before the middle block it asked the UEM of the block before once more, and `mid_block_classifier` never.
+    The older code evaluated the UEM of the last in-block again before the middle block, and never
+    `mid_block_classifier`.
     """
     layers = {f"in_blocks_classifiers.{i}.": [i] for i in range(half)}
     layers[f"in_blocks_classifiers.{half - 1}."] = [half - 1, half]
@@ -80,7 +81,7 @@ def _renamed(state: State, half: int) -> State:
 
 
 def _duodiff_exits(state: State, num_blocks: int) -> tuple[dict[str, Any], str, dict[str, Tensor]]:
-    """The same from the DuoDiff repository's `matrix.{layer, timestep, or both}` and `…_heads`."""
+    """UEM config, kind of heads, and tensors, from DuoDiff's `matrix.{layer, timestep, or both}` and `…_heads`."""
     state = _renamed(state, num_blocks // 2)
     keys = {key.split(".")[1] for key in state if key.startswith("matrix.")}
     ordered = sorted(keys, key=lambda key: [int(n) for n in re.findall(r"\d+", key)])
@@ -109,7 +110,7 @@ def _duodiff_exits(state: State, num_blocks: int) -> tuple[dict[str, Any], str, 
     return {"name": "mlp", "scope": scope}, "each", tensors
 
 
-LAYOUTS = {  # prefix of the backbone's names, and how the exits are found; None: there are none
+LAYOUTS = {  # prefix of the backbone's names, and the function that reads the exits, if there are any
     "uvit": ("", None),
     "adadiff": ("", _adadiff_exits),
     "duodiff": ("uvit.", _duodiff_exits),
@@ -119,7 +120,7 @@ LAYOUTS = {  # prefix of the backbone's names, and how the exits are found; None
 def read_state(
     state: State, layout: str = "uvit", num_heads: int | None = None, normalize_timesteps: bool = False
 ) -> EarlyExitModel:
-    """The model with these weights. Raises UserError, KeyError, ValueError, RuntimeError or IndexError if none fits."""
+    """Model with these weights. UserError, KeyError, ValueError, RuntimeError or IndexError if they do not fit."""
     prefix, read_exits = LAYOUTS[layout]
     backbone = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     if layout == "adadiff":

@@ -1,4 +1,4 @@
-"""How a U-ViT may begin, so that a training on few images spends none of them on what can be known beforehand."""
+"""Initialisations of a U-ViT with known structure, so that training on few images need not learn it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from deediff.models.uvit import UViT
 
 @torch.no_grad()
 def identity_start_(net: UViT) -> UViT:
-    """Initialise so that the untrained network already answers ε ≈ x_t, in place.
+    """Initialise in place so that the untrained network predicts ε ≈ x_t.
 
-    The first thousand steps of a training go into learning that answer, and six randomly
-    initialised skip projections in a row wash it out. Here every patch is embedded by an
-    orthogonal map, each long skip starts as the mean of its two inputs, and the output layer
-    inverts the embedding.
+    Training takes about a thousand steps to learn this prediction, because six randomly initialised skip projections
+    in a row destroy it. Here an orthogonal map embeds every patch, each long skip starts as the mean of its two inputs,
+    and the output layer inverts the embedding.
     """
     patch_dim = net.cfg.patch_size**2 * net.cfg.in_chans
     if patch_dim > net.dim:
         raise ValueError(f"an identity start needs width ≥ {patch_dim} (patch² × channels), this model has {net.dim}")
     basis = torch.empty(net.dim, patch_dim)
     nn.init.orthogonal_(basis)  # columns: one direction per pixel of a patch
-    # LayerNorm divides by the token's RMS, which for unit-variance noise is sqrt(patch_dim / dim).
+    # LayerNorm divides by the token's RMS: sqrt(patch_dim / dim) for unit-variance noise.
     rms = math.sqrt(patch_dim / net.dim)
     p, c = net.cfg.patch_size, net.cfg.in_chans
     net.patch_embed.proj.weight.copy_(rearrange(basis, "d (p1 p2 c) -> d c p1 p2", p1=p, p2=p, c=c))
@@ -45,12 +44,12 @@ def identity_start_(net: UViT) -> UViT:
 
 @torch.no_grad()
 def local_start_(net: UViT) -> UViT:
-    """`identity_start_`, and attention that begins by looking at what is near, in place.
+    """`identity_start_` in place, with attention that starts with high weights on neighbouring patches.
 
-    As published, position embeddings begin so small beside the patches that attention cannot tell tokens apart,
-    and on few images a network denoises each patch alone for long. Here they are 2-D sines and cosines as large as
-    a patch of noise, in the directions that patches leave free, and queries and keys of each head begin as the same
-    random projection of them, so that neighbours are alike (Trockman & Kolter, ICML 2023, "Mimetic
+    The published position embeddings start so small beside the patches that attention cannot tell tokens apart, and on
+    few images the network denoises each patch alone for a long time. Here they are 2-D sines and cosines as large as a
+    patch of noise, in the directions orthogonal to the patches. Queries and keys of each head start as the same random
+    projection of them, which makes those of neighbours similar (Trockman & Kolter, ICML 2023, "Mimetic
     initialization").
     """
     identity_start_(net)
@@ -66,18 +65,18 @@ def local_start_(net: UViT) -> UViT:
     angle = torch.linspace(math.pi / (2 * side), math.pi, count) * (torch.arange(side) + 0.5)[:, None]
     wave = torch.cat([angle.sin(), angle.cos()], dim=1)  # (side, 2·count)
     rows, columns = wave.repeat_interleave(side, dim=0), wave.repeat(side, 1)
-    place = torch.cat([rows, columns], dim=1)  # (patches, 4·count)
-    place = place - place.mean(dim=0)
-    place *= math.sqrt(patch_dim) / place.norm(dim=1).square().mean().sqrt()
-    net.pos_embed[0, net.extras :] = place @ free.T
-    net.decoder_pred.weight.mul_(math.sqrt(2))  # tokens have twice the squared norm now
+    position = torch.cat([rows, columns], dim=1)  # (patches, 4·count)
+    position = position - position.mean(dim=0)
+    position *= math.sqrt(patch_dim) / position.norm(dim=1).square().mean().sqrt()
+    net.pos_embed[0, net.extras :] = position @ free.T
+    net.decoder_pred.weight.mul_(math.sqrt(2))  # the squared norm of the tokens has doubled
     head_dim = net.dim // net.cfg.num_heads
     for i in range(net.num_blocks):
         queries, keys, _ = net.blocks[i].attn.qkv.weight.unflatten(0, (3, net.cfg.num_heads, head_dim))
         for query, key in zip(queries, keys, strict=True):
-            look = nn.init.orthogonal_(torch.empty(head_dim, 4 * count)) @ free.T
-            query.copy_(look)
-            key.copy_(look)
+            projection = nn.init.orthogonal_(torch.empty(head_dim, 4 * count)) @ free.T
+            query.copy_(projection)
+            key.copy_(projection)
     return net
 
 

@@ -82,7 +82,7 @@ class Prediction:
 
     @staticmethod
     def concatenate(parts: list[Prediction]) -> Prediction:
-        """Joins the predictions of consecutive groups of samples."""
+        """Predictions of consecutive groups of samples as one."""
         deviation = [p.deviation for p in parts if p.deviation is not None]
         return Prediction(
             torch.cat([p.output for p in parts]),
@@ -93,11 +93,11 @@ class Prediction:
 
 
 class Network:
-    """A model prepared for many evaluations with its present weights."""
+    """A model prepared for many evaluations, between which its weights do not change."""
 
     def __init__(self, model: EarlyExitModel):
         net, self.model, self.num_blocks = model.backbone, model, model.num_blocks
-        self.block = [prepared_block(net, i) for i in range(self.num_blocks)]
+        self.blocks = [prepared_block(net, i) for i in range(self.num_blocks)]
         self.skip_source = [net.skip_source(i) for i in range(self.num_blocks)]
 
 
@@ -169,10 +169,8 @@ class ForwardPass:
         uem = network.model.uem
         self.queried_layers = uem.layers if uem is not None and reads_uncertainty else ()
         self.exit_layer = np.full(batch, network.num_blocks)
-        self.active = np.ones(batch, dtype=np.bool_)  # (B,) samples that have not exited …
-        self.present = (
-            self.active if request.record == "exit" else np.ones(batch, dtype=np.bool_)
-        )  # … and those computed
+        self.active = np.ones(batch, dtype=np.bool_)  # (B,) samples that have not exited
+        self.present = self.active if request.record == "exit" else np.ones_like(self.active)  # (B,) still computed
         self.uncertainty: list[tuple[int, Rows, Tensor]] = []  # layer, rows, their u
         self.outputs: list[tuple[Rows, Tensor]] = []
         self.deviation: list[tuple[Rows, Tensor]] = []
@@ -192,7 +190,7 @@ class ForwardPass:
         else:
             source = network.skip_source[i - 1]
             skip = None if source is None else mb.take_skip(source, self.present)
-            mb.state = network.block[i - 1](mb.state, skip)
+            mb.state = network.blocks[i - 1](mb.state, skip)
             if i - 1 in network.skip_source:
                 mb.skips[i - 1] = (mb.rows, mb.state)
         if self.request.deviations:

@@ -1,4 +1,4 @@
-"""Ratios, costs and sizes, not times: a machine may be as slow as it likes."""
+"""Ratios, costs and sizes of the benchmarks; times are not tested."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_class_conditional_model_draws_its_classes() -> None:
     assert rows[0]["gflops"] == model_cost(model).full
 
 
-def test_made_up_profiles_have_the_layer_ratio_they_say() -> None:
+def test_synthetic_profiles_have_the_given_layer_ratio() -> None:
     for ratio in (0.5, 0.7):
         assert independent_exits(500, 50, 13, ratio).float().mean() / 13 == pytest.approx(ratio, abs=0.01)
     layers = bimodal_exits(500, 50, 13)
@@ -195,7 +195,7 @@ def test_the_synthetic_trace_is_what_its_rows_say(tmp_path: Path) -> None:
     assert len(trace.images(range(PART))) == PART
 
 
-def test_the_browser_is_asked_for_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_browser_is_reported_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path / "run")
     with pytest.raises(UserError, match="--record full"):
         bench_app(run, tmp_path)

@@ -1,4 +1,4 @@
-"""Nothing outside `deediff.models` knows a U-ViT from another backbone: here is another, and everything works."""
+"""The rest of the package depends on the `Backbone` interface alone: another backbone trains, samples and so on."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from trainer.presets import Method, Stage, TrainConfig
 
 @dataclass(frozen=True)
 class MixerConfig(BackboneConfig):
-    """Of `Mixer`."""
+    """Sizes of a `Mixer`."""
 
     img_size: int = 8
     in_chans: int = 3

@@ -25,7 +25,7 @@ def randomized(config: UViTConfig, seed: int = 0) -> UViT:
 
 
 def official_forward(net: UViT, x: torch.Tensor, t: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
-    """U-ViT written out again from the paper, parameter by parameter, attention without the fused kernel."""
+    """An independent U-ViT from the paper, parameter by parameter, with attention as plain matrix products."""
     w, c = dict(net.state_dict()), net.cfg
     h = F.conv2d(x, w["patch_embed.proj.weight"], w["patch_embed.proj.bias"], stride=c.patch_size)
     h = h.flatten(2).transpose(1, 2)
@@ -65,12 +65,16 @@ def official_forward(net: UViT, x: torch.Tensor, t: torch.Tensor, y: torch.Tenso
 @pytest.mark.parametrize(
     ("preset", "millions", "tokens"),
     [
-        ("uvit_small", 44, 1 + 16**2), ("uvit_small_64", 44, 1 + 16**2), ("uvit_mid_64", 131, 2 + 16**2),
-        ("uvit_large_64", 287, 2 + 16**2), ("uvit_large", 287, 2 + 16**2), ("uvit_huge", 501, 2 + 16**2),
+        ("uvit_small", 44, 1 + 16**2),
+        ("uvit_small_64", 44, 1 + 16**2),
+        ("uvit_mid_64", 131, 2 + 16**2),
+        ("uvit_large_64", 287, 2 + 16**2),
+        ("uvit_large", 287, 2 + 16**2),
+        ("uvit_huge", 501, 2 + 16**2),
     ],
-)  # fmt: skip
+)
 def test_each_size_has_the_published_parameters_and_tokens(preset: str, millions: int, tokens: int) -> None:
-    """Table 1 of the U-ViT paper; those trained on ImageNet have a class token beside that of the time."""
+    """Table 1 of the U-ViT paper. Models of ImageNet have a class token beside the time token."""
     with torch.device("meta"):
         net = UViT(PRESETS[preset])
     assert round(sum(p.numel() for p in net.parameters()) / 1e6) == millions

@@ -1,4 +1,4 @@
-"""Every UEM of the literature: what it reads, whose weights it uses, and what its options change."""
+"""Every UEM of the literature: its inputs, its weights, and its options; and the kinds of output heads."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_13_000_uems_are_one_tensor() -> None:
     assert {name: tuple(p.shape) for name, p in uem.named_parameters()} == {"weight": (13000, 32), "bias": (13000,)}
 
 
-def test_the_first_samples_timestep_for_all_is_an_error_one_can_ask_for() -> None:
+def test_the_first_samples_timestep_for_all_is_an_option() -> None:
     right, wrong = make_uem(scope="timestep"), make_uem(scope="timestep", first_timestep=True)
     torch.testing.assert_close(wrong(3, STATE, T), right(3, STATE, torch.full((6,), int(T[0]))))
     assert not torch.allclose(wrong(3, STATE, T), right(3, STATE, T))
@@ -99,7 +99,7 @@ def make_exits(heads: str = "each", **uem: Any) -> EarlyExitModel:
 
 
 def test_uems_at_a_subset_of_layers() -> None:
-    """Nobody leaves where there is none, and its u is NaN in both kinds of record."""
+    """No sample exits at a layer without a UEM, and u is NaN there in both kinds of record."""
     model = make_exits(layers=[2, 9])
     x = sample_noise(0, range(8), 0, model.image_shape)
     u = model.all_exits(x, torch.full((8,), 500))[1]
@@ -148,7 +148,7 @@ def test_a_checkpoint_brings_every_option_back(tmp_path: Path, options: dict[str
 
 
 @pytest.mark.parametrize("scope", ["timestep", "layer_timestep"])
-def test_the_sampler_asks_the_uems_of_its_timestep(scope: str) -> None:
+def test_the_sampler_evaluates_the_uems_of_its_timestep(scope: str) -> None:
     model = make_exits(scope=scope)
     x = sample_noise(0, range(4), 0, model.image_shape)
     p = predict(model, x, Request(make_policy("threshold:0"), 0, 321, np.arange(4)))

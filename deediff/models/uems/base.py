@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -48,10 +47,6 @@ class UEM(nn.Module, ABC):
     @abstractmethod
     def config(self) -> dict[str, Any]:
         """Name and options, from which `build_uem` rebuilds this module."""
-
-    def probe(self, layer: int) -> Callable[[Tensor, Tensor], Tensor]:
-        """`forward` of one layer, for many calls between which the weights do not change."""
-        return partial(self.forward, layer)
 
     def map(self, layer: int, state: Tensor, t: Tensor) -> Tensor:
         """The uncertainty before aggregation: (B, L, D), (B,) → (B, tokens, 1 or patch_dim)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -75,22 +75,6 @@ class MLPUncertainty(UEM):
         if self.aggregation == "max":
             return u.amax(dim=(1, 2))
         return u.sum(dim=(1, 2)) / (u.shape[1] * u.shape[2])  # the mean, in a fifth of the time of `mean`
-
-    def probe(self, layer: int) -> Callable[[Tensor, Tensor], Tensor]:
-        plain = self.scope == "layer" and self.tokens == "all" and not self.timestep_embedding
-        if not plain or self.aggregation == "max":
-            return super().probe(layer)
-        position = self.layers.index(layer)
-        weight, bias, means = self.weight[position], self.bias[position].item(), dict[int, Tensor]()
-
-        def ask(state: Tensor, t: Tensor) -> Tensor:
-            u = torch.matmul(state, weight).add_(bias).sigmoid_()  # (B, L)
-            tokens = u.shape[1]
-            if tokens not in means:
-                means[tokens] = u.new_full((tokens,), 1 / tokens)
-            return u.mv(means[tokens])  # in half the time of `mean`
-
-        return ask
 
     def config(self) -> dict[str, Any]:
         return {
