@@ -136,9 +136,7 @@ def survives(mutant: Mutant) -> bool:
         environment = {**os.environ, "PYTHONPATH": str(copy), "CI": ""}
         done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
         if done.returncode not in (0, 1):  # 1: tests failed; other codes: an error before any test ran
-            sys.exit(
-                f"mutant {mutant.name!r} stopped the test run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
-            )
+            sys.exit(f"mutant {mutant.name!r} stopped the test run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
         return done.returncode == 0
 
 
