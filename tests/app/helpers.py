@@ -124,3 +124,19 @@ def calibrate_run(runs: Path) -> Calibration:
     source = {"checkpoint_sha256": info["sha256"], "dataset": "noise", "split": "test"}
     replace(found, info={**found.info, **source}).save(calibration_file(checkpoint))
     return Calibration.load(calibration_file(checkpoint))
+
+
+def press(app: AppTest, key: str = "sample") -> AppTest:
+    """Press a button and wait for the end of the job that it starts."""
+    app.button(key=key).click().run()
+    assert not app.exception
+    app.session_state["job"].join(60)
+    return app.run()
+
+
+def sort_images(app: AppTest, name: str, reverse: bool = False) -> list[dict]:
+    """The tiles of trace A in this order."""
+    app.selectbox(key="order").set_value(name)
+    app.toggle(key="reverse").set_value(reverse).run()
+    assert not app.exception
+    return shown_tiles(app, "images A")

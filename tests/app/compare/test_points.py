@@ -1,4 +1,4 @@
-"""Cost against quality: who may share an axis, who forms a line, who is on the front, what a filter keeps."""
+"""Traces as points: families, axes, the Pareto front, and the table's filter."""
 
 from __future__ import annotations
 
@@ -8,15 +8,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.views.compare.figures.cost_quality import FULL as GREY
-from app.views.compare.figures.cost_quality import cost_quality
-from app.views.compare.figures.labels import Box, place, placed
-from app.views.compare.figures.published import published_gflops, published_seconds
 from app.views.compare.points import (
     Axis,
     Point,
@@ -30,7 +25,6 @@ from app.views.compare.points import (
     other_differences,
     points,
 )
-from deediff.analysis.published import FULL, SECONDS, TABLES
 from deediff.cost.cost import Cost
 from deediff.quality.results import Quality
 from deediff.traces.meta import TraceMeta
@@ -114,12 +108,6 @@ def test_few_values_are_far_above_and_three_times_what_lies_below(values: list[f
     assert [p.key for p in far_above(scaled)] == [p.key for p in far_above(points)]
 
 
-def test_what_lies_far_above_does_not_squeeze_the_others() -> None:
-    points = [point(1.0, value, str(k)) for k, value in enumerate([5.0, 6.0, 7.0, 9.0, 12.0, 20.0, 25.0, 90.0, 240.0])]
-    assert not far_above(points)  # nine have no two to spare
-    assert [p.key for p in far_above([*points, point(1.0, 8.0, "more")])] == ["7", "8"]
-
-
 def test_fewer_steps_of_the_full_network_are_one_family_and_those_of_a_policy_are_not() -> None:
     assert family_of(make_trace("a", "never", 4))[0] == family_of(make_trace("b", "never", 2))[0]
     assert family_of(make_trace("a", steps=4))[0] != family_of(make_trace("b", steps=2))[0]
@@ -153,7 +141,7 @@ def test_a_change_is_measured_from_the_full_network_of_the_same_noise() -> None:
 def test_what_differs_beside_the_exits_is_named() -> None:
     a, exits, fewer = make_trace("a", "never"), make_trace("b"), make_trace("c", steps=2, checkpoint_sha256="y")
     assert other_differences([a, exits]) == ""
-    assert "differ in steps and weights, too" in other_differences([a, fewer])
+    assert "also differ in steps and weights" in other_differences([a, fewer])
     assert "not start from the same noise" in other_differences([a, fewer, make_trace("d", seed=1)])
 
 
@@ -166,73 +154,6 @@ def test_cost_counts_every_step() -> None:
     assert (full.seconds, early.seconds) == (0.5, None)
     assert (full.layer_ratio, early.layer_ratio) == (1.0, 0.5)
     assert (full.is_full, early.is_full) == (True, False)
-
-
-def test_the_picture_holds_values_intervals_and_the_floor() -> None:
-    shown = [point(3.0, 10.0, "r/a", low=9.0, high=12.0, floor=3.0, floor_spread=0.5), point(5.0, 8.0, "r/b")]
-    spec = cost_quality(shown, shown, Axis("fid", "FID", False), "gflops", {"r/a": "A"}, ["r/b"])
-    figure = go.Figure(spec)  # every attribute is one that Plotly knows
-    line = next(trace for trace in figure.data if trace.name == "threshold")
-    assert (list(line.x), list(line.y)) == ([3.0, 5.0], [10.0, 8.0])
-    assert (list(line.error_y.array), list(line.error_y.arrayminus)) == ([2.0, 0.0], [1.0, 0.0])
-    assert [entry[0] for entry in line.customdata] == ["r/a", "r/b"]
-    band = figure.layout.shapes[0]
-    assert (band.y0, band.y1) == (2.5, 3.5)
-    rings = {trace.name: list(trace.x) for trace in figure.data if trace.mode == "markers"}
-    assert rings == {"trace A": [3.0], "images below": [5.0]}
-
-
-def test_colours_are_runs_and_symbols_policies_where_several_runs_are_compared() -> None:
-    families = ("full network", "fixed", "threshold")
-    places = [(f"r{run}/{family}", family) for run in range(7) for family in families]
-    shown = [point(float(k), float(k), key, family) for k, (key, family) in enumerate(places)]
-    figure = go.Figure(cost_quality(shown, [], Axis("fid", "FID", False), "gflops", {}, []))
-    lines = {trace.customdata[0][0]: trace for trace in figure.data if trace.customdata}
-    assert len(lines) == len(places)
-    looks = {key: (line.line.color, line.line.dash) for key, line in lines.items()}
-    for run in range(7):
-        assert looks[f"r{run}/fixed"] == looks[f"r{run}/threshold"]
-        assert lines[f"r{run}/full network"].marker.color == GREY
-        assert lines[f"r{run}/full network"].marker.line.color == looks[f"r{run}/fixed"][0]
-    assert len({looks[f"r{run}/fixed"] for run in range(7)}) == 7
-    for family in families:
-        assert len({lines[f"r{run}/{family}"].marker.symbol for run in range(7)}) == 1
-    assert len({lines[f"r0/{family}"].marker.symbol for family in families}) == len(families)
-    legend = [trace.name for trace in figure.data if trace.showlegend is not False]
-    assert legend == [*(f"r{run}" for run in range(7)), *families]
-
-
-@given(st.lists(st.tuples(st.floats(0, 500), st.floats(0, 290), st.sampled_from(["τ = 0.1", "50 steps"]))))
-def test_labels_cover_nothing(points: list[tuple[float, float, str]]) -> None:
-    marks, around = [Box(x - 7, y - 7, x + 7, y + 7) for x, y, _ in points], Box(0, 0, 500, 290)
-    positions = place(points, marks, around)
-    written = [(p, placed(*p, position)) for p, position in zip(points, positions, strict=True) if position is not None]
-    boxes = [box for _, box in written]
-    for (x, y, _), box in written:  # it is read as the nearest point's
-        assert all(box.distance(x, y) < box.distance(u, v) for u, v, _ in points if (u, v) != (x, y))
-    for k, box in enumerate(boxes):
-        assert not any(box.covers(other) for other in (*boxes[k + 1 :], *marks))
-        assert 0 <= box.left < box.right <= 500
-        assert 0 <= box.bottom < box.top <= 290
-    if len(points) == 1:
-        assert len(boxes) == 1
-
-
-@given(st.tuples(*[st.integers(-20, 20)] * 4))
-def test_a_box_meets_a_line_that_has_a_point_in_it(line: tuple[int, int, int, int]) -> None:
-    box, along = Box(-5, -3, 6, 4), np.linspace(0, 1, 4001)
-    x, y = line[0] + along * (line[2] - line[0]), line[1] + along * (line[3] - line[1])
-    inside = (x > -5) & (x < 6) & (y > -3) & (y < 4)
-    touches = (x >= -5.01) & (x <= 6.01) & (y >= -3.01) & (y <= 4.01)
-    assert inside.any() <= box.meets(line) <= touches.any()
-
-
-def test_published_marks_are_hollow_and_all_there() -> None:
-    for spec, count in ((published_gflops(FULL, TABLES), 1 + len(TABLES)), (published_seconds(SECONDS), 8)):
-        figure = go.Figure(spec)
-        symbols = [symbol for trace in figure.data for symbol in trace.marker.symbol]
-        assert len(symbols) == sum(len(trace.x) for trace in figure.data) == count
-        assert all(symbol.endswith("-open") for symbol in symbols)
 
 
 def test_a_filter_keeps_rows_with_every_word_and_comparison() -> None:
