@@ -56,3 +56,18 @@ def test_unknown_heads_are_refused_and_nothing_is_attached() -> None:
     with pytest.raises(ValueError, match="the heads are 'each one', expected one of: each, shared, decoder"):
         model.add_exits({"name": "mlp"}, heads="each one")
     assert (model.uem, model.heads) == (None, None)
+
+
+def test_heads_may_be_one_for_all_or_the_networks_own_last_layers() -> None:
+    torch.manual_seed(3)
+    x, t = torch.randn(2, 3, 16, 16), torch.tensor([10, 900])
+    for kind in ("shared", "decoder"):
+        model = EarlyExitModel(UViT(TINY)).add_exits({"name": "mlp"}, kind)
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(torch.randn_like(p) * 0.1)
+        assert model.head_kind == kind
+        head = model.backbone.decode if kind == "decoder" else model.heads[0]
+        eps, _ = model.all_exits(x, t)
+        for i, state in zip(range(13), model.backbone.states(x, t), strict=False):
+            torch.testing.assert_close(eps[i], head(state))

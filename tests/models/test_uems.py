@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from deediff.checkpoints import load_checkpoint, save_checkpoint
-from deediff.diffusion.losses import LossOptions, early_exit_loss
 from deediff.diffusion.noise import sample_noise
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
@@ -118,17 +117,6 @@ def test_uems_at_a_subset_of_layers() -> None:
         make_exits(layers=[13])
 
 
-def test_heads_may_be_one_for_all_or_the_networks_own_last_layers() -> None:
-    x, t = torch.randn(2, 3, 16, 16), torch.tensor([10, 900])
-    for kind in ("shared", "decoder"):
-        model = make_exits(kind)
-        assert model.head_kind == kind
-        head = model.backbone.decode if kind == "decoder" else model.heads[0]
-        eps, _ = model.all_exits(x, t)
-        for i, state in zip(range(13), model.backbone.states(x, t), strict=False):
-            torch.testing.assert_close(eps[i], head(state))
-
-
 OPTIONS: list[dict[str, Any]] = [
     {"scope": "timestep", "timestep_embedding": True},
     {"scope": "layer_timestep", "aggregation": "max"},
@@ -167,46 +155,3 @@ def test_the_sampler_evaluates_the_uems_of_its_timestep(scope: str) -> None:
 def test_unknown_options_are_refused(config: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         build_uem(config, SHAPE)
-
-
-def loss_inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    torch.manual_seed(4)
-    return torch.randn(4, 2, 1, 4, 4, requires_grad=True), torch.rand(3, 2, requires_grad=True), torch.randn(2, 1, 4, 4)
-
-
-def test_the_blogs_errors_do_what_its_code_did() -> None:
-    """Summed L_u, a target with gradient, and L_UAL weighted with that target."""
-    predictions, u, noise = loss_inputs()
-    target = (predictions[:-1] - noise).abs().tanh().mean((2, 3, 4))
-    error = (predictions[:-1] - noise).square().mean((2, 3, 4))
-    options = LossOptions(sum_over_batch=True, detach_target=False, weight_by_target=True, layer_weight=0.0)
-    terms = early_exit_loss(predictions, u, noise, options)
-    expected = ((u - target) ** 2).sum() + ((1 - target) * error).mean(1).sum()
-    torch.testing.assert_close(terms.total - terms.simple, expected)
-    ours, theirs = (torch.autograd.grad(loss, predictions)[0] for loss in (terms.total - terms.simple, expected))
-    torch.testing.assert_close(ours, theirs)
-    only_u = early_exit_loss(predictions, u, noise, LossOptions(beta_ual=0, detach_target=False))
-    assert torch.autograd.grad(only_u.uncertainty, predictions)[0][:3].any()
-
-
-def test_a_maps_loss_compares_value_by_value() -> None:
-    predictions, _, noise = loss_inputs()
-
-    def patchify(image: torch.Tensor) -> torch.Tensor:
-        return image.unfold(2, 2, 2).unfold(3, 2, 2).permute(0, 2, 3, 4, 5, 1).reshape(2, 4, 4)
-
-    maps = torch.rand(3, 2, 4, 4)
-    target = (predictions[:-1] - noise).abs().tanh()
-    expected = sum((maps[i] - patchify(target[i])).square().mean() for i in range(3))
-    terms = early_exit_loss(predictions, maps.mean((2, 3)), noise, maps=maps, patchify=patchify)
-    torch.testing.assert_close(terms.uncertainty, expected)
-
-
-def test_patchify_is_the_inverse_of_what_decode_does() -> None:
-    net = UViT(TINY)
-    image = torch.randn(2, 3, 16, 16)
-    net.final_layer = torch.nn.Identity()
-    net.norm = torch.nn.Identity()
-    net.decoder_pred = torch.nn.Identity()
-    tokens = torch.cat([torch.zeros(2, 1, 48), net.patchify(image)], dim=1)
-    torch.testing.assert_close(net.decode(tokens), image)

@@ -200,3 +200,13 @@ def test_uncertainties_keep_float32_under_autocast(model: EarlyExitModel) -> Non
         u = model.uncertainty(3, state, t)
     assert u.dtype == torch.float32
     assert torch.equal(u, model.uncertainty(3, state, t))
+
+
+def test_patchify_is_the_inverse_of_what_decode_does() -> None:
+    net = UViT(TINY)
+    image = torch.randn(2, 3, 16, 16)
+    net.final_layer = torch.nn.Identity()
+    net.norm = torch.nn.Identity()
+    net.decoder_pred = torch.nn.Identity()
+    tokens = torch.cat([torch.zeros(2, 1, 48), net.patchify(image)], dim=1)
+    torch.testing.assert_close(net.decode(tokens), image)
