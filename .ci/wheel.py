@@ -15,7 +15,6 @@ import sys
 import sysconfig
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -23,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 REPO = Path(__file__).resolve().parents[1]
-START = 60.0  # seconds for the explorer to answer
+START = 120.0  # seconds for the explorer to answer
 DRAW = """
 from pathlib import Path
 import app
@@ -39,12 +38,23 @@ SHORT = (
 )
 
 
+def tracked(folder: str) -> list[str]:
+    """Paths of the files in git below a folder of the repository."""
+    command = ["git", "ls-files", "-z", folder]
+    names = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=True).stdout.split("\0")
+    return [name for name in names if (REPO / name).is_file()]
+
+
+def is_document(name: str) -> bool:
+    """READMEs and their pictures, which the wheel does not need."""
+    return name.endswith(".md") or name in ("app/assets/cifar.png", "app/assets/compare.png", "app/assets/explorer.png")
+
+
 def build(folder: Path) -> Path:
     """Build the wheel from a copy of the files in git, without leftovers of earlier builds."""
     source = folder / "source"
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPO, capture_output=True, text=True, check=True).stdout
-    for name in listed.split("\0"):
-        if (REPO / name).is_file() and not name.startswith(("runs/", "tests/")):
+    for name in tracked("."):
+        if not name.startswith(("runs/", "tests/")):
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPO / name, source / name)
     subprocess.run([sys.executable, "-m", "build", "-q", "--wheel", "--outdir", folder, source], check=True)
@@ -74,11 +84,14 @@ class Installed:
         done.check_returncode()
         return done.stdout
 
-    def check_location(self) -> None:
-        """All three packages are imported from this environment."""
+    def check_packages(self) -> None:
+        """The packages are imported from this environment, and include their data."""
         for package in ("app", "deediff", "trainer"):
             found = self.run("python", "-c", f"import {package}; print({package}.__file__)").strip()
             assert Path(found).is_relative_to(self.environment), f"{package} is imported from {found}"
+            there = Path(found).parents[1]
+            missing = [name for name in tracked(package) if not (there / name).exists() and not is_document(name)]
+            assert not missing, f"the wheel lacks {', '.join(missing)}: add them to package-data in pyproject.toml"
 
     def explore(self, runs: str) -> None:
         """Draw the explorer's first page; start its server, and read its health and its HTML."""
@@ -106,7 +119,7 @@ def read(address: str, server: subprocess.Popen[bytes]) -> str:
         try:
             with urllib.request.urlopen(address, timeout=10) as response:
                 return str(response.read().decode())
-        except (urllib.error.URLError, ConnectionError):
+        except OSError:  # refused, or no answer in time
             assert server.poll() is None, f"the explorer ended with exit code {server.returncode}"
             assert time.monotonic() < end, f"{address} does not answer within {START:.0f} s"
             time.sleep(0.2)
@@ -125,7 +138,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         installed = Installed(build(folder), folder)
-        installed.check_location()
+        installed.check_packages()
         assert installed.run("deediff", "--version").startswith("deediff ")
         write_images(installed.folder / "images")
         installed.run("python", "-m", "trainer.run", "uvit_tiny", "--dataset", "images", *SHORT, "--out", "runs/tiny")

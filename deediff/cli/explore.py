@@ -14,28 +14,8 @@ import deediff
 from deediff.cli.command import Command, Flag, Result, defaults_to
 from deediff.errors import UserError
 
-MAIN = Path(deediff.__file__).resolve().parents[1] / "app" / "main.py"  # beside deediff, installed or not
-
-# The options of the repository's .streamlit/config.toml, which an installed package does not have.
-OPTIONS = {
-    "server.address": "localhost",
-    "server.showEmailPrompt": "false",
-    "runner.magicEnabled": "false",
-    "runner.postScriptGC": "false",
-    "browser.gatherUsageStats": "false",
-    "client.showErrorDetails": "none",
-    "client.toolbarMode": "minimal",
-    "theme.baseFontSize": "15",
-    "theme.metricValueFontSize": "1.3rem",
-    "theme.light.primaryColor": "#0072B2",
-    "theme.light.backgroundColor": "#ffffff",
-    "theme.light.secondaryBackgroundColor": "#f3f5f8",
-    "theme.light.textColor": "#1b1f27",
-    "theme.dark.primaryColor": "#56B4E9",
-    "theme.dark.backgroundColor": "#11151c",
-    "theme.dark.secondaryBackgroundColor": "#1b212b",
-    "theme.dark.textColor": "#e8ecf2",
-}
+# Beside deediff, installed or not. Streamlit reads its options from `.streamlit` in the same folder.
+MAIN = Path(deediff.__file__).resolve().parents[1] / "app" / "main.py"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +44,7 @@ def server_command(options: Explore) -> tuple[list[str], dict[str, str]]:
         raise UserError(f"{runs} is not a folder: give a folder of runs, for example deediff explore path/to/runs")
     if not MAIN.exists():
         raise UserError(f"{MAIN} does not exist: the explorer is not installed beside deediff; install the wheel again")
-    given = {} if Path(".streamlit/config.toml").exists() else dict(OPTIONS)
-    given |= {"server.port": str(options.port)} if options.port is not None else {}
-    given |= {"server.headless": "true"} if options.headless else {}
-    flags = [f"--{name}={value}" for name, value in given.items()]
+    flags = [f"--server.port={options.port}"] if options.port is not None else []
+    flags += ["--server.headless=true"] if options.headless else []
     command = [sys.executable, "-m", "streamlit", "run", str(MAIN), *flags]
     return command, {**os.environ, "DEEDIFF_RUNS": str(runs.resolve())}

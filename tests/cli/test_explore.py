@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -40,7 +41,7 @@ def test_the_server_shows_the_given_folder(started: list[Any], tmp_path: Path, m
     ((command, environment),) = started
     assert command[:5] == [sys.executable, "-m", "streamlit", "run", str(REPO / "app" / "main.py")]
     assert environment["DEEDIFF_RUNS"] == str(tmp_path / "mine")
-    assert flags(command) == explore.OPTIONS | {"server.port": "8765", "server.headless": "true"}
+    assert flags(command) == {"server.port": "8765", "server.headless": "true"}
 
 
 def test_the_default_folder(started: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,22 +54,21 @@ def test_the_default_folder(started: list[Any], tmp_path: Path, monkeypatch: pyt
     assert [environment["DEEDIFF_RUNS"] for _, environment in started] == [str(tmp_path / n) for n in ("runs", "other")]
 
 
-def test_options_are_those_of_the_repository_and_a_local_config_comes_first(
-    started: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_options_are_those_of_the_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     content = tomllib.loads((REPO / ".streamlit" / "config.toml").read_text())
 
-    def flat(table: dict[str, Any], prefix: str = "") -> dict[str, str]:
-        found: dict[str, str] = {}
+    def flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        found: dict[str, Any] = {}
         for key, value in table.items():
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: text}
+            found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
         return found
 
-    assert flat(content) == explore.OPTIONS
-    monkeypatch.chdir(REPO)
-    assert main(["explore", "--headless"]) == 0
-    assert flags(started[0][0]) == {"server.headless": "true"}
+    code = "import json, sys; from streamlit import config; config._main_script_path = sys.argv[1]; "
+    code += "config.get_config_options(True); print(json.dumps([config.get_option(key) for key in sys.argv[2:]]))"
+    options = flat(content)
+    command = [sys.executable, "-c", code, str(explore.MAIN), *options]
+    printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert json.loads(printed) == list(options.values())
 
 
 def test_a_folder_that_does_not_exist(
