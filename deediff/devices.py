@@ -16,8 +16,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from deediff.errors import UserError
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
-
 
 def choose_device(name: str) -> torch.device:
     """`auto` selects CUDA, else MPS, else the CPU. Under torchrun each process takes the GPU of its local rank.

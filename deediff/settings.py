@@ -12,6 +12,7 @@ from deediff.errors import UserError
 
 Record = Literal["exit", "full"]
 DType = Literal["auto", "float32", "bfloat16"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 @dataclass(frozen=True)

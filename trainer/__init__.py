@@ -1,1 +1,1 @@
-"""Training, one process or many: `python -m trainer.run PRESET`."""
+"""Training in one process or many, and experiment suites: `python -m trainer.run`."""

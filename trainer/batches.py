@@ -1,9 +1,10 @@
-"""Which images, timesteps, noise and labels each step sees: a function of (seed, step) alone."""
+"""The images, timesteps, noise and labels of each step: a function of (seed, step) alone."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -13,18 +14,19 @@ from torch import Tensor
 
 from deediff.datasets import Images
 from deediff.diffusion.schedule import Schedule
-from trainer.presets import Stage, TrainConfig
+from trainer.config import Stage, TrainConfig
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those torchrun started."""
+    """The rank of this process, and the number of processes started by torchrun."""
 
     rank: int = 0
     count: int = 1
 
     @classmethod
     def join(cls, device: torch.device) -> Processes:
+        """Initialise torch.distributed if torchrun started more than one process."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -32,12 +34,12 @@ class Processes:
 
 
 class Batch(NamedTuple):
-    """What one process sees of one step."""
+    """One process's share of one step."""
 
     images: Tensor  # (B,C,H,W) uint8
     t: Tensor  # (B,) timesteps
     noise: Tensor  # (B,C,H,W)
-    labels: Tensor | None  # (B,) classes, the last label where it was dropped; None: unconditional
+    labels: Tensor | None  # (B,) classes, the null label where dropped; None: unconditional
 
 
 def batch_at(
@@ -45,14 +47,14 @@ def batch_at(
     stage: Stage,
     data: Images,
     schedule: Schedule,
-    step: int,  # over both stages
+    step: int,  # counted over both stages
     procs: Processes,
-    labels: Tensor | None = None,  # (images of the data set,) their classes
+    labels: Tensor | None = None,  # (len(data),) classes
 ) -> Batch:
     """This process's share of a step.
 
-    A function of (seed, step) alone, so a resumed training and one on more processes see the same.
-    Timesteps are stratified: one in each of B equal slices of 0 … T−1.
+    Depends on (seed, step) alone, so that resumed trainings and any number of processes see the same data.
+    Timesteps are stratified: one in each of B equal intervals of 0 … T−1.
     """
     size = stage.batch_size
     position = torch.arange(step * size, (step + 1) * size)
@@ -61,7 +63,7 @@ def batch_at(
         order = _epoch_order(len(data), config.seed, epoch)
         inside = position // len(data) == epoch
         index[inside] = order[position[inside] % len(data)]
-    rng = torch.Generator().manual_seed(int(np.random.SeedSequence([config.seed, 1, step]).generate_state(1)[0]))
+    rng = seeded_generator(config.seed, 1, step)
     t = ((torch.arange(size) + torch.rand(size, generator=rng)) / size * schedule.num_timesteps).long()
     t = t.clamp(max=schedule.num_timesteps - 1)[torch.randperm(size, generator=rng)]
     flips = torch.rand(size, generator=rng) < 0.5
@@ -78,14 +80,11 @@ def batch_at(
     return Batch(images, t[mine], noise[mine], y)
 
 
-_orders: dict[tuple[int, int, int], Tensor] = {}
+def seeded_generator(*key: int) -> torch.Generator:
+    """A random generator that depends on the key alone."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
 
+@lru_cache(maxsize=2)  # a batch may span two epochs
 def _epoch_order(size: int, seed: int, epoch: int) -> Tensor:
-    key = (size, seed, epoch)
-    if key not in _orders:
-        if len(_orders) > 2:
-            _orders.clear()
-        state = int(np.random.SeedSequence([seed, 0, epoch]).generate_state(1)[0])
-        _orders[key] = torch.randperm(size, generator=torch.Generator().manual_seed(state))
-    return _orders[key]
+    return torch.randperm(size, generator=seeded_generator(seed, 0, epoch))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save
@@ -22,45 +20,48 @@ from deediff.errors import UserError
 from deediff.importing.pickled import load_pickled
 from deediff.json_files import FORMAT_VERSION, read_json, write_json
 from deediff.quality.features import FeatureNetwork
+from deediff.settings import Device
 from deediff.storage import write_atomically
+from trainer.batches import seeded_generator
+from trainer.files import write_state
 
 NAMES = {"cifar10": "fd-cifar", "mnist": "fd-mnist"}
 
 
 @dataclass(frozen=True)
 class FeaturesConfig:
-    """A classifier of labelled images; its 64 pooled features are what the Fréchet distance compares."""
+    """The classifier behind fd-cifar and fd-mnist: a ResNet-20, whose 64 pooled features the metrics compare."""
 
     dataset: Literal["cifar10", "mnist"] = "cifar10"
-    """Whose images and classes."""
+    """Labelled images to train on."""
     steps: int = 4_700
-    """Optimiser steps; 391 see CIFAR-10 once."""
+    """Optimiser steps; 391 are one epoch of CIFAR-10."""
     batch_size: int = 128
     """Images per step."""
     lr: float = 0.2
-    """Peak learning rate of SGD with Nesterov momentum 0.9: up for a fifth of the steps, then linearly to zero."""
+    """Peak learning rate of SGD with Nesterov momentum 0.9: linear warm-up for a fifth of the steps, then to zero."""
     weight_decay: float = 5e-4
-    """Of all parameters."""
+    """Weight decay of all parameters."""
     shift: int = 4
-    """Pixels by which training images are moved at random; CIFAR-10's are mirrored too, digits are not."""
+    """Maximum random shift of training images, in pixels. CIFAR-10 images are also flipped."""
     seed: int = 0
-    """Seed of the weights, the order of the images, shifts and flips."""
+    """Seed of the weights, data order, shifts and flips."""
     out: Path = Path("deediff/quality/weights")
     """Folder of the weights."""
     data_root: Path | None = None
-    """Folder with the data set in torchvision's layout; default: a cache folder, filled by download."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """auto takes CUDA (in bf16), else MPS, else the CPU."""
+    """Folder with the data set in torchvision's layout; default: a cache folder, with download."""
+    device: Device = "auto"
+    """auto: CUDA (in bf16) if available, else MPS, else the CPU."""
     save_every: int = 200
-    """Steps between resumable saves."""
+    """Steps between resume files."""
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size, self.save_every) < 1 or self.shift < 0 or not self.lr > 0:
-            raise ValueError("features needs steps, batch_size and save_every ≥ 1, shift ≥ 0 and lr > 0")
+            raise UserError("features needs steps, batch_size and save_every ≥ 1, shift ≥ 0 and lr > 0")
 
 
 def train_features(config: FeaturesConfig) -> Path:
-    """Train, resuming by itself. Returns the weights; their JSON records accuracy and settings."""
+    """Train, or resume. Returns the weights; the JSON file beside them records accuracy and settings."""
     weights = config.out / f"{NAMES[config.dataset]}.safetensors"
     resume = weights.with_suffix(".resume.pt")
     settings = {k: v for k, v in asdict(config).items() if k not in ("out", "data_root", "device", "save_every")}
@@ -71,8 +72,7 @@ def train_features(config: FeaturesConfig) -> Path:
         return weights
     device = choose_device(config.device)
     torch.manual_seed(config.seed)
-    channels = 1 if config.dataset == "mnist" else 3
-    network = FeatureNetwork(channels).to(device)
+    network = FeatureNetwork(1 if config.dataset == "mnist" else 3).to(device)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on a CPU
     optimizer = torch.optim.SGD(
         network.parameters(), lr=config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
@@ -85,7 +85,7 @@ def train_features(config: FeaturesConfig) -> Path:
         first = saved["step"]
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])
-    images = load_images(config.dataset, 32, channels, config.data_root)
+    images = load_images(config.dataset, 32, network.in_chans, config.data_root)
     labels = load_labels(config.dataset, config.data_root)
     bar = tqdm(range(first, config.steps), initial=first, total=config.steps, desc=NAMES[config.dataset], mininterval=1)
     for step in bar:
@@ -103,41 +103,47 @@ def train_features(config: FeaturesConfig) -> Path:
                 raise UserError(f"the loss is not finite at step {step}: lower --lr and start again")
             bar.set_postfix(loss=f"{value:.3f}")
             state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
-            buffer = io.BytesIO()
-            torch.save({"step": step + 1, "config": settings} | state, buffer)
-            write_atomically(resume, buffer.getvalue())
-    tensors = {name: value.detach().cpu() for name, value in network.state_dict().items()}
-    half = {n: v.half().contiguous() if v.is_floating_point() else v for n, v in tensors.items()}
-    network.load_state_dict(half)  # the accuracy recorded is that of what ships
-    accuracy = _accuracy(network.eval(), config, device)
-    write_atomically(weights, save(half))
-    write_json(
-        weights.with_suffix(".json"),
-        {
-            "format_version": FORMAT_VERSION,
-            "extractor": NAMES[config.dataset],
-            "in_chans": channels,
-            "accuracy": accuracy,
-            "images_seen": config.steps * config.batch_size,
-            "command": _command(config),
-            "config": settings,
-            "sha256": file_sha256(weights),
-            "versions": versions(),
-        },
-    )
+            write_state(resume, {"step": step + 1, "config": settings} | state)
+    accuracy = _write_weights(weights, network, config, settings, device)
     resume.unlink(missing_ok=True)
     print(f"{weights}: accuracy {accuracy:.2%} on the test images")
     return weights
 
 
+def _write_weights(
+    path: Path, network: FeatureNetwork, config: FeaturesConfig, settings: dict[str, Any], device: torch.device
+) -> float:
+    """Write the weights in float16, and their JSON file. Returns the accuracy of these weights on the test images."""
+    tensors = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    half = {n: v.half().contiguous() if v.is_floating_point() else v for n, v in tensors.items()}
+    network.load_state_dict(half)
+    accuracy = _accuracy(network.eval(), config, device)
+    write_atomically(path, save(half))
+    write_json(
+        path.with_suffix(".json"),
+        {
+            "format_version": FORMAT_VERSION,
+            "extractor": NAMES[config.dataset],
+            "in_chans": network.in_chans,
+            "accuracy": accuracy,
+            "images_seen": config.steps * config.batch_size,
+            "command": _command(config),
+            "config": settings,
+            "sha256": file_sha256(path),
+            "versions": versions(),
+        },
+    )
+    return accuracy
+
+
 def _batch(config: FeaturesConfig, images: Any, step: int) -> tuple[Tensor, Tensor]:
-    """Positions (B,) and augmented images (B,C,32,32) of one step: a function of (seed, step) alone."""
+    """Indices (B,) and augmented images (B,C,32,32) of one step: a function of (seed, step) alone."""
     count, size = len(images), config.batch_size
     per_epoch = count // size
     epoch, inside = divmod(step, per_epoch)
-    order = torch.randperm(count, generator=_generator(config.seed, 0, epoch))
+    order = torch.randperm(count, generator=seeded_generator(config.seed, 0, epoch))
     index = order[inside * size : (inside + 1) * size]
-    rng, s = _generator(config.seed, 1, step), config.shift
+    rng, s = seeded_generator(config.seed, 1, step), config.shift
     x = F.pad(to_model_range(images[index]), [s] * 4, value=-1.0)
     rows, columns = (torch.randint(0, 2 * s + 1, (size, 1), generator=rng) + torch.arange(32) for _ in range(2))
     x = x[torch.arange(size)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
@@ -147,13 +153,9 @@ def _batch(config: FeaturesConfig, images: Any, step: int) -> tuple[Tensor, Tens
     return index, x
 
 
-def _generator(*key: int) -> torch.Generator:
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
-
-
 @torch.no_grad()
 def _accuracy(network: FeatureNetwork, config: FeaturesConfig, device: torch.device) -> float:
-    """Share of the test images that are classified right."""
+    """Top-1 accuracy on the test images."""
     images = load_images(config.dataset, 32, network.in_chans, config.data_root, train=False)
     labels = load_labels(config.dataset, config.data_root, train=False)
     right = 0
@@ -164,7 +166,7 @@ def _accuracy(network: FeatureNetwork, config: FeaturesConfig, device: torch.dev
 
 
 def _command(config: FeaturesConfig) -> str:
-    """What trains the same again."""
+    """The command line that repeats this training."""
     default = FeaturesConfig()
     flags = [
         f" --{name.replace('_', '-')} {getattr(config, name)}"

@@ -1,4 +1,4 @@
-"""What a training leaves in its run folder: run.json, metrics, checkpoints, resume.pt and sample grids."""
+"""The files of a training: run.json, metrics, checkpoints, resume.pt and sample grids."""
 
 from __future__ import annotations
 
@@ -21,21 +21,20 @@ from deediff.devices import versions
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.importing.pickled import load_pickled
-from deediff.json_files import read_json, write_json
+from deediff.json_files import FORMAT_VERSION, read_json, write_json
 from deediff.models import EarlyExitModel
 from deediff.storage import write_atomically
-from trainer.presets import Method, TrainConfig
+from trainer.config import Method, TrainConfig
 
-FORMAT_VERSION = 1
-MACHINE_FIELDS = {"device", "data_root", "out"}
-FREE_FIELDS = {"save_dtype", "save_every", "sample_every", "log_every"}  # may differ on resume
-NEW_FIELDS = {"label_dropout": 0.0, "precision": "auto"}  # what runs had before they wrote these down
+MACHINE_FIELDS = {"device", "data_root", "out"}  # not in run.json
+FREE_FIELDS = {"save_dtype", "save_every", "sample_every", "log_every"}  # may change on resume
+NEW_FIELDS = {"label_dropout": 0.0, "precision": "auto"}  # implied by runs of earlier versions
 LOSSES = ("total", "simple", "uncertainty", "ual", "layer")
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
-    """The configuration as JSON, without what belongs to this machine."""
-    settings = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    """The configuration as JSON values, without the fields that depend on the machine."""
+    settings: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))  # tuples to lists
     for field in MACHINE_FIELDS:
         del settings[field]
     if config.init is not None:
@@ -44,8 +43,15 @@ def settings_of(config: TrainConfig) -> dict[str, Any]:
     return settings
 
 
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """`torch.save`, atomically; read by `load_pickled`."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
 class RunFiles:
-    """The run folder of one training; only the first process writes."""
+    """The run folder of one training. Raises UserError when it holds a training with other settings."""
 
     def __init__(self, folder: Path, preset: str, config: TrainConfig):
         self.folder, self.preset, self.config = folder, preset, config
@@ -53,37 +59,36 @@ class RunFiles:
         self._check_same_settings()
 
     def _check_same_settings(self) -> None:
-        """Raises UserError when the folder holds a training with other settings."""
         if not (self.folder / "run.json").exists():
             return
-        theirs = NEW_FIELDS | (read_json(self.folder / "run.json").get("config") or {})
-        if "method" in theirs:
-            theirs["method"] = dataclasses.asdict(Method()) | theirs["method"]  # with fields that it had not yet
-        ours = settings_of(self.config)
-        differs = [k for k in ours if k not in FREE_FIELDS and theirs.get(k) != ours[k]]
-        if differs:
+        stored = NEW_FIELDS | (read_json(self.folder / "run.json").get("config") or {})
+        if "method" in stored:
+            stored["method"] = dataclasses.asdict(Method()) | stored["method"]  # fields that are newer than the run
+        given = settings_of(self.config)
+        different = [name for name in given if name not in FREE_FIELDS and stored.get(name) != given[name]]
+        if different:
             raise UserError(
-                f"{self.folder} was trained with other settings ({', '.join(differs)}): "
+                f"{self.folder} was trained with other settings ({', '.join(different)}): "
                 "repeat them to resume, or choose another folder with --out"
             )
 
     @property
     def is_done(self) -> bool:
-        """Whether the training here has ended."""
+        """Whether this training is complete."""
         return (self.folder / "run.json").exists() and read_json(self.folder / "run.json").get("status") == "done"
 
     def read_resume(self) -> dict[str, Any] | None:
-        """What `save` left for an exact resume, None if there is nothing. Raises UserError when it is damaged."""
+        """The state written by `write_resume`, None without one. Raises UserError when it is damaged."""
         path = self.folder / "resume.pt"
         if not path.exists():
             return None
         saved = load_pickled(path)
         if not isinstance(saved, dict) or not {"step", "stage", "model", "ema", "optimizer"} <= saved.keys():
-            raise UserError(f"{path} is not what a training resumes from: delete it to train from the start")
+            raise UserError(f"{path} is not a resume file: delete it to train from the start")
         return saved
 
     def open_metrics(self, step: int) -> None:
-        """Go on after `step`: what was logged later is forgotten."""
+        """Continue the metrics after `step`; later rows are dropped."""
         from torch.utils.tensorboard import SummaryWriter
 
         path = self.folder / "metrics.parquet"
@@ -92,7 +97,7 @@ class RunFiles:
         self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step + 1)
 
     def log(self, step: int, stage: str, images_seen: int, terms: dict[str, float], lr: float, rate: float) -> None:
-        """One row of metrics.parquet and TensorBoard. Raises UserError when the loss is not finite."""
+        """Append a row to metrics.parquet and TensorBoard. Raises UserError when the loss is not finite."""
         if not math.isfinite(terms["total"]):
             raise UserError(f"the loss is not finite at step {step}: lower the learning rate and start again")
         row: dict[str, Any] = {"step": step, "stage": stage, "images_seen": images_seen}
@@ -107,32 +112,37 @@ class RunFiles:
                 self.board.add_scalar(f"{stage}/{key}", value, step)
         self.board.flush()
 
-    def save_checkpoint(
+    def write_checkpoint(
         self, ema: EarlyExitModel, schedule: Schedule, step: int, images_seen: int, stage: str, end_of_stage: bool
     ) -> None:
-        """The averaged weights; older checkpoints from the middle of a stage go."""
+        """Write the averaged weights, and delete older checkpoints from within a stage."""
         folder, config = self.folder / "checkpoints", self.config
         save_checkpoint(
-            folder / f"{step}.safetensors", ema, schedule, step, images_seen,
-            dtype=getattr(torch, config.save_dtype), stage=stage, end_of_stage=end_of_stage, dataset=config.dataset,
-        )  # fmt: skip
+            folder / f"{step}.safetensors",
+            ema,
+            schedule,
+            step,
+            images_seen,
+            dtype=getattr(torch, config.save_dtype),
+            stage=stage,
+            end_of_stage=end_of_stage,
+            dataset=config.dataset,
+        )
         for old in folder.glob("*.json"):
             if old.stem.isdigit() and int(old.stem) != step and not read_json(old).get("end_of_stage"):
                 old.with_suffix(".safetensors").unlink(missing_ok=True)
                 old.unlink()
 
-    def save_resume(self, **state: Any) -> None:
-        """What `read_resume` gives back."""
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_atomically(self.folder / "resume.pt", buffer.getvalue())
+    def write_resume(self, **state: Any) -> None:
+        """Write the state of an exact resume."""
+        write_state(self.folder / "resume.pt", state)
 
-    def forget_resume(self) -> None:
-        """The training has ended."""
+    def delete_resume(self) -> None:
+        """Delete the resume file of a complete training."""
         (self.folder / "resume.pt").unlink(missing_ok=True)
 
     def write_run(self, status: str, model: EarlyExitModel, step: int, images_seen: int) -> None:
-        """run.json, which tells others what this is."""
+        """Write run.json: status, configuration, parameter counts and versions."""
 
         def count(module: nn.Module | None) -> int:
             return sum(p.numel() for p in module.parameters()) if module is not None else 0
@@ -157,8 +167,8 @@ class RunFiles:
             },
         )
 
-    def save_grid(self, step: int, x: Tensor) -> None:
-        """16 images (16,C,H,W) in [−1, 1] as samples/<step>.png."""
+    def write_grid(self, step: int, x: Tensor) -> None:
+        """Write 16 images (16,C,H,W) in [−1, 1] as samples/<step>.png."""
         grid = to_uint8(x.cpu()).reshape(4, 4, *x.shape[1:]).permute(0, 3, 1, 4, 2)  # rows, H, columns, W, C
         _, height, _, width, channels = grid.shape
         pixels = grid.reshape(4 * height, 4 * width, channels).numpy()

@@ -1,4 +1,4 @@
-"""The training loop: two stages, exact resume, one process or torchrun."""
+"""The training loop: two stages, exact resume, one process or several under torchrun."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -15,19 +15,17 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from deediff.checkpoints import load_checkpoint
-from deediff.datasets import load_images, load_labels, to_model_range
+from deediff.datasets import load_images, to_model_range
 from deediff.devices import choose_device, keep_freed_memory, training_precision
 from deediff.diffusion.prediction import training_target
 from deediff.diffusion.schedule import Schedule
-from deediff.errors import UserError
-from deediff.models import EarlyExitModel, make_backbone
 from deediff.models.objectives import BackboneObjective, ExitsObjective
 from deediff.sampling.sampler import sample
 from trainer.batches import Processes, batch_at
+from trainer.config import Stage, TrainConfig
 from trainer.files import RunFiles
 from trainer.optim import Optimizers, make_optimizer
-from trainer.presets import Stage, TrainConfig
+from trainer.start import add_exits, check_config, initial_model, training_labels
 
 
 def learning_rate(stage: Stage, step: int) -> float:
@@ -36,82 +34,42 @@ def learning_rate(stage: Stage, step: int) -> float:
     return stage.lr * warm * 0.5 * (1 + math.cos(math.pi * step / max(1, stage.steps)))
 
 
+class Phase(NamedTuple):
+    """One stage within the training."""
+
+    name: str  # backbone or exits
+    stage: Stage
+    first: int  # number of its first step, counted over both stages
+
+    @property
+    def last(self) -> int:
+        return self.first + self.stage.steps
+
+
 class Training:
-    """Everything one run needs while it trains. `run()` returns the run folder."""
+    """One training. `run()` trains, or resumes, and returns the run folder."""
 
     def __init__(self, preset: str, config: TrainConfig):
+        """Load data and initial weights. Raises UserError for a configuration that cannot be trained."""
         self.preset, self.config = preset, config
         self.folder = config.out or Path("runs") / preset
         self.device = choose_device(config.device)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         self.procs = Processes.join(self.device)
-        if config.backbone.batch_size % self.procs.count or config.exits.batch_size % self.procs.count:
-            raise UserError(f"batch_size is not a multiple of the {self.procs.count} processes: change one of them")
-        if not config.backbone.steps and config.init is None and config.strategy != "scratch":
-            raise UserError("--backbone.steps is 0, so there is nothing to put exits on: give a checkpoint with --init")
-        c, self.schedule = config.model, Schedule()
-        with torch.device("meta"):  # shapes only: what cannot be built is said before anything is trained
-            blank = EarlyExitModel(make_backbone(c))
-            self.backbone_config = blank.backbone.config()
-            if config.exits.steps:
-                self._with_exits(blank)
+        self.schedule = Schedule()
+        check_config(config, self.schedule, self.procs.count)
         self.files = RunFiles(self.folder, preset, config)
-        self.data = load_images(config.dataset, c.img_size, c.in_chans, config.data_root)
-        self.labels = self._labels()
-        self.model, self.images_before = self._initial_model()
-        self.model.null_label = config.label_dropout > 0
+        self.data = load_images(config.dataset, config.model.img_size, config.model.in_chans, config.data_root)
+        self.labels = training_labels(config)
+        self.model, self.images_before = initial_model(config, self.device)
         self.ema = copy.deepcopy(self.model).requires_grad_(False)
-        self.step = 0  # over both stages
-
-    @property
-    def is_main(self) -> bool:
-        return self.procs.rank == 0
-
-    @property
-    def images_seen(self) -> int:
-        first, config = self.config.backbone.steps, self.config
-        images = min(self.step, first) * config.backbone.batch_size
-        if config.strategy != "frozen":
-            images += max(0, self.step - first) * config.exits.batch_size
-        return self.images_before + images
-
-    def _labels(self) -> Tensor | None:
-        """The class of each image, None for an unconditional model. Raises UserError when they do not fit it."""
-        config, wanted = self.config, self.config.model.num_classes
-        if not wanted:
-            return None
-        labels = load_labels(config.dataset, config.data_root)
-        classes, empty = int(labels.max()) + 1, config.label_dropout > 0
-        if wanted != classes + empty:
-            extra = ", and label dropout takes one more label that means none" if empty else ""
-            raise UserError(
-                f"{config.dataset} has {classes} classes{extra}: give --model.num-classes {classes + empty} "
-                f"instead of {wanted}"
-            )
-        return labels
-
-    def _initial_model(self) -> tuple[EarlyExitModel, int]:
-        torch.manual_seed(self.config.seed)
-        if self.config.init is not None:
-            model, info = load_checkpoint(self.config.init)
-            found, wanted = model.backbone.config(), self.backbone_config
-            if found != wanted:
-                differs = [k for k, v in wanted.items() if found.get(k) != v]
-                raise UserError(f"--init {self.config.init} has another model (different: {', '.join(differs)})")
-            if model.prediction != self.config.prediction:
-                raise UserError(
-                    f"--init {self.config.init} predicts {model.prediction}: give --prediction {model.prediction}"
-                )
-            model.train().requires_grad_(True)
-            return EarlyExitModel(model.backbone, prediction=model.prediction).to(self.device), int(info["images_seen"])
-        net = make_backbone(self.config.model, self.config.start)
-        return EarlyExitModel(net, prediction=self.config.prediction).to(self.device), 0
+        self.step = 0  # counted over both stages
 
     def run(self) -> Path:
-        """Train both stages, resuming from `resume.pt` if there is one."""
+        """Train both stages, from the resume file if there is one."""
         keep_freed_memory()
-        config, saved = self.config, self.files.read_resume()
+        saved = self.files.read_resume()
         if saved is not None:
             self.step = saved["step"]
         elif self.files.is_done:
@@ -120,43 +78,33 @@ class Training:
         if self.is_main:
             self.files.open_metrics(self.step)
             self._write_run("training")
-        for name, stage, first in (
-            ("backbone", config.backbone, 0),
-            ("exits", config.exits, config.backbone.steps),
-        ):
-            if not stage.steps or self.step > first + stage.steps:
+        backbone, exits = self.config.backbone, self.config.exits
+        for phase in (Phase("backbone", backbone, 0), Phase("exits", exits, backbone.steps)):
+            if not phase.stage.steps or self.step > phase.last:
                 continue
-            if name == "exits":
+            if phase.name == "exits":
                 self._attach_exits()
-            if self.step < first + stage.steps or (saved is not None and saved["stage"] == name):
-                self._run_stage(name, stage, first, saved if saved and saved["stage"] == name else None)
+            resumed = saved if saved is not None and saved["stage"] == phase.name else None
+            if self.step < phase.last or resumed is not None:
+                self._run_phase(phase, resumed)
         if self.is_main:
             self._write_run("done")
-            self.files.forget_resume()
+            self.files.delete_resume()
         if self.procs.count > 1:
             dist.barrier()
             dist.destroy_process_group()
         return self.folder
 
     def _attach_exits(self) -> None:
-        """UEMs and heads go on the averaged backbone, so that is what they are trained for."""
+        """Put fresh UEMs and heads on the averaged backbone, which is the one that is kept."""
         self.model.load_state_dict(self.ema.state_dict())
         torch.manual_seed(self.config.seed + 1)
-        self._with_exits(self.model)
+        add_exits(self.model, self.config, self.schedule)
         self.ema = copy.deepcopy(self.model).requires_grad_(False)
 
-    def _with_exits(self, model: EarlyExitModel) -> EarlyExitModel:
-        """The same model with fresh UEMs and output heads. Raises ValueError for options that do not fit it."""
-        method = self.config.method
-        return model.add_exits(method.uem_config(), method.heads, self.schedule.num_timesteps)
-
-    def _run_stage(self, name: str, stage: Stage, first: int, saved: dict[str, Any] | None) -> None:
-        objective: nn.Module
-        if name == "backbone":
-            objective = BackboneObjective(self.model)
-        else:
-            frozen = self.config.strategy == "frozen"
-            objective = ExitsObjective(self.model, frozen, self.config.method.losses())
+    def _run_phase(self, phase: Phase, saved: dict[str, Any] | None) -> None:
+        stage, config = phase.stage, self.config
+        objective = self._objective(phase)
         trainable = [p for p in objective.parameters() if p.requires_grad]
         optimizer = make_optimizer(stage, trainable)
         if saved is not None:
@@ -164,32 +112,40 @@ class Training:
             self.ema.load_state_dict(saved["ema"])
             optimizer.load_state_dict(saved["optimizer"])
         parallel = DistributedDataParallel(objective) if self.procs.count > 1 else objective
-        last = first + stage.steps
-        tick, tick_step = time.perf_counter(), self.step
-        for _ in self._progress(name, first, last):
-            terms = self._terms(parallel, stage)
-            lr = learning_rate(stage, self.step - first)
+        logged_at, logged_step = time.perf_counter(), self.step
+        for _ in self._progress(phase):
+            terms = self._losses(parallel, stage)
+            lr = learning_rate(stage, self.step - phase.first)
             optimizer.set_lr(lr)
             optimizer.zero_grad()
             terms["total"].backward()
             if stage.clip_grad:
                 nn.utils.clip_grad_norm_(trainable, stage.clip_grad)
             optimizer.step()
-            self._update_ema(self.step - first)
+            self._update_ema(self.step - phase.first)
             self.step += 1
-            if self.is_main and (self.step % self.config.log_every == 0 or self.step == last):
+            if not self.is_main:
+                continue
+            at_end = self.step == phase.last
+            if self.step % config.log_every == 0 or at_end:
                 now = time.perf_counter()
-                rate = (self.step - tick_step) * stage.batch_size / (now - tick)
-                tick, tick_step = now, self.step
-                values = {k: float(v.detach()) for k, v in terms.items()}
-                self.files.log(self.step, name, self.images_seen, values, lr, rate)
-            if self.is_main and (self.step % self.config.save_every == 0 or self.step == last):
-                self._save(name, optimizer, end_of_stage=self.step == last)
-            if self.is_main and self.config.sample_every and self.step % self.config.sample_every == 0:
+                rate = (self.step - logged_step) * stage.batch_size / (now - logged_at)
+                logged_at, logged_step = now, self.step
+                values = {name: float(value.detach()) for name, value in terms.items()}
+                self.files.log(self.step, phase.name, self.images_seen, values, lr, rate)
+            if self.step % config.save_every == 0 or at_end:
+                self._save(phase.name, optimizer, at_end)
+            if config.sample_every and self.step % config.sample_every == 0:
                 self._sample_grid()
 
-    def _terms(self, objective: nn.Module, stage: Stage) -> dict[str, Tensor]:
-        """The losses of this step's batch."""
+    def _objective(self, phase: Phase) -> nn.Module:
+        """The losses of a stage, as a module from (x, t, target, y) to its terms."""
+        if phase.name == "backbone":
+            return BackboneObjective(self.model)
+        return ExitsObjective(self.model, self.config.strategy == "frozen", self.config.method.losses())
+
+    def _losses(self, objective: nn.Module, stage: Stage) -> dict[str, Tensor]:
+        """The loss terms of this step's batch, and their sum `total`."""
         batch = batch_at(self.config, stage, self.data, self.schedule, self.step, self.procs, self.labels)
         t, noise = batch.t.to(self.device), batch.noise.to(self.device)
         y = None if batch.labels is None else batch.labels.to(self.device)
@@ -199,33 +155,46 @@ class Training:
         with training_precision(self.device, self.config.precision):
             return objective(x, t, target, y)
 
-    def _progress(self, name: str, first: int, last: int) -> Iterator[int]:
-        stage = self.config.backbone if name == "backbone" else self.config.exits
-        bar = tqdm(
-            range(self.step, last),
-            desc=f"{self.preset} · {name}",
-            initial=(self.step - first) * stage.batch_size,
-            total=(last - first) * stage.batch_size,
-            unit="images",
-            unit_scale=True,
-            disable=not self.is_main,
-            mininterval=1,
-        )
-        with bar:
-            for step in range(self.step, last):
-                yield step
-                bar.update(stage.batch_size)
-
     @torch.no_grad()
     def _update_ema(self, stage_step: int) -> None:
         decay = min(self.config.ema, (1 + stage_step) / (10 + stage_step))
         pairs = [(e, p) for e, p in zip(self.ema.parameters(), self.model.parameters(), strict=True) if p.requires_grad]
         torch._foreach_lerp_([e for e, _ in pairs], [p for _, p in pairs], 1 - decay)
 
+    @property
+    def is_main(self) -> bool:
+        return self.procs.rank == 0
+
+    @property
+    def images_seen(self) -> int:
+        """Images that trained the backbone, including those of the initial checkpoint."""
+        first, config = self.config.backbone.steps, self.config
+        images = min(self.step, first) * config.backbone.batch_size
+        if config.strategy != "frozen":
+            images += max(0, self.step - first) * config.exits.batch_size
+        return self.images_before + images
+
+    def _progress(self, phase: Phase) -> Iterator[int]:
+        """The remaining steps of a stage, with a progress bar in images."""
+        size = phase.stage.batch_size
+        bar = tqdm(
+            desc=f"{self.preset} · {phase.name}",
+            initial=(self.step - phase.first) * size,
+            total=phase.stage.steps * size,
+            unit="images",
+            unit_scale=True,
+            disable=not self.is_main,
+            mininterval=1,
+        )
+        with bar:
+            for step in range(self.step, phase.last):
+                yield step
+                bar.update(size)
+
     def _save(self, stage: str, optimizer: Optimizers, end_of_stage: bool) -> None:
-        """Checkpoint (EMA weights), then what an exact resume needs."""
-        self.files.save_checkpoint(self.ema, self.schedule, self.step, self.images_seen, stage, end_of_stage)
-        self.files.save_resume(
+        """Write a checkpoint of the averaged weights, then the resume file."""
+        self.files.write_checkpoint(self.ema, self.schedule, self.step, self.images_seen, stage, end_of_stage)
+        self.files.write_resume(
             step=self.step,
             stage=stage,
             model=self.model.state_dict(),
@@ -239,9 +208,8 @@ class Training:
 
     @torch.no_grad()
     def _sample_grid(self) -> None:
-        """16 images of the averaged weights, DDIM with 50 steps, seeds 0 … 15, all classes in turn."""
+        """Write 16 images of the averaged weights: DDIM, 50 steps, seed 0, all classes in turn."""
         self.ema.eval()
         classes = None if self.labels is None else range(int(self.labels.max()) + 1)
-        for step in sample(self.ema, num_samples=16, steps=50, schedule=self.schedule, classes=classes):
-            x = step.x
-        self.files.save_grid(self.step, x)
+        *_, last = sample(self.ema, num_samples=16, steps=50, schedule=self.schedule, classes=classes)
+        self.files.write_grid(self.step, last.x)

@@ -1,4 +1,4 @@
-"""Optimisers by name, as one object."""
+"""Optimisers by name; several of them behind the interface of one."""
 
 from __future__ import annotations
 
@@ -8,56 +8,56 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainer.presets import Stage
+from trainer.config import Stage
 
 
 class Optimizers:
-    """Several optimisers that step together, each on parameters of its own."""
+    """Optimisers of disjoint parameters, stepped together."""
 
     def __init__(self, members: list[torch.optim.Optimizer]):
         self.members = members
 
     def zero_grad(self) -> None:
-        """Forget all gradients."""
+        """Reset all gradients."""
         for member in self.members:
             member.zero_grad(set_to_none=True)
 
     def step(self) -> None:
-        """One update of every parameter."""
+        """Update every parameter once."""
         for member in self.members:
             member.step()
 
     def set_lr(self, lr: float) -> None:
-        """The same learning rate for all."""
+        """Set the learning rate of all parameters."""
         for member in self.members:
             for group in member.param_groups:
                 group["lr"] = lr
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """One state per member."""
+        """The state of each optimiser."""
         return [member.state_dict() for member in self.members]
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        """What `state_dict` gave."""
+        """Restore the states that `state_dict` returned."""
         for member, state in zip(self.members, states, strict=True):
             member.load_state_dict(state)
 
 
 def make_optimizer(stage: Stage, parameters: Iterable[nn.Parameter]) -> Optimizers:
-    """adamw; or muon for the weight matrices with adamw for everything else.
+    """AdamW for all parameters; or Muon (Jordan et al. 2024) for the weight matrices and AdamW for the rest.
 
-    Muon (Jordan et al. 2024), its step scaled to AdamW's size, so one learning rate serves both.
+    Muon's step is scaled to the size of AdamW's, so that both use the same learning rate.
     """
     parameters = list(parameters)
 
-    def adamw(some: list[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(some, lr=stage.lr, betas=stage.betas, weight_decay=stage.weight_decay)
+    def adamw(group: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(group, lr=stage.lr, betas=stage.betas, weight_decay=stage.weight_decay)
 
-    def muon(some: list[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.Muon(some, lr=stage.lr, weight_decay=stage.weight_decay, adjust_lr_fn="match_rms_adamw")
+    def muon(group: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.Muon(group, lr=stage.lr, weight_decay=stage.weight_decay, adjust_lr_fn="match_rms_adamw")
 
     if stage.optimizer == "adamw":
         return Optimizers([adamw(parameters)])
-    hidden = [p for p in parameters if p.ndim == 2 and min(p.shape) >= 64]
-    rest = [p for p in parameters if not (p.ndim == 2 and min(p.shape) >= 64)]
-    return Optimizers([make(some) for make, some in ((muon, hidden), (adamw, rest)) if some])  # either may be empty
+    matrices = [p for p in parameters if p.ndim == 2 and min(p.shape) >= 64]
+    others = [p for p in parameters if not (p.ndim == 2 and min(p.shape) >= 64)]
+    return Optimizers([make(group) for make, group in ((muon, matrices), (adamw, others)) if group])

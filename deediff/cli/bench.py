@@ -14,8 +14,9 @@ from deediff.bench.sampler import SamplerBench, bench_sampler
 from deediff.bench.trace import TraceBench, bench_trace
 from deediff.bench.train import bench_train
 from deediff.cli.checkpoints import open_model, open_schedule
-from deediff.cli.command import Command, Count, Device, Flag, Result, defaults_to, one_of
+from deediff.cli.command import Command, Count, Flag, Result, defaults_to, one_of
 from deediff.devices import choose_device
+from deediff.settings import Device
 
 Parts = Annotated[tuple[Annotated[str, one_of(PARTS)], ...], defaults_to("all", f"{{{','.join(PARTS)}}} [...]")]
 

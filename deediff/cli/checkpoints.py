@@ -13,12 +13,13 @@ from tyro.conf import Positional, arg
 from deediff.bench.components import time_components
 from deediff.calibration.checkpoint import calibrate_checkpoint
 from deediff.checkpoints import load_checkpoint
-from deediff.cli.command import Command, Count, Device, Result, defaults_to, one_of
+from deediff.cli.command import Command, Count, Result, defaults_to, one_of
 from deediff.cost.table import component_table, exit_cost_table
 from deediff.devices import choose_device, device_name
 from deediff.diffusion.schedule import Schedule
 from deediff.models import PRESETS, EarlyExitModel, make_backbone
 from deediff.models.uems import UEMS
+from deediff.settings import Device
 
 CALIBRATION_NOTE = (
     "u and error = mean tanh|error| are means over the timesteps. ece and rank (Spearman, over images at a fixed "

@@ -78,4 +78,3 @@ Traces = Annotated[
     PrimitiveConstructorSpec("*", "TRACE [TRACE ...]", _some, lambda _: True, list),
     tyro.conf.arg(metavar="TRACE [TRACE ...]", help_behavior_hint="(required)"),
 ]
-Device = Annotated[str, one_of(("auto", "cpu", "cuda", "mps"))]

@@ -11,12 +11,13 @@ from typing import Annotated, Any
 from tqdm import tqdm
 from tyro.conf import arg
 
-from deediff.cli.command import Command, Device, Result, Traces, defaults_to
+from deediff.cli.command import Command, Result, Traces, defaults_to
 from deediff.quality.evaluate import Evaluator
 from deediff.quality.metrics import METRICS
 from deediff.quality.paired import Difference, quality_difference
 from deediff.quality.progress import Progress
 from deediff.quality.results import Quality
+from deediff.settings import Device
 
 DETECTABLE = "detectable: the smallest true difference that this number of images shows with 80 % power"
 METRICS_HELP = f"Comma-separated, out of {', '.join(METRICS)}."

@@ -12,14 +12,14 @@ from typing import Annotated
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes, Positional, Suppress, arg
 
-from deediff.cli.command import Command, Device, Flag, Result, defaults_to, from_text, one_of
+from deediff.cli.command import Command, Flag, Result, defaults_to, from_text, one_of
 from deediff.cli.traces import open_trace
 from deediff.diffusion.solvers import SOLVERS, SPACINGS
 from deediff.policies.registry import BOUNDS, POLICIES
 from deediff.recording.job import sample_to_trace
 from deediff.recording.maps import checkpoint_of, write_maps
 from deediff.sampling.sampler import Step
-from deediff.settings import SamplingSettings
+from deediff.settings import Device, SamplingSettings
 from deediff.traces.reader import read_trace
 
 

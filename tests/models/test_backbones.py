@@ -22,8 +22,8 @@ from deediff.models import BACKBONES, Backbone, BackboneConfig, EarlyExitModel
 from deediff.policies import make_policy
 from deediff.sampling.forward import Request, predict
 from tests.conftest import sample_trace
+from trainer.config import Method, Stage, TrainConfig
 from trainer.loop import Training
-from trainer.presets import Method, Stage, TrainConfig
 
 
 @dataclass(frozen=True)

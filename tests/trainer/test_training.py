@@ -262,7 +262,7 @@ def test_a_damaged_resume_file_is_a_sentence(
     ("args", "sentence"),
     [
         (["--ema", "nan"], "expected a decay in [0, 1)"),
-        (["--backbone.steps", "-1"], "a stage needs steps"),
+        (["--backbone.steps", "-1"], "steps of a stage is -1, expected 0 or more"),
         (["--log-every", "0"], "must be 1 or more"),
         (["--model.num-heads", "0"], "must be 1 or more"),
     ],
@@ -443,7 +443,7 @@ def test_guidance_has_a_trained_label_for_none(class_folder: Path, tmp_path: Pat
     ("args", "sentence"),
     [
         (["--model.num-classes", "7"], "has 3 classes: give --model.num-classes 3 instead of 7"),
-        (["--model.num-classes", "3", "--label-dropout", "0.1"], "one more label that means none: give"),
+        (["--model.num-classes", "3", "--label-dropout", "0.1"], "label dropout needs one more, the null label: give"),
         (["--label-dropout", "0.1"], "above 0 only with classes"),
     ],
 )

@@ -1,1 +1,1 @@
-"""Experiment suites: rows of published tables, their baselines, results and claims."""
+"""Experiment suites: the rows of tables, trained, sampled, evaluated and compared with published values."""

@@ -1,6 +1,6 @@
-"""What each suite runs: the rows of the published tables and figures, and of the questions they left open.
+"""The rows of each suite: published tables and figures, and baselines.
 
-What was published for them stands in `deediff.analysis.published`.
+Published values are in `deediff.analysis.published`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from deediff.analysis.published import FULL as FULL_PUBLISHED
 from deediff.analysis.published import TABLES as PUBLISHED
-from trainer.presets import Method
+from trainer.config import Method
 
 Strategy = Literal["frozen", "finetuned", "scratch"]
 
@@ -20,27 +20,27 @@ class Row:
     """One line of a results file."""
 
     name: str
-    method: Method | None = None  # None: the plain backbone
+    method: Method | None = None  # None: the backbone without exits
     strategy: Strategy = "frozen"
-    threshold: float | None = None  # published; None: no early exit, unless there is a policy
+    threshold: float | None = None  # as published; None: no early exit, or a policy
     published: dict[str, float] = field(default_factory=dict)
-    policy: str | None = None  # as on the command line, or one of RIVALS
+    policy: str | None = None  # as on the command line, or one of BASELINE_KINDS
     record: Literal["exit", "full"] = "exit"
-    uems: int | None = None  # this many UEMs, spread evenly over the layers; None: one per layer
+    uems: int | None = None  # number of UEMs, spread evenly over the layers; None: one per layer
 
 
-# Ways to spend no more than the row before them did with early exit: see `rivals.py`.
-RIVALS = ("fewer steps", "smaller", "dual", "fixed", "static", "budget", "excess", "stopping", "oracle")
+# Alternatives that cost no more than the last row with a threshold before them: see `baselines.py`.
+BASELINE_KINDS = ("fewer steps", "smaller", "dual", "fixed", "static", "budget", "excess", "stopping", "oracle")
 
 
 def _published(key: tuple[str, str, str, str] | None) -> dict[str, float]:
-    """A line of the published tables; None: the full network's."""
+    """Values of a row of the published tables; None: the full network."""
     line = FULL_PUBLISHED if key is None else PUBLISHED[key]
     return {"fid": line.fid, "layer_reduction_pct": line.layer_reduction, "gflops_without_attention": line.gflops}
 
 
 def _row(name: str, method: Method, strategy: Strategy, threshold: float, losses: int = 3) -> Row:
-    """With what was published for it."""
+    """A row of the published tables, with its values."""
     uem = f"{method.uem} per {method.scope.replace('_', ' and ')}"
     return Row(name, method, strategy, threshold, _published((uem, strategy, str(losses), str(threshold))))
 
@@ -87,20 +87,20 @@ TRENDS = [  # full records: Figure 9, and any threshold by what-if
 ]
 BASELINES = [
     FULL,
-    MLP_FROZEN,  # whose cost the rows below may spend
+    MLP_FROZEN,  # its cost is the budget of the rows below
     Row("threshold found for the budget", MLP, policy="budget"),
     Row("excess over the deepest layer's u", MLP, policy="excess"),
     Row("optimal stopping", MLP, policy="stopping"),
     Row("best static schedule", MLP, policy="static"),
-    Row("the oracle, who knows each exit's price", MLP, policy="oracle"),
+    Row("oracle exits", MLP, policy="oracle"),
     Row("one exit for all", MLP, policy="fixed"),
     Row("fewer steps", policy="fewer steps"),
     Row("dual backbone", policy="dual"),
     Row("a smaller network", policy="smaller"),
-    Row("ASE's schedule", MLP, policy="schedule:ase"),  # at a cost of its own
+    Row("ASE's schedule", MLP, policy="schedule:ase"),  # its cost is not the budget
 ]
 
-# The errors of the public code, one by one and together; what was published came with all of them.
+# The errors of the public code, one by one and together. The published values were measured with all of them.
 ERRORS = {
     "L_u summed over the batch": {"sum_over_batch": True},
     "target not detached": {"detach_target": False},
@@ -110,7 +110,7 @@ ALL_ERRORS = {name: value for error in ERRORS.values() for name, value in error.
 
 
 def _quirks(right: Row, timestep: Row) -> list[Row]:
-    """A row without errors, with each, and with all; then the one that only UEMs per timestep can have."""
+    """Rows without errors, with each of them and with all; then those of the error of UEMs per timestep."""
 
     def wrong(row: Row, name: str, published: dict[str, float], **errors: Any) -> Row:
         assert row.method is not None
@@ -131,17 +131,23 @@ FEWER_UEMS = [FULL] + [
     for count in (2, 4, 7, None)
 ]
 
-ABOUT = {
-    "table1": "kinds of UEM, and whether the backbone learns with them",
+DESCRIPTIONS = {
+    "table1": "kinds of UEM, with frozen and trained backbones",
     "table2": "GFLOPs of UEMs and output heads",
     "table3": "the fourth loss (Eq. 10)",
     "table4": "the two published thresholds, and the higher one of the text",
-    "trends": "u at every layer and timestep (Figure 9), and what any threshold would do",
-    "baselines": "what else the same GFLOPs buy: other policies, fewer steps, other networks",
+    "trends": "u at every layer and timestep (Figure 9), and any threshold by what-if",
+    "baselines": "alternatives of the same GFLOPs: other policies, fewer steps, other networks",
     "quirks": "the errors of public code, one by one",
     "fewer_uems": "2, 4 or 7 UEMs instead of one per layer",
 }
 SUITES: dict[str, list[Row]] = {
-    "table1": TABLE1, "table2": [], "table3": TABLE3, "table4": TABLE4, "trends": TRENDS, "baselines": BASELINES,
-    "quirks": QUIRKS, "fewer_uems": FEWER_UEMS,
-}  # fmt: skip
+    "table1": TABLE1,
+    "table2": [],  # counted, not run
+    "table3": TABLE3,
+    "table4": TABLE4,
+    "trends": TRENDS,
+    "baselines": BASELINES,
+    "quirks": QUIRKS,
+    "fewer_uems": FEWER_UEMS,
+}

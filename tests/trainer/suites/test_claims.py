@@ -62,8 +62,8 @@ FALSE: dict[str, list[Changes]] = {  # by how a claim begins: what makes it wron
         {"trends/MLP per layer, frozen": {"mean_uncertainty": [RISING, FLAT, RISING]}},
     ],
     "fine-tuning makes u": [{"trends/MLP per layer, fine-tuned": {"mean_uncertainty": [FLAT, FLAT, RISING]}}],
-    "so does training": [{"trends/MLP per layer, scratch": {"mean_uncertainty": [FLAT, RISING, FLAT]}}],
-    "so does the fourth": [{"trends/MLP, 4 losses, fine-tuned": {"mean_uncertainty": [RISING, FLAT, FLAT]}}],
+    "training from scratch makes": [{"trends/MLP per layer, scratch": {"mean_uncertainty": [FLAT, RISING, FLAT]}}],
+    "the fourth loss makes": [{"trends/MLP, 4 losses, fine-tuned": {"mean_uncertainty": [RISING, FLAT, FLAT]}}],
     "layer 0": [
         {"MLP per layer, frozen, τ = 0.05": {"layer_0_pct": 2.0}},
         {"MLP per layer, frozen": {"layer_0_pct": 2.0}},
@@ -78,12 +78,12 @@ FALSE: dict[str, list[Changes]] = {  # by how a claim begins: what makes it wron
         {"MLP per layer, fine-tuned": measured(45, 5.0)},
         {"attention per layer, fine-tuned": measured(45, 5.0)},
     ],
-    "training from scratch": [
+    "training from scratch gives": [
         {"MLP per layer, scratch": measured(44, 6.0)},
         {"attention per layer, scratch": measured(44, 6.0)},
     ],
     "with UEMs per timestep": [{"MLP per timestep, frozen": measured(30, 5.0)}],
-    "nor with UEMs": [{"MLP per layer and timestep, frozen": measured(30, 5.0)}],
+    "with UEMs per layer": [{"MLP per layer and timestep, frozen": measured(30, 5.0)}],
     "attention UEMs": [
         {"attention per layer, frozen": measured(30, 5.3, gflops=1.2)},
         {"attention per layer, frozen": measured(41, 5.3, gflops=0.9)},
@@ -108,7 +108,7 @@ FALSE: dict[str, list[Changes]] = {  # by how a claim begins: what makes it wron
         {"dual backbone": measured(40, 5.7)},
         {"dual backbone": measured(40, 5.1, gflops_per_image=60.0)},
     ],
-    "the timestep decides": [{"attention per layer, fine-tuned": {"timestep_share": 0.5}}],
+    "the timestep determines": [{"attention per layer, fine-tuned": {"timestep_share": 0.5}}],
     "a fixed exit layer": [
         {"ASE's schedule": measured(40, 6.0)},
         {"ASE's schedule": measured(40, 5.4, gflops_per_image=70.0)},
@@ -117,7 +117,7 @@ FALSE: dict[str, list[Changes]] = {  # by how a claim begins: what makes it wron
 UNSURE: dict[str, Changes] = {  # by how a claim begins: what leaves it inside the noise
     "τ ≤ 0.05 hardly": {"MLP per layer, frozen": measured(41, 6.0, noise=2.0)},
     "fine-tuned backbones exit": {"MLP per layer, fine-tuned": measured(45, 7.0, noise=2.0)},
-    "training from scratch": {"MLP per layer, scratch": measured(45, 7.5, noise=1.0)},
+    "training from scratch gives": {"MLP per layer, scratch": measured(45, 7.5, noise=1.0)},
     "the fourth loss gives": {"MLP, 4 losses, fine-tuned": measured(45, 6.5, noise=1.0)},
     "40 % fewer": {
         "MLP per layer, frozen": measured(41, 6.0, noise=2.0),
@@ -190,7 +190,7 @@ def test_what_was_not_measured_is_said(tmp_path: Path, shared: Path, capsys: pyt
     assert main(["claims", "--out", str(tmp_path)]) == 0
     table = capsys.readouterr().out.splitlines()
     assert len(table) == 2 + len(CLAIMS)
-    scratch = next(line for line in table if line.startswith("| training from scratch"))
+    scratch = next(line for line in table if line.startswith("| training from scratch gives"))
     assert "| not measured | no row “MLP per layer, scratch” | the quality is worse than fine-tuned" in scratch
     assert scratch.endswith("| python -m trainer.run suite:table1 |")
     assert "% of the decisions" in next(line for line in table if line.startswith("| layer 0"))

@@ -11,10 +11,10 @@ import pytest
 
 from deediff.traces.reader import read_trace
 from trainer.run import main
-from trainer.suites import on_demand
-from trainer.suites.rivals import smallest_excess
+from trainer.suites import experiments
+from trainer.suites.baselines import smallest_excess
 from trainer.suites.suite import rows_named, spread
-from trainer.suites.tables import ABOUT, ERRORS, QUIRKS, SUITES
+from trainer.suites.tables import DESCRIPTIONS, ERRORS, QUIRKS, SUITES
 
 
 def run(name: str, out: Path, shared: Path, *rows: str) -> list[dict]:
@@ -90,7 +90,7 @@ def test_a_whole_name_means_that_row_alone() -> None:
 
 def test_a_row_that_is_not_there_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["suite:table3", "--scale", "toy", "--out", str(tmp_path), "--rows", "moon"]) == 2
-    assert "no row of this suite is called 'moon', only: U-ViT; " in capsys.readouterr().err
+    assert "no row of this suite has the name 'moon', only: U-ViT; " in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -102,9 +102,9 @@ def test_a_trace_is_shared_by_the_suites_that_ask_for_it(tmp_path: Path, shared:
 def test_images_are_evaluated_once(
     tmp_path: Path, shared: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(on_demand.Evaluator, "evaluate", counted := Counted(on_demand.Evaluator.evaluate))
-    toy = replace(on_demand.SCALES["toy"], num_samples=40, batch_size=20, steps=2, metrics=("fd-mnist",))
-    monkeypatch.setitem(on_demand.SCALES, "toy", replace(toy, reference=str(image_folder)))
+    monkeypatch.setattr(experiments.Evaluator, "evaluate", counted := Counted(experiments.Evaluator.evaluate))
+    toy = replace(experiments.SCALES["toy"], num_samples=40, batch_size=20, steps=2, metrics=("fd-mnist",))
+    monkeypatch.setitem(experiments.SCALES, "toy", replace(toy, reference=str(image_folder)))
     rows = run("table4", tmp_path, shared)
     for row in rows:
         measured, kept = row["measured"]["fd-mnist"], json.loads((tmp_path / row["trace"] / "quality.json").read_text())
@@ -159,10 +159,10 @@ def test_fewer_uems_are_spread_over_the_layers() -> None:
 
 
 def test_every_suite_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ABOUT.keys() == SUITES.keys()
+    assert DESCRIPTIONS.keys() == SUITES.keys()
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(about in text for about in ABOUT.values())
+    assert all(about in text for about in DESCRIPTIONS.values())
 
 
 def test_the_smallest_excess_keeps_the_budget_and_less_would_not() -> None:

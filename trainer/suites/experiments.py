@@ -1,4 +1,4 @@
-"""Trained runs and their traces at one scale, made when they are asked for and kept: nothing is done twice."""
+"""Runs, traces and qualities at one scale, made when first needed and kept."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from deediff.calibration.checkpoint import calibrate_checkpoint
 from deediff.calibration.file import calibration_file
 from deediff.checkpoints import find_checkpoint
 from deediff.json_files import read_json, write_json
-from deediff.models import UViTConfig
 from deediff.quality.evaluate import Evaluator
 from deediff.quality.metrics import expand
 from deediff.quality.progress import Progress
@@ -23,86 +22,48 @@ from deediff.sampling.sampler import Step
 from deediff.settings import SamplingSettings
 from deediff.storage import write_atomically
 from deediff.traces.reader import Trace, read_trace
+from trainer.config import Method, Precision, TrainConfig
 from trainer.loop import Training
-from trainer.presets import PRESETS, Method, Precision, Stage, TrainConfig
+from trainer.suites.scales import SCALES
 from trainer.suites.tables import Strategy
 
 
-@dataclass(frozen=True)
-class Scale:
-    """How large everything is. Thresholds are those of the tables, given in units of this scale."""
-
-    config: TrainConfig  # backbone and exits
-    shallow: TrainConfig  # DuoDiff's other network
-    solver: str
-    steps: int
-    num_samples: int
-    batch_size: int
-    thresholds: dict[float, float]  # published τ → the τ that is sampled here
-    metrics: tuple[str, ...]  # of the images, as `deediff evaluate --metrics`; none: they are not evaluated
-    init: Path | None = None  # a backbone to start from, instead of training one
-    init_method: Method | None = None  # whose exits it has already, trained on it frozen
-    calibration: tuple[int, int] = (256, 20)  # images and timesteps
-    reference: str | None = None  # real images; None: those of the training
-
-
-_DIGITS = PRESETS["mnist_tiny"][1]
-_TOY_MODEL = UViTConfig(in_chans=1, patch_size=8, embed_dim=32, num_heads=2, depth=4)
-_TOY = replace(
-    _DIGITS,
-    model=_TOY_MODEL,
-    backbone=Stage(steps=4, batch_size=4), exits=Stage(steps=4, batch_size=4), start="official",
-    sample_every=0, log_every=1,
-)  # fmt: skip
-_TOY_SHALLOW = replace(_TOY, model=replace(_TOY_MODEL, depth=2), exits=Stage(steps=0))
-
-SCALES: dict[str, Scale] = {
-    "cpu": Scale(  # the shipped backbone, 1 024 digits
-        replace(_DIGITS, sample_every=0), replace(PRESETS["mnist_shallow"][1], sample_every=0),
-        "ddim", 50, 1024, 128, {0.05: 0.08, 0.075: 0.1, 0.1: 0.12}, ("fd-mnist",),
-        init=Path("runs/mnist_tiny"), init_method=Method(),
-    ),
-    "paper": Scale(
-        PRESETS["uvit_small"][1], PRESETS["uvit_shallow"][1],
-        "ddpm", 1000, 1024, 128, {0.05: 0.05, 0.075: 0.075, 0.1: 0.1}, ("fid", "kid", "fd-cifar"),
-    ),
-    "toy": Scale(_TOY, _TOY_SHALLOW, "ddim", 6, 4, 4, {0.05: 0.3, 0.075: 0.5, 0.1: 0.7}, (), calibration=(8, 3)),
-}  # fmt: skip
-
-
 def precision_of(run: Path) -> Precision | None:
-    """In which a run was trained so far; None when it was not, or does not say."""
+    """The precision of a run's training; None without a run, "auto" where it is not recorded."""
     file = run / "run.json"
     return (read_json(file).get("config") or {}).get("precision", "auto") if file.exists() else None
 
 
 @dataclass
-class OnDemand:
-    """Trains, samples, calibrates and evaluates at one scale, below one folder."""
+class Experiments:
+    """Trains, samples, calibrates and evaluates at one scale, in one folder; finished work is reused."""
 
     scale_name: str  # of SCALES
     out: Path
     data_root: Path | None = None
     device: str = "auto"
-    precision: Precision = "auto"  # of trainings that are still to come
+    precision: Precision = "auto"  # of new trainings
     _evaluator: Evaluator = field(init=False)
-    _runs: dict[str, Path] = field(default_factory=dict)  # asked for so far
+    _runs: dict[str, Path] = field(default_factory=dict)  # by label
 
     def __post_init__(self) -> None:
         self.scale = SCALES[self.scale_name]
         self._bar = tqdm(disable=True)
         self._evaluator = Evaluator(
-            self.scale.metrics, self.scale.reference, data_root=self.data_root, device=self.device,
+            self.scale.metrics,
+            self.scale.reference,
+            data_root=self.data_root,
+            device=self.device,
             progress=Progress(self._on_progress),
-        )  # fmt: skip
+        )
 
     @property
     def problems(self) -> list[str]:
-        """What could not be evaluated, in sentences."""
+        """Reasons for missing qualities."""
         return self._evaluator.problems
 
     def train(self, label: str, config: TrainConfig) -> Path:
-        """The run of this label."""
+        """The run with this label, trained if necessary."""
         if label not in self._runs:
             where: dict[str, Any] = {"data_root": self.data_root, "device": self.device}
             family = self.scale.init.name if self.scale.init is not None else self.scale_name
@@ -113,7 +74,7 @@ class OnDemand:
         return self._runs[label]
 
     def backbone(self) -> Path:
-        """The backbone that all others start from: this scale's own, or the one it starts from, copied if need be."""
+        """The run with the backbone of all methods: the scale's `init`, copied into the folder, or trained here."""
         init = self.scale.init
         if init is None:
             return self.train("backbone", self.plain(self.scale.config))
@@ -126,7 +87,7 @@ class OnDemand:
         return folder
 
     def plain(self, config: TrainConfig) -> TrainConfig:
-        """A network without exits, trained on as many images as the backbone."""
+        """The configuration of a network without exits, trained on as many images as the backbone."""
         steps = config.backbone.steps
         if self.scale.init is not None:
             images = read_json(find_checkpoint(self.backbone()).with_suffix(".json"))["images_seen"]
@@ -134,7 +95,7 @@ class OnDemand:
         return replace(config, backbone=replace(config.backbone, steps=steps), exits=replace(config.exits, steps=0))
 
     def with_exits(self, method: Method, strategy: Strategy) -> Path:
-        """The run with these UEMs, heads and losses."""
+        """The run with these UEMs, heads and losses, trained if necessary."""
         if strategy == "frozen" and method == self.scale.init_method:
             return self.backbone()
         config = replace(self.scale.config, method=method, strategy=strategy)
@@ -146,27 +107,27 @@ class OnDemand:
         return self.train(f"{_label(method)}-{strategy}", config)
 
     def sample(self, run: Path, label: str, policy: str, steps: int | None = None, **settings: Any) -> Trace:
-        """The trace of this label, with everything else as the scale has it; settings: fields of SamplingSettings."""
+        """The trace with this label, sampled if necessary; `settings` override the scale's SamplingSettings."""
         s, folder = self.scale, run / "traces" / re.sub(r"[^a-z0-9.]+", "-", label.lower())
-        fields = {"num_samples": s.num_samples, "solver": s.solver, "steps": steps or s.steps, **settings}
+        fields: dict[str, Any] = {"policy": policy, "solver": s.solver, "steps": steps or s.steps}
+        fields |= {"num_samples": s.num_samples, "batch_size": s.batch_size, **settings}
         with tqdm(unit="step", desc=label, disable=None, mininterval=0.5) as bar:
 
             def on_step(step: Step) -> None:
                 bar.total = step.total
                 bar.update()
 
-            wanted = SamplingSettings(policy=policy, batch_size=s.batch_size, **fields)
-            sample_to_trace(run, folder, wanted, device=self.device, on_step=on_step)
+            sample_to_trace(run, folder, SamplingSettings(**fields), device=self.device, on_step=on_step)
         return read_trace(folder)
 
     def calibrate(self, run: Path) -> None:
-        """u against the real error, beside the run's checkpoint."""
+        """Calibrate the run's checkpoint, if that is not done yet."""
         if not calibration_file(find_checkpoint(run)).exists():
             images, bins = self.scale.calibration
             calibrate_checkpoint(run, images, bins, data_root=self.data_root, device=self.device)
 
     def quality(self, trace: Trace) -> dict[str, Quality]:
-        """The metrics of the scale, by name."""
+        """The scale's metrics of a trace by name, measured if necessary."""
         if not self.scale.metrics:
             return {}
         if not set(expand(self.scale.metrics)) <= self._measured(trace).keys():
@@ -178,13 +139,13 @@ class OnDemand:
         images = int(trace.summary.samples)
         return {quality.metric: quality for quality in read_quality(trace.path) if quality.images == images}
 
-    def _on_progress(self, what: str, done: int, total: int) -> None:
-        self._bar.desc, self._bar.total = what, total
+    def _on_progress(self, description: str, done: int, total: int) -> None:
+        self._bar.desc, self._bar.total = description, total
         self._bar.update(done - self._bar.n)
 
 
 def _label(method: Method) -> str:
-    """What distinguishes a method from the default, as a folder's name."""
+    """The differences between a method and the default, as part of a folder name."""
     words: list[str] = [method.uem]
     if method.scope != "layer":
         words.append(method.scope)

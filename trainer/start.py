@@ -1,0 +1,78 @@
+"""The start of a training: checks of its configuration, labels and initial weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from deediff.checkpoints import load_checkpoint
+from deediff.datasets import load_labels
+from deediff.diffusion.schedule import Schedule
+from deediff.errors import UserError
+from deediff.models import EarlyExitModel, make_backbone
+from trainer.config import TrainConfig
+
+
+def check_config(config: TrainConfig, schedule: Schedule, processes: int) -> None:
+    """Raises UserError for a model, exits, stages or a batch size that cannot be trained, before any data is loaded."""
+    if config.backbone.batch_size % processes or config.exits.batch_size % processes:
+        raise UserError(f"batch_size is not a multiple of the {processes} processes: change one of them")
+    if not config.backbone.steps and config.init is None and config.strategy != "scratch":
+        raise UserError("--backbone.steps is 0, but exits need a trained backbone: give a checkpoint with --init")
+    try:
+        with torch.device("meta"):  # shapes only
+            model = EarlyExitModel(make_backbone(config.model))
+            if config.exits.steps:
+                add_exits(model, config, schedule)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def add_exits(model: EarlyExitModel, config: TrainConfig, schedule: Schedule) -> EarlyExitModel:
+    """The same model with fresh UEMs and output heads. Raises ValueError for options that do not fit it."""
+    method = config.method
+    return model.add_exits(method.uem_config(), method.heads, schedule.num_timesteps)
+
+
+def training_labels(config: TrainConfig) -> Tensor | None:
+    """The class of each image, None for an unconditional model. Raises UserError when they do not fit the model."""
+    expected = config.model.num_classes
+    if not expected:
+        return None
+    labels = load_labels(config.dataset, config.data_root)
+    classes, null_label = int(labels.max()) + 1, config.label_dropout > 0
+    if expected != classes + null_label:
+        extra = ", and label dropout needs one more, the null label" if null_label else ""
+        raise UserError(
+            f"{config.dataset} has {classes} classes{extra}: give --model.num-classes {classes + null_label} "
+            f"instead of {expected}"
+        )
+    return labels
+
+
+def initial_model(config: TrainConfig, device: torch.device) -> tuple[EarlyExitModel, int]:
+    """A model without exits, and the images that trained it: fresh, or the backbone of --init.
+
+    Raises UserError when --init is another model.
+    """
+    torch.manual_seed(config.seed)
+    images_seen = 0
+    if config.init is None:
+        model = EarlyExitModel(make_backbone(config.model, config.start), prediction=config.prediction)
+    else:
+        trained, info = load_checkpoint(config.init)
+        with torch.device("meta"):
+            expected = make_backbone(config.model).config()
+        found = trained.backbone.config()
+        if found != expected:
+            different = [name for name, value in expected.items() if found.get(name) != value]
+            raise UserError(f"--init {config.init} has another model (different: {', '.join(different)})")
+        if trained.prediction != config.prediction:
+            raise UserError(
+                f"--init {config.init} predicts {trained.prediction}: give --prediction {trained.prediction}"
+            )
+        images_seen = int(info["images_seen"])
+        trained.train().requires_grad_(True)
+        model = EarlyExitModel(trained.backbone, prediction=trained.prediction)
+    model.null_label = config.label_dropout > 0
+    return model.to(device), images_seen
