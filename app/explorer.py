@@ -12,7 +12,7 @@ import streamlit as st
 
 from app.shell import frame, head
 
-begin = time.thread_time()
+start = time.thread_time()
 st.set_page_config(
     page_title="DeeDiff explorer", page_icon=str(Path(__file__).parent / "assets" / "icon.png"), layout="wide"
 )
@@ -38,5 +38,5 @@ page = st.navigation(
 )
 frame.around(page)
 if "DEEDIFF_BENCH" in os.environ:  # read from the browser by `deediff bench app`
-    spent = 1000 * (time.thread_time() - begin)
+    spent = 1000 * (time.thread_time() - start)
     st.html(f'<span class="server-ms" data-ms="{spent:.3f}" data-run="{time.time_ns() // 1000}"></span>')

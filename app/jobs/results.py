@@ -10,7 +10,7 @@ from typing import Any
 from app.jobs.queue import Job, JobQueue, Session
 
 Stopped = Callable[[], bool]
-Compute = Callable[[Stopped], Any]  # returns early, with any value, when its argument says so
+Compute = Callable[[Stopped], Any]  # returns early, with any value, once its argument returns True
 
 
 class Computation(Job):

@@ -62,7 +62,7 @@ def _choose(runs: dict[str, Run], problems: list[str]) -> Selection:
 
 def _open(run: Run, name: str, problems: list[str]) -> Trace | None:
     try:
-        trace = cache.open_trace(run.path / "traces" / name)
+        trace = cache.get_trace(run.path / "traces" / name)
         trace.summary  # noqa: B018 — read here, so that one sentence replaces an error in every panel
     except UserError as error:
         problems.append(str(error))

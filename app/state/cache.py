@@ -31,7 +31,7 @@ def runs_root() -> Path:
     return Path(os.environ.get("DEEDIFF_RUNS") or Path(__file__).resolve().parents[2] / "runs")
 
 
-def open_trace(folder: Path) -> Trace:
+def get_trace(folder: Path) -> Trace:
     """A trace, read again only when its folder has changed. Raises UserError."""
     return _trace(folder, _stamp(folder))
 
@@ -67,7 +67,7 @@ def _rows(_trace: Trace, stamp: int, number: int) -> tuple[NDArray[np.int8], NDA
     return rows["exit_layer"].to_numpy(), u
 
 
-def open_model(checkpoint: Path) -> tuple[EarlyExitModel, Schedule]:
+def get_model(checkpoint: Path) -> tuple[EarlyExitModel, Schedule]:
     """A model ready to sample, on the GPU where there is one. Raises UserError."""
     try:
         stamp = checkpoint.stat().st_mtime_ns
@@ -87,7 +87,7 @@ def _model(checkpoint: Path, stamp: int) -> tuple[EarlyExitModel, Schedule]:
     return model, Schedule(**info["schedule"])
 
 
-def open_calibration(checkpoint: Path) -> Calibration | None:
+def get_calibration(checkpoint: Path) -> Calibration | None:
     """The calibration beside a checkpoint, or None. Raises UserError when it belongs to other weights."""
     from deediff.calibration.file import calibration_file
 

@@ -1,7 +1,7 @@
 """The URL: read when a link is opened or the browser goes back, written after every change.
 
 Every value is written, defaults included, so that a link shows the same after runs or traces are added. (Widgets that
-Streamlit binds to the URL leave out their default.)
+Streamlit binds to the URL omit their default.)
 """
 
 from __future__ import annotations

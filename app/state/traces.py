@@ -22,7 +22,7 @@ def open_traces(runs: Iterable[Run], problems: list[str]) -> list[Trace]:
     traces = []
     for folder in [folder for run in runs for folder in run.traces]:
         try:
-            trace = cache.open_trace(folder)
+            trace = cache.get_trace(folder)
             assert trace.summary is not None  # read here, so that one sentence replaces an error in every panel
         except UserError as error:
             problems.append(str(error))
@@ -58,10 +58,10 @@ def uncertainty_deviation(trace: Trace) -> NDArray[np.float64]:
 def full_of(trace: Trace) -> Trace | None:
     """The full network's trace of the same noise; cached until the run's folder of traces changes."""
     folder = _full_of(str(trace.path), cache.stamp(trace), int(trace.path.parent.stat().st_mtime_ns))
-    return None if folder is None else cache.open_trace(Path(folder))
+    return None if folder is None else cache.get_trace(Path(folder))
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _full_of(folder: str, stamp: int, others: int) -> str | None:
-    full = find_full(cache.open_trace(Path(folder)))
+    full = find_full(cache.get_trace(Path(folder)))
     return None if full is None else str(full.path)

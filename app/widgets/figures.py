@@ -53,7 +53,7 @@ class Mark:
     layer: int | None = None
 
 
-def in_order(count: int) -> list[str]:
+def ordered_colors(count: int) -> list[str]:
     """`count` colours along ORDERED, both ends included."""
     ends = np.array([[int(color[k : k + 2], 16) for k in (1, 3, 5)] for color in ORDERED])
     where = np.linspace(0, len(ends) - 1, count)

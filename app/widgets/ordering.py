@@ -122,9 +122,9 @@ def samples_in_order(trace: Trace) -> NDArray[np.int64]:
 
 @st.cache_resource(max_entries=64, show_spinner="Reading the trace …")
 def _sample_measure(folder: str, stamp: int, name: str) -> pd.Series:
-    return ORDERS[name].count(cache.open_trace(Path(folder)))
+    return ORDERS[name].count(cache.get_trace(Path(folder)))
 
 
 @st.cache_resource(max_entries=32, show_spinner="Comparing with the full network's images …")
 def _distances(folder: str, stamp: int, full: str, full_stamp: int) -> pd.DataFrame:
-    return image_distances(cache.open_trace(Path(folder)), cache.open_trace(Path(full)))
+    return image_distances(cache.get_trace(Path(folder)), cache.get_trace(Path(full)))

@@ -43,7 +43,7 @@ def choose_runs(runs: Sequence[Run], selected: Selection) -> list[Run]:
 
 
 def _family(runs: Sequence[Run], name: str) -> list[str]:
-    """A run, and those with traces that were trained from its weights, where those are few enough for one picture."""
+    """A run, and those with traces that were trained from its weights, where those are few enough for one figure."""
 
     def from_it(run: Run) -> bool:
         config = run.info.get("config")

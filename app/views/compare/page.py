@@ -26,7 +26,9 @@ from deediff.traces.reader import Trace
 POLL = 0.7  # seconds between two checks for compared images
 
 
-def controls(runs: list[Run], selected: Selection, problems: list[str]) -> tuple[list[Trace], Axis | None, str]:
+def comparison_controls(
+    runs: list[Run], selected: Selection, problems: list[str]
+) -> tuple[list[Trace], Axis | None, str]:
     """Runs, measure of quality, cost."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         traces = open_traces(choose_runs(runs, selected), problems)
@@ -65,7 +67,7 @@ def compare_page(selected: Selection) -> None:
         return
     problems: list[str] = []
     with link.one_step():
-        traces, axis, cost = controls(runs, selected, problems)
+        traces, axis, cost = comparison_controls(runs, selected, problems)
         pick_traces(runs, traces, selected)
     for problem in problems:
         st.warning(problem)

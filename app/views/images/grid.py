@@ -18,7 +18,7 @@ from app.widgets.panels import Panel, heading
 from deediff.errors import UserError
 from deediff.traces.reader import Trace
 
-OPEN = "open sample"  # session state: a click wants the page *Sample*
+OPEN = "open sample"  # session state: a click opens the page *Sample*
 PROBLEM = "image problem"  # session state: why the images are not sorted as chosen
 HELP = (
     "Below each image are its sample number and the measure it is sorted by, or its mean exit layer: the smaller that "

@@ -24,7 +24,7 @@ MOST_STEPS, MOST_IMAGES = 50, 16  # that live mode follows …
 MOST_GFLOPS = {"cpu": 200.0, "cuda": 20_000.0}  # … and in all, for the full network: a second or two
 
 
-def controls(selection: Selection, model: EarlyExitModel, schedule: Schedule) -> SamplingSettings:
+def live_settings(selection: Selection, model: EarlyExitModel, schedule: Schedule) -> SamplingSettings:
     """The widgets: when to exit, how to sample, how many."""
     assert selection.checkpoint is not None
     best = "excess" if calibration_file(selection.checkpoint).exists() else "threshold"  # the best of the findings

@@ -6,7 +6,7 @@ import streamlit as st
 
 from app.state import cache, link, session
 from app.state.selection import Selection
-from app.views.live.controls import MOST_IMAGES, MOST_STEPS, controls, is_quick, selected_weights
+from app.views.live.controls import MOST_IMAGES, MOST_STEPS, is_quick, live_settings, selected_weights
 from app.views.live.job import LiveJob
 from app.widgets import inputs
 from app.widgets.job_list import submit_job
@@ -32,10 +32,10 @@ def current_job() -> LiveJob | None:
 def draw_sampling(selected: Selection) -> None:
     """Settings and buttons."""
     assert selected.checkpoint is not None
-    model, schedule = cache.open_model(selected.checkpoint)
+    model, schedule = cache.get_model(selected.checkpoint)
     job = current_job()
     with link.one_step():
-        settings = controls(selected, model, schedule)
+        settings = live_settings(selected, model, schedule)
         follow = inputs.toggle("Live mode", "live mode", True, help=LIVE_HELP)
         sampled = job is not None or link.requested(SAMPLED) is not None
         link.write({SAMPLED: "yes" if sampled else None})

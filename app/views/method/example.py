@@ -50,7 +50,7 @@ def explained(
     checkpoint: Path, stamp: int, trace: Path, sample: int, timestep: int, _png: bytes, label: int
 ) -> Explained:
     """Cached, so that another panel's widget does not run the network again."""
-    model, schedule = cache.open_model(checkpoint)
+    model, schedule = cache.get_model(checkpoint)
     return explain(model, schedule, _png, timestep, sample, label)
 
 

@@ -30,7 +30,7 @@ def make_example(selected: Selection) -> Example | None:
     layer = min(known if selected.layer is None else selected.layer, n)
     # One scale for the circles and the maps: equal colours are equal numbers everywhere on the page.
     highest = math.ceil(20 * max(0.05, float(np.nanmax(np.append(e.u, e.errors))))) / 20
-    model, schedule = cache.open_model(selected.checkpoint)
+    model, schedule = cache.get_model(selected.checkpoint)
     return Example(e, model, schedule.alphas_bar.numpy(), sample, layer, highest)
 
 

@@ -120,13 +120,13 @@ def settings_table(settings: Mapping[str, Mapping[str, Any]], all_of_them: bool 
     A setting that one of them lacks, as runs of older versions do, is not a difference.
     """
     keys = list(dict.fromkeys(key for each in settings.values() for key in each))
-    rows = {key: {name: cell_text(each[key]) for name, each in settings.items() if key in each} for key in keys}
+    rows = {key: {name: setting_text(each[key]) for name, each in settings.items() if key in each} for key in keys}
     kept = {key: row for key, row in rows.items() if all_of_them or len(set(row.values())) > 1}
     table = pd.DataFrame.from_dict(kept, orient="index", columns=list(settings)).fillna("–")
     return table.rename_axis("setting").reset_index()
 
 
-def cell_text(value: Any) -> str:
+def setting_text(value: Any) -> str:
     """A setting in a cell."""
     return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
@@ -157,7 +157,7 @@ def thinned(curve: pd.DataFrame) -> pd.DataFrame:
 
 
 def steps_planned(run: Run) -> int | None:
-    """Of all stages together, where the run says so."""
+    """Of all stages together, where the run records it."""
     config = run.info.get("config")
     stages = [config.get(name) for name in ("backbone", "exits")] if isinstance(config, dict) else []
     counts = [count for stage in stages if isinstance(stage, dict) and isinstance(count := stage.get("steps"), int)]

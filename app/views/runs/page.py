@@ -31,7 +31,7 @@ def runs_page(selected: Selection) -> None:
     actions.show_done()
     runs, _ = list_runs(cache.runs_root())  # the frame reports runs that cannot be read
     chosen = ticked_runs(runs, selected)
-    show([runs_panel(runs, chosen), QUEUE], selected, key="panels runs")
+    show([runs_panel(runs, chosen), QUEUE], selected, key="runs and jobs")
     if not chosen:
         st.info("Tick runs above to see their training, settings and traces.")
         return

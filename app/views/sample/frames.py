@@ -47,7 +47,7 @@ def film_of(selected: Selection, trace: Trace) -> FilmJob | None:
     st.session_state.pop(CANCELLED, None)
     for other in films.values():
         other.cancel()  # the film of another sample is not on screen any more
-    model, schedule = cache.open_model(checkpoint)
+    model, schedule = cache.get_model(checkpoint)
     job = films[key] = FilmJob(session.this_tab(), trace, number, model, schedule)
     while len(films) > MOST_FILMS:
         films.pop(next(iter(films)))

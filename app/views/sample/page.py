@@ -31,11 +31,11 @@ def sample_page(selected: Selection) -> None:
     except UserError as error:
         problem = str(error)
     panels: list[Row | Panel] = [HEADER, [(image_panel(job, not problem), 2), (path_panel(job, not problem), 3)]]
-    if not problem:
-        panels.append(frames_panel(job))
     show(panels, selected)
     if problem:
         st.info(problem)
+    else:
+        show([frames_panel(job)], selected, key="film panel")
 
 
 with guarded():

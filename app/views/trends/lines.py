@@ -43,7 +43,7 @@ def _lines(selection: Selection) -> list[Line]:
     if any(measured.meta.is_full for measured in traces):
         lines.append(Line("full network", np.full(len(trace.timesteps), float(trace.num_blocks)), figures.FULL))
     drawn = [measured for measured in sorted(traces, key=label) if _is_drawn(measured, selection)]
-    shades = iter(figures.in_order(sum(_color(measured, selection) is None for measured in drawn)))
+    shades = iter(figures.ordered_colors(sum(_color(measured, selection) is None for measured in drawn)))
     for measured in drawn:
         color = _color(measured, selection) or next(shades)
         name = label(measured) if measured.meta.imported else f"{label(measured)} measured"

@@ -57,7 +57,7 @@ def draw_calibration(selection: Selection) -> None:
     if selection.checkpoint is None:
         no_checkpoint(selection.run, "there are no UEMs to calibrate")
         return
-    calibration = cache.open_calibration(selection.checkpoint)
+    calibration = cache.get_calibration(selection.checkpoint)
     if calibration is None:
         st.info(
             "This checkpoint has no calibration yet. This command compares u with the actual error on held-out images:"

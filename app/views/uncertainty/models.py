@@ -57,7 +57,7 @@ def choose_more(selection: Selection) -> list[Model]:
     for key, color in zip(chosen, figures.OTHERS, strict=False):
         run, name = options[key]
         try:
-            trace = cache.open_trace(run.path / "traces" / name)
+            trace = cache.get_trace(run.path / "traces" / name)
             trace.summary  # noqa: B018 — a damaged one becomes one sentence, and the others stay
             models.append(Model(key, trace, color))
         except UserError as error:

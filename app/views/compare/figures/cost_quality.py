@@ -222,7 +222,7 @@ def _floor_band(floors: Sequence[float]) -> dict[str, Any]:
 
 
 def _rings(points: Sequence[Point], cost: str, letters: dict[str, str], picked: Sequence[str]) -> list[dict[str, Any]]:
-    """Rings around A and B in their colours, and around what is picked."""
+    """Rings around A and B in their colours, and around picked traces."""
     groups = [
         (f"trace {letter}", color, 22, [p for p in points if letters.get(p.key) == letter])
         for letter, color in (("A", A), ("B", B))

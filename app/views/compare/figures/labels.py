@@ -1,4 +1,4 @@
-"""Texts beside points: on a side where they cover nothing, or not at all, for the hover tells them, too."""
+"""Labels beside points: where they cover nothing, or not at all, because hovering shows them as well."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import hypot
 
-CHARACTER, LINE = 6.6, 14.0  # pixels that a character and a line of text take
-BESIDE, ABOVE = 14.0, 9.0  # between a point and its text
+CHARACTER, LINE = 6.6, 14.0  # pixels of a character and of a line of text
+BESIDE, ABOVE = 14.0, 9.0  # pixels between a point and its label
 
 Line = tuple[float, float, float, float]  # x, y of one end and of the other
 
@@ -34,19 +34,19 @@ class Box:
     def meets(self, line: Line) -> bool:
         """Whether a straight line runs through it."""
         x0, y0, x1, y1 = line
-        first, last = 0.0, 1.0  # the part of the line that is within the sides looked at so far
-        for start, way, low, high in ((x0, x1 - x0, self.left, self.right), (y0, y1 - y0, self.bottom, self.top)):
-            if way == 0:
+        first, last = 0.0, 1.0  # part of the line within the box, by the axes so far
+        for start, length, low, high in ((x0, x1 - x0, self.left, self.right), (y0, y1 - y0, self.bottom, self.top)):
+            if length == 0:
                 if not low <= start <= high:
                     return False
                 continue
-            enters, leaves = sorted(((low - start) / way, (high - start) / way))
-            first, last = max(first, enters), min(last, leaves)
+            enter, leave = sorted(((low - start) / length, (high - start) / length))
+            first, last = max(first, enter), min(last, leave)
         return first < last
 
 
 def placed(x: float, y: float, text: str, position: str) -> Box:
-    """The text of a point at (x, y), in one of Plotly's positions."""
+    """The box of a label of a point at (x, y), in one of Plotly's positions."""
     width = CHARACTER * len(text)
     left = {"left": x - BESIDE - width, "center": x - width / 2, "right": x + BESIDE}[position.split()[1]]
     bottom = {"top": y + ABOVE, "middle": y - LINE / 2, "bottom": y - ABOVE - LINE}[position.split()[0]]
@@ -68,19 +68,19 @@ POSITIONS = (
 def place(
     points: Sequence[tuple[float, float, str]],  # (x, y, text) in pixels, the most important first
     obstacles: Sequence[Box],  # marks and bars, of the same points or of others
-    around: Box,  # what may be written on
-    lines: Sequence[Line] = (),  # to be kept clear of where there is a choice
+    around: Box,  # area available for labels
+    lines: Sequence[Line] = (),  # avoided where there is a choice
 ) -> list[str | None]:
-    """A position for every text, greedily.
+    """A position for every label, greedily.
 
-    None where it would cover something, be nearer to another point, or say again what stands there.
+    None where it would cover something, be nearer to another point, or repeat an equal label there.
     """
     taken = list(obstacles)
     found: list[str | None] = []
-    said: set[tuple[str, int, int]] = set()
+    labelled: set[tuple[str, int, int]] = set()
     for x, y, text in points:
         found.append(None)
-        if (text, round(x), round(y)) in said:
+        if (text, round(x), round(y)) in labelled:
             continue
         best: Box | None = None
         for position in POSITIONS:
@@ -88,7 +88,7 @@ def place(
             if not _inside(box, around) or any(box.covers(other) for other in taken):
                 continue
             if any(box.distance(u, v) <= box.distance(x, y) for u, v, _ in points if (u, v) != (x, y)):
-                continue  # it would be read as the other's
+                continue  # it would be read as the other point's label
             clear = not any(box.meets(line) for line in lines)
             if best is None or clear:
                 best, found[-1] = box, position
@@ -96,7 +96,7 @@ def place(
                 break
         if best is not None:
             taken.append(best)
-            said.add((text, round(x), round(y)))
+            labelled.add((text, round(x), round(y)))
     return found
 
 
