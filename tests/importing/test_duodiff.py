@@ -96,10 +96,10 @@ def test_parameter_names_of_older_versions_are_imported_with_their_behaviour(tmp
     state |= {f"{name}.{key}": value for name, probe in old.items() for key, value in probe.items()}
     model = import_duodiff(tmp_path, state)
     for layer in range(13):
-        asked = probes[str(5 if layer == 6 else layer)]
-        assert torch.equal(model.uem.q[layer], asked["q"][0])
-        assert torch.equal(model.uem.weight_kv[layer].weight, asked["weight_kv.weight"])
-        assert torch.equal(model.uem.classification[layer][2].bias, asked["classification.2.bias"])
+        probe = probes[str(5 if layer == 6 else layer)]
+        assert torch.equal(model.uem.q[layer], probe["q"][0])
+        assert torch.equal(model.uem.weight_kv[layer].weight, probe["weight_kv.weight"])
+        assert torch.equal(model.uem.classification[layer][2].bias, probe["classification.2.bias"])
 
 
 def test_clamped_uncertainties_are_reported_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
