@@ -55,9 +55,14 @@ def make_run(folder: Path, model: EarlyExitModel | None = None) -> Path:
 
 
 def sample_trace(
-    run: Path, folder: str | AnyPath, num_samples: int = 64, policy: str = "never", solver: str = "ddim",
-    steps: int = 50, **options: Any,
-) -> AnyPath:  # fmt: skip
+    run: Path,
+    folder: str | AnyPath,
+    num_samples: int = 64,
+    policy: str = "never",
+    solver: str = "ddim",
+    steps: int = 50,
+    **options: Any,
+) -> AnyPath:
     """`sample_to_trace` with the fields of SamplingSettings and its own options side by side."""
     names = ("device", "maps", "on_step", "cancelled")
     own = {name: options.pop(name) for name in names if name in options}

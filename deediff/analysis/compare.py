@@ -1,4 +1,4 @@
-"""Traces beside each other: what exits save, promised and measured, and what that does to the images."""
+"""The comparison table of traces: cost, measured seconds, change of the images, quality."""
 
 from __future__ import annotations
 
@@ -21,33 +21,42 @@ COLUMNS = {
     "trace": "name of the trace's folder",
     "model": "preset of the network, or its shape",
     "uem": "UEM, and its scope",
-    "strategy": "of the backbone while the exits were trained: frozen, finetuned or scratch",
+    "strategy": "backbone while the exits were trained: frozen, finetuned or scratch",
     "losses": "3: Eq. 4, 7 and 8; 4: with Eq. 10",
-    "policy": "when samples leave",
-    "solver": "of the denoising",
-    "steps": "of the denoising",
-    "images": "N, images that are there",
+    "policy": "exit policy",
+    "solver": "solver of the reverse process",
+    "steps": "denoising steps",
+    "images": "N, number of images",
     "layer_ratio": "mean exit layer / number of blocks",
     "gflops_per_step": "mean per image and step: 2 × GMACs, attention products and UEMs included",
     "gflops_per_step_without_attention": "the same without the attention products, as most published tables count",
     "gflops_per_image": "over all steps",
     "seconds_per_image": "measured, over all steps",
-    "device": "that the seconds were measured on",
+    "device": "device of the seconds",
     "speed_up": "seconds of the full network / seconds, on the same machine",
-    "efficiency": "speed-up × GFLOPs / GFLOPs of the full network: 1 when every saved FLOP is saved time",
+    "efficiency": "speed-up × GFLOPs / GFLOPs of the full network: 1 when time is saved in proportion to FLOPs",
     "image_change": "mean absolute difference in grey levels (0 … 255) from the full network's images of equal seeds",
-    # For every metric M that was evaluated, where its name says in what several protocols of M differ:
+    # For each evaluated metric M, named by the differences where M was evaluated under several protocols:
     # M, M_low, M_high (95 % interval), M_floor (held-out real images at the same N), M_floor_spread (its SD).
-    "quality_protocol": "how each metric was made: extractor, reference, N, interval, floor; a line each",
-    # Only where there is a published line for exactly the configuration of one of the traces:
-    "published_layer_ratio": "printed by others for this configuration",
+    "quality_protocol": "extractor, reference, N, interval and floor of each metric, one per line",
+    # Only where a published row has exactly the configuration of one of the traces:
+    "published_layer_ratio": "as published for this configuration",
     "published_gflops_per_step_without_attention": "the same",
     "published_fid": "the same; another protocol than any of ours",
-    "published_source": "the table",
+    "published_source": "the published table",
 }
 TEXT = (
-    "trace", "model", "uem", "strategy", "losses", "policy", "solver", "device", "quality_protocol", "published_source",
-)  # fmt: skip
+    "trace",
+    "model",
+    "uem",
+    "strategy",
+    "losses",
+    "policy",
+    "solver",
+    "device",
+    "quality_protocol",
+    "published_source",
+)
 
 
 def _images(trace: Trace, numbers: range) -> dict[int, bytes]:
@@ -120,7 +129,7 @@ PARTS = ("low", "high", "floor", "floor_spread")  # columns that go with a metri
 
 
 def column_names(results: Sequence[Quality]) -> dict[tuple[str, str, str, int], str]:
-    """Protocol → column: the metric, and whatever tells its protocols apart: extractor, reference, N."""
+    """Protocol → column: the metric, and those of extractor, reference and N in which its protocols differ."""
     names = {}
     for result in sorted({r.protocol: r for r in results}.values(), key=lambda r: r.protocol):
         others = [r for r in results if r.metric == result.metric and r.protocol != result.protocol]
@@ -151,8 +160,8 @@ def _cost_row(
     meta, exits = trace.meta, trace.summary.exits
     full, timed = full_twin(trace, traces), speed_up(trace, traces)
     faster = None if timed is None else timed[0]
-    plain, asked = trace.cost.without_attention, meta.policy_needs_uncertainty
-    gflops = trace.cost.mean_gflops(exits, asked)
+    plain, with_uem = trace.cost.without_attention, meta.policy_needs_uncertainty
+    gflops = trace.cost.mean_gflops(exits, with_uem)
     return {
         "trace": trace.path.name,
         "model": origin.model,
@@ -165,7 +174,7 @@ def _cost_row(
         "images": int(trace.summary.samples),
         "layer_ratio": trace.cost.layer_ratio(exits),
         "gflops_per_step": gflops,
-        "gflops_per_step_without_attention": None if plain is None else plain.mean_gflops(exits, asked),
+        "gflops_per_step_without_attention": None if plain is None else plain.mean_gflops(exits, with_uem),
         "gflops_per_image": gflops * len(trace.timesteps),
         "seconds_per_image": meta.seconds_per_image,
         "device": meta.device,

@@ -110,7 +110,7 @@ def _check_maps(job: Sampling, maps: Collection[int]) -> None:
     check_maps(job.model, job.has_uncertainty)
     last = job.settings.num_samples - 1
     if not all(0 <= number <= last for number in maps):
-        raise UserError(f"maps are asked of samples {min(maps)} … {max(maps)}, but there are only 0 … {last}")
+        raise UserError(f"maps are requested for samples {min(maps)} … {max(maps)}, but the samples are 0 … {last}")
 
 
 def _process() -> tuple[int, int]:

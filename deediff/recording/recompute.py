@@ -59,6 +59,10 @@ def _only(step: Step, row: int) -> Step:
     """One sample of a batch."""
     here = slice(row, row + 1)
     return replace(
-        step, samples=step.samples[here], x=step.x[here], x0=step.x0[here],
-        exit_layer=step.exit_layer[here], uncertainty=step.uncertainty[here],
-    )  # fmt: skip
+        step,
+        samples=step.samples[here],
+        x=step.x[here],
+        x0=step.x0[here],
+        exit_layer=step.exit_layer[here],
+        uncertainty=step.uncertainty[here],
+    )

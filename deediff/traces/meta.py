@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from deediff.cost.cost import Cost
@@ -85,54 +85,44 @@ class TraceMeta:
         return self.wall_seconds / self.num_samples if self.wall_seconds else None
 
     def to_json(self) -> dict[str, Any]:
-        """For trace.json; fields that are None are left out, settings excepted."""
-        own = {
+        """For trace.json. Fields that are None are left out, except settings."""
+        known = {name: getattr(self, name) for name in _PLAIN if getattr(self, name) is not None}
+        return {
+            "format_version": FORMAT_VERSION,
+            **known,
+            **({} if self.settings is None else self.settings.to_json()),
             "policy": str(self.policy),
-            "solver": self.solver,
-            "num_samples": self.num_samples,
-            "batch_size": self.batch_size,
-            "record": self.record,
             "deviations": self.has_deviations,
-            **(self.settings.to_json() if self.settings is not None else {}),
             "policy_content": self.policy_content,
             "recalibration_sha256": self.recalibration_sha256,
+            "cost": self.cost.to_json(),
         }
-        names = (
-            "num_blocks", "timesteps", "has_uncertainty", "uem_clamps", "policy_needs_uncertainty", "device",
-            "threads", "dtype", "imported", "uem", "source", "wall_seconds", "layer_ratio", "mean_gflops",
-            "full_gflops", "clamped",
-        )  # fmt: skip
-        known = {name: value for name in names if (value := getattr(self, name)) is not None}
-        about = {"cost": self.cost.to_json(), "versions": dict(self.versions)}
-        return {"format_version": FORMAT_VERSION, "complete": self.complete, **own, **known, **about}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> TraceMeta:
         """From trace.json, of earlier versions too. Raises ValueError, TypeError or UserError when it is damaged."""
-        blocks, steps = content["num_blocks"], content["timesteps"]
-        sound = isinstance(blocks, int) and blocks > 0 and isinstance(steps, list) and bool(steps)
-        sound = sound and all(isinstance(t, int) for t in steps)
+        blocks, timesteps = content["num_blocks"], content["timesteps"]
+        sound = isinstance(blocks, int) and blocks > 0 and isinstance(timesteps, list) and bool(timesteps)
+        sound = sound and all(isinstance(t, int) for t in timesteps)
         sound = sound and isinstance(content["num_samples"], int) and content["num_samples"] > 0
-        sound = sound and isinstance(content.get("wall_seconds", 0.0), int | float | None)
+        sound = sound and isinstance(content.get("wall_seconds"), int | float | None)
         cost, policy = Cost.from_json(content["cost"]), PolicySpec.parse(str(content["policy"]))
         if not (sound and len(cost.blocks) == blocks and 0 <= (policy.threshold or 0.0) <= 1):
             raise ValueError("a field is out of range")
         size = content.get("batch_size")
-        names = (
-            "num_samples", "num_blocks", "timesteps", "record", "has_uncertainty", "policy_needs_uncertainty",
-            "solver", "policy_content", "recalibration_sha256", "uem_clamps", "device", "threads", "dtype", "versions",
-            "imported", "uem", "source", "complete", "wall_seconds", "layer_ratio", "mean_gflops", "full_gflops",
-            "clamped",
-        )  # fmt: skip
         return cls(
-            **{name: content[name] for name in names if name in content},
+            **{name: content[name] for name in _PLAIN if name in content}
+            | {"batch_size": size if isinstance(size, int) and size > 0 else None},
             policy=policy,
             cost=cost,
             has_deviations=bool(content.get("deviations")),
             settings=_settings(content),
-            batch_size=size if isinstance(size, int) and size > 0 else None,
             raw=content,
         )
+
+
+_COMPUTED = ("policy", "cost", "settings", "has_deviations", "raw")
+_PLAIN = tuple(field.name for field in fields(TraceMeta) if field.name not in _COMPUTED)  # as trace.json spells them
 
 
 def _settings(content: Mapping[str, Any]) -> SamplingSettings | None:

@@ -1,6 +1,6 @@
 """When two traces may be compared sample by sample, and when their seconds may be compared.
 
-Every pairing in the library and in the explorer asks these two functions.
+All pairings in the library and in the explorer use these two rules.
 """
 
 from __future__ import annotations

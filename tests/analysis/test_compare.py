@@ -27,10 +27,21 @@ from deediff.traces.reader import Trace
 from tests.conftest import make_run, sample_trace
 
 FID = Quality(
-    metric="fid", extractor="inception-v3", value=12.5, low=11.25, high=13.75, interval="jackknife", images=3,
-    reference="cifar10-train", reference_key="ab" * 32, reference_images=50_000, floor=4.0, floor_spread=0.25,
-    floor_source="cifar10-test, 4 draws", device="cpu",
-)  # fmt: skip
+    metric="fid",
+    extractor="inception-v3",
+    value=12.5,
+    low=11.25,
+    high=13.75,
+    interval="jackknife",
+    images=3,
+    reference="cifar10-train",
+    reference_key="ab" * 32,
+    reference_images=50_000,
+    floor=4.0,
+    floor_spread=0.25,
+    floor_source="cifar10-test, 4 draws",
+    device="cpu",
+)
 
 
 @pytest.fixture

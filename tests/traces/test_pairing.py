@@ -96,10 +96,23 @@ def test_imported_traces_have_unknown_noise() -> None:
 
 def test_every_setting_survives_the_json() -> None:
     settings = SamplingSettings(
-        policy="threshold:0.5,min:2", solver="ddpm", steps=7, spacing="linspace", eta=0.0, num_samples=3, batch_size=2,
-        seed=5, record="full", deviations=True, classes=(1, 2), guidance=1.5, recalibrated=True, dtype="float32",
-        checkpoint="7.safetensors", checkpoint_sha256="a",
-    )  # fmt: skip
+        policy="threshold:0.5,min:2",
+        solver="ddpm",
+        steps=7,
+        spacing="linspace",
+        eta=0.0,
+        num_samples=3,
+        batch_size=2,
+        seed=5,
+        record="full",
+        deviations=True,
+        classes=(1, 2),
+        guidance=1.5,
+        recalibrated=True,
+        dtype="float32",
+        checkpoint="7.safetensors",
+        checkpoint_sha256="a",
+    )
     default = SamplingSettings()
     assert all(
         a != b
