@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from app.state import cache
 from deediff.errors import UserError
-from deediff.quality.pairs import find_full
 from deediff.quality.results import Quality, read_quality
 from deediff.runs import Run
 from deediff.traces.reader import Trace
@@ -63,5 +62,7 @@ def full_of(trace: Trace) -> Trace | None:
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _full_of(folder: str, stamp: int, others: int) -> str | None:
+    from deediff.quality.pairs import find_full  # imports torch, which the first page does without
+
     full = find_full(cache.get_trace(Path(folder)))
     return None if full is None else str(full.path)

@@ -21,8 +21,22 @@ from deediff.analysis.compare import comparison_table
 from deediff.quality.results import Quality, write_quality
 from tests.app.helpers import EXITS, FULL, SAMPLES, STEPS, figure, in_the_link, open_app, sentences, shown_tiles
 
-FID = Quality("fid", "inception-v3", 10.0, 9.0, 12.0, "jackknife", SAMPLES, "cifar10-train", "abc", 50_000, 3.0, 0.5,
-              "5 draws", "cpu")  # fmt: skip
+FID = Quality(
+    "fid",
+    "inception-v3",
+    10.0,
+    9.0,
+    12.0,
+    "jackknife",
+    SAMPLES,
+    "cifar10-train",
+    "abc",
+    50_000,
+    3.0,
+    0.5,
+    "5 draws",
+    "cpu",
+)
 
 
 def open_compare(**link: str) -> AppTest:

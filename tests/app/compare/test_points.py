@@ -30,8 +30,9 @@ from deediff.quality.results import Quality
 from deediff.traces.meta import TraceMeta
 from deediff.traces.reader import Trace
 
-FID = Quality("fid", "inception-v3", 10.0, 9.0, 12.0, "jackknife", 100, "cifar10-train", "abc", 50_000, 3.0, 0.5,
-              "5 draws", "cpu")  # fmt: skip
+FID = Quality(
+    "fid", "inception-v3", 10.0, 9.0, 12.0, "jackknife", 100, "cifar10-train", "abc", 50_000, 3.0, 0.5, "5 draws", "cpu"
+)
 
 
 def make_trace(name: str, policy: str = "threshold:0.1", steps: int = 4, run: str = "a", **meta: Any) -> Trace:
@@ -117,12 +118,15 @@ def test_fewer_steps_of_the_full_network_are_one_family_and_those_of_a_policy_ar
 
 def test_only_equal_protocols_share_an_axis() -> None:
     traces = [make_trace(name) for name in "abcd"]
-    found = axes(traces, {
-        "a/a": [FID, replace(FID, metric="kid", value=0.5)],
-        "a/b": [replace(FID, value=20.0)],
-        "a/c": [replace(FID, images=50)],
-        "a/d": [replace(FID, extractor="clip")],
-    })  # fmt: skip
+    found = axes(
+        traces,
+        {
+            "a/a": [FID, replace(FID, metric="kid", value=0.5)],
+            "a/b": [replace(FID, value=20.0)],
+            "a/c": [replace(FID, images=50)],
+            "a/d": [replace(FID, extractor="clip")],
+        },
+    )
     shared = [sorted(axis.readings) for axis in found]
     assert shared == [["a/a", "a/b"], ["a/c"], ["a/d"], ["a/a"]]
     assert len({axis.label for axis in found}) == 4
@@ -134,8 +138,9 @@ def test_a_change_is_measured_from_the_full_network_of_the_same_noise() -> None:
     fewer = [make_trace("full2", "never", 2), make_trace("c", steps=2), make_trace("d", steps=2)]
     found = axes([*same, other_seed, *fewer], {})
     assert [(axis.full, sorted(axis.readings)) for axis in found] == [
-        ("a/full2", ["a/c", "a/d", "a/full2"]), ("a/full", ["a/a", "a/full"]),
-    ]  # fmt: skip
+        ("a/full2", ["a/c", "a/d", "a/full2"]),
+        ("a/full", ["a/a", "a/full"]),
+    ]
 
 
 def test_what_differs_beside_the_exits_is_named() -> None:

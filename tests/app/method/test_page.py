@@ -102,8 +102,11 @@ def test_a_layer_shows_its_answer(runs: Path) -> None:
     app = open_method(layer="5")
     captions = [tile["caption"] for tile in shown_tiles(app, "method exit")]
     assert captions == [
-        f"x_t at t = {TIMESTEP}", "prediction of exit 5", f"its error: û = {errors[5]:.3f}", f"UEM: u = {u[5]:.3f}",
-    ]  # fmt: skip
+        f"x_t at t = {TIMESTEP}",
+        "prediction of exit 5",
+        f"its error: û = {errors[5]:.3f}",
+        f"UEM: u = {u[5]:.3f}",
+    ]
     deepest = shown_tiles(open_method(layer=str(BLOCKS)), "method exit")
     assert deepest[2]["caption"] == f"its error: û = {errors[-1]:.3f}"
     assert len(deepest) == 3  # there is no UEM after the last block

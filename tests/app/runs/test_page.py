@@ -29,12 +29,18 @@ def write_curves(run: Path, steps: int = 40) -> pd.DataFrame:
     nothing = np.where(backbone, np.nan, 1.0)
     curve = pd.DataFrame(
         {
-            "step": step, "stage": np.where(backbone, "backbone", "exits"), "images_seen": 64 * step,
-            "loss_total": 5 / step, "loss_simple": 4 / step, "loss_uncertainty": nothing / step,
-            "loss_ual": nothing * 2 / step, "loss_layer": np.full(len(step), np.nan), "learning_rate": 1e-3,
+            "step": step,
+            "stage": np.where(backbone, "backbone", "exits"),
+            "images_seen": 64 * step,
+            "loss_total": 5 / step,
+            "loss_simple": 4 / step,
+            "loss_uncertainty": nothing / step,
+            "loss_ual": nothing * 2 / step,
+            "loss_layer": np.full(len(step), np.nan),
+            "learning_rate": 1e-3,
             "images_per_second": 123.4,
         }
-    )  # fmt: skip
+    )
     curve.to_parquet(run / "metrics.parquet")
     return curve
 

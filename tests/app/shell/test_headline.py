@@ -44,10 +44,27 @@ def test_the_first_metric_stands_above_the_page_with_its_interval(runs: Path) ->
     app = open_app(trace=EXITS, b=FULL)
     assert metric(app, "Quality") == "unknown"
     for name, value in ((EXITS, 12.5), (FULL, 10.0)):
-        write_quality(runs / "toy" / "traces" / name, [
-            Quality("fid", "inception-v3", value, value - 1, value + 2, "jackknife", SAMPLES, "cifar10-train", "key",
-                    50_000, None, None, "", "cpu"),
-        ])  # fmt: skip
+        write_quality(
+            runs / "toy" / "traces" / name,
+            [
+                Quality(
+                    "fid",
+                    "inception-v3",
+                    value,
+                    value - 1,
+                    value + 2,
+                    "jackknife",
+                    SAMPLES,
+                    "cifar10-train",
+                    "key",
+                    50_000,
+                    None,
+                    None,
+                    "",
+                    "cpu",
+                ),
+            ],
+        )
     app.run()
     assert metric(app, "FID") == "12.5 [11.5, 14.5]"
     assert next(m.delta for m in app.metric if m.label == "FID") == "B: 10 [9, 12]  (B − A: −2.5)"
