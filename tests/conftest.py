@@ -129,6 +129,17 @@ def image_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def class_folder(tmp_path: Path) -> Path:
+    """Four images in each of three classes; the class is the brightness."""
+    for number, name in enumerate("abc"):
+        (tmp_path / "classes" / name / "more").mkdir(parents=True)
+        for i in range(4):
+            folder = tmp_path / "classes" / name / ("more" if i else "")
+            Image.new("RGB", (16, 16), (number * 100,) * 3).save(folder / f"{i}.png")
+    return tmp_path / "classes"
+
+
+@pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """No network: downloads fail, and torch.hub's folder is this one, which is empty."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from deediff.cli.command import defaults_to
 from deediff.diffusion.losses import LossOptions
 from deediff.errors import UserError
 from deediff.models import BackboneConfig, UViTConfig
@@ -61,8 +62,8 @@ class Method:
     """Aggregation of the UEM's values into one; sum is divided by the number of values (mlp)."""
     detach: bool = False
     """Stop gradients from the UEM into the network."""
-    layers: tuple[int, ...] = ()
-    """Layers with an exit; default: all."""
+    layers: Annotated[tuple[int, ...], defaults_to("all", "INT [INT ...]")] = ()
+    """Layers with an exit."""
     heads: Literal["each", "shared", "decoder"] = "each"
     """Output heads: one per exit, one shared, or the network's own output layers (AdaDiff)."""
     lambda_u: float = 1.0
@@ -117,11 +118,10 @@ class TrainConfig:
     """Backbone in the second stage: frozen, or finetuned with the exits (Eq. 9). scratch: no first stage."""
     method: Method = field(default_factory=Method)
     """UEMs, heads and losses."""
-    init: Path | None = None
+    init: Annotated[Path | None, defaults_to("random weights, by --start")] = None
     """A run folder or checkpoint to start from: backbone weights only, with a new optimiser."""
     start: Literal["official", "identity", "local"] = "official"
-    """Initial weights without --init. official: as published. identity: predicts ε ≈ x_t, which skips the slow first
-    phase. local: identity, with attention to neighbouring patches."""
+    """official: as published. identity: predicts ε ≈ x_t. local: identity, with attention to neighbouring patches."""
     prediction: Literal["epsilon", "x0", "v"] = "epsilon"
     """Prediction target: the noise, the clean image, or the velocity (Salimans & Ho 2022)."""
     flip: bool = True
@@ -132,10 +132,10 @@ class TrainConfig:
     """Decay of the exponential moving average of the weights, per step."""
     seed: int = 0
     """Seed of the weights, data order, timesteps and noise."""
-    out: Path | None = None
-    """Run folder; default: runs/PRESET."""
-    data_root: Path | None = None
-    """Folder with the data set in torchvision's layout; default: a cache folder, with download."""
+    out: Annotated[Path | None, defaults_to("runs/PRESET")] = None
+    """Run folder."""
+    data_root: Annotated[Path | None, defaults_to("a cache folder, with download")] = None
+    """Folder with the data set in torchvision's layout."""
     device: Device = "auto"
     """auto: CUDA if available, else MPS, else the CPU."""
     precision: Precision = "auto"

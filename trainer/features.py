@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from deediff.checkpoints import file_sha256
+from deediff.cli.command import defaults_to
 from deediff.datasets import load_images, load_labels, to_model_range
 from deediff.devices import autocast, choose_device, versions
 from deediff.errors import UserError
@@ -48,8 +49,8 @@ class FeaturesConfig:
     """Seed of the weights, data order, shifts and flips."""
     out: Path = Path("deediff/quality/weights")
     """Folder of the weights."""
-    data_root: Path | None = None
-    """Folder with the data set in torchvision's layout; default: a cache folder, with download."""
+    data_root: Annotated[Path | None, defaults_to("a cache folder, with download")] = None
+    """Folder with the data set in torchvision's layout."""
     device: Device = "auto"
     """auto: CUDA (in bf16) if available, else MPS, else the CPU."""
     save_every: int = 200

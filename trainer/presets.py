@@ -109,7 +109,7 @@ PRESETS: dict[str, Preset] = {
         trained_together("paper"),
     ),
     "adadiff": Preset(
-        "AdaDiff's public code: maps from detached image tokens after each block, the network's own output layers",
+        "AdaDiff's public code: maps from detached image tokens, and the network's own output layers",
         trained_together("adadiff"),
     ),
 }

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from deediff.cli.command import defaults_to
 from deediff.cli.errors import run_command
 from deediff.cli.parsing import parse_arguments
 from deediff.cli.show import as_text
@@ -33,14 +34,14 @@ class SuiteOptions:
     """cpu: the included digits, DDIM-50, fd-mnist. paper: U-ViT-S/2 on CIFAR-10, DDPM-1000, FID. toy: for tests."""
     out: Path = Path("runs")
     """Folder of the runs and of the results file."""
-    data_root: Path | None = None
-    """Folder with the data set in torchvision's layout; default: a cache folder, with download."""
+    data_root: Annotated[Path | None, defaults_to("a cache folder, with download")] = None
+    """Folder with the data set in torchvision's layout."""
     device: Device = "auto"
     """auto: CUDA if available, else MPS, else the CPU."""
     precision: Precision = "auto"
     """Precision of new trainings; auto: bfloat16 on CUDA, float32 elsewhere."""
-    rows: tuple[str, ...] = ()
-    """Only the rows with these names, or with names that contain one of these texts; other results are kept."""
+    rows: Annotated[tuple[str, ...], defaults_to("all", "NAME [NAME ...]")] = ()
+    """Only rows with these names, or with names that contain one of these texts; the results of others are kept."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from deediff.bench.app import PARTS, ROOT, bench_app
 from deediff.bench.sampler import SamplerBench, bench_sampler
 from deediff.bench.trace import TraceBench, bench_trace
 from deediff.bench.train import bench_train
-from deediff.cli.checkpoints import open_model, open_schedule
+from deediff.cli.checkpoints import model_argument, schedule_argument
 from deediff.cli.command import Command, Count, Flag, Result, defaults_to, one_of
 from deediff.devices import choose_device
 from deediff.settings import Device
@@ -47,8 +47,8 @@ class BenchSampler(Command):
         bench = SamplerBench(
             self.batch_sizes, self.steps, self.repeats, self.minutes, self.profile, cpu_time=self.cpu_time
         )
-        model, device = open_model(self.checkpoint).eval(), choose_device(self.device)
-        return bench_sampler(model, device, bench, open_schedule(self.checkpoint))
+        model, device = model_argument(self.checkpoint).eval(), choose_device(self.device)
+        return bench_sampler(model, device, bench, schedule_argument(self.checkpoint))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +73,9 @@ class BenchTrace(Command):
     def run(self) -> Result:
         """Seconds with and without logging."""
         bench = TraceBench(self.policy, self.num_samples, self.batch_size, self.steps, self.repeats)
-        model, device = open_model(self.checkpoint).eval(), choose_device(self.device)
+        model, device = model_argument(self.checkpoint).eval(), choose_device(self.device)
         with tempfile.TemporaryDirectory() as folder:
-            return bench_trace(model, device, Path(folder), bench, open_schedule(self.checkpoint))
+            return bench_trace(model, device, Path(folder), bench, schedule_argument(self.checkpoint))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ class BenchTrain(Command):
 
     def run(self) -> Result:
         """A row per strategy and precision."""
-        return bench_train(open_model(self.checkpoint), choose_device(self.device), self.batch_size, self.repeats)
+        return bench_train(model_argument(self.checkpoint), choose_device(self.device), self.batch_size, self.repeats)
 
 
 @dataclass(frozen=True, kw_only=True)

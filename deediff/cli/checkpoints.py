@@ -37,14 +37,14 @@ FLOPS_NOTE = (
 )
 
 
-def open_model(name: str, uem: str = "mlp") -> EarlyExitModel:
+def model_argument(name: str, uem: str = "mlp") -> EarlyExitModel:
     """The model of a checkpoint, or of a preset with random weights and this UEM at every layer."""
     if name in PRESETS:
         return EarlyExitModel(make_backbone(PRESETS[name])).add_exits({"name": uem, "scope": "layer"})
     return load_checkpoint(Path(name))[0]
 
 
-def open_schedule(name: str) -> Schedule:
+def schedule_argument(name: str) -> Schedule:
     """The noise schedule that the same model was trained with."""
     return Schedule() if name in PRESETS else Schedule(**load_checkpoint(Path(name))[1]["schedule"])
 
@@ -106,7 +106,7 @@ class Flops(Command):
 
     def run(self) -> Result:
         """A row per component and per exit: counted operations, and milliseconds measured on this machine."""
-        model, device = open_model(self.checkpoint, self.uem).eval(), choose_device(self.device)
+        model, device = model_argument(self.checkpoint, self.uem).eval(), choose_device(self.device)
         seconds = time_components(model, device, self.batch_size, self.repeats)
         components = component_table(model, seconds)
         names = ("gmacs_without_attention", "gmacs", "gflops_without_attention", "gflops")

@@ -32,7 +32,7 @@ class Command(ABC):
 
 
 def from_text(metavar: str, read: Callable[[str], T], write: Callable[[T], str] = str) -> PrimitiveConstructorSpec[T]:
-    """How an argument is read from one word; `read` raises ValueError for a bad one."""
+    """A type that is read from one word; `read` raises ValueError for a bad one."""
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar=metavar,
@@ -43,7 +43,7 @@ def from_text(metavar: str, read: Callable[[str], T], write: Callable[[T], str] 
 
 
 def one_of(choices: Sequence[str]) -> PrimitiveConstructorSpec[str]:
-    """A string out of several."""
+    """A string out of several choices."""
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar="{" + ",".join(choices) + "}",

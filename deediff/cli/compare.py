@@ -12,8 +12,8 @@ import pandas as pd
 from deediff.analysis import published
 from deediff.analysis.compare import PARTS, TEXT, comparison_table
 from deediff.cli.command import Command, Result, Traces, defaults_to, one_of
-from deediff.cli.show import as_text, cell_text
-from deediff.cli.traces import open_trace
+from deediff.cli.show import as_text, format_cell
+from deediff.cli.traces import trace_argument
 from deediff.errors import UserError
 from deediff.storage import write_atomically
 
@@ -38,7 +38,7 @@ class Compare(Command):
         form = self.format or (FORMATS.get(self.out.suffix, "text") if self.out else "text")
         if form == "parquet" and self.out is None and not self.json:
             raise UserError("Parquet is a binary format: give a file with --out, e.g. --out table.parquet")
-        traces = [open_trace(path) for path in self.traces]
+        traces = [trace_argument(path) for path in self.traces]
         table = comparison_table(traces)
         runs = [trace.path.parent.parent.name if trace.path.parent.name == "traces" else None for trace in traces]
         table.insert(0, "run", runs)
@@ -109,7 +109,7 @@ def _latex(table: pd.DataFrame) -> str:
     columns = list(rows[0])
     align = "".join("l" if name in (*TEXT, "run") else "r" for name in columns)
     lines = [" & ".join(_escape(name.replace("_", " ")) for name in columns) + r" \\"]
-    lines += [" & ".join(_escape(cell_text(cell)) for cell in row.values()) + r" \\" for row in rows]
+    lines += [" & ".join(_escape(format_cell(cell)) for cell in row.values()) + r" \\" for row in rows]
     notes = [f"% {line.strip()}" for note in _notes(table).values() for line in note.split("\n") if line.strip()]
     body = [rf"\begin{{tabular}}{{{align}}}", r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
     return "\n".join([r"% needs \usepackage{booktabs}", *body, r"\end{tabular}", *notes])

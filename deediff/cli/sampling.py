@@ -13,7 +13,7 @@ from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes, Positional, Suppress, arg
 
 from deediff.cli.command import Command, Flag, Result, defaults_to, from_text, one_of
-from deediff.cli.traces import open_trace
+from deediff.cli.traces import trace_argument
 from deediff.diffusion.solvers import SOLVERS, SPACINGS
 from deediff.policies.registry import BOUNDS, POLICIES
 from deediff.recording.job import sample_to_trace
@@ -94,7 +94,7 @@ class Maps(Command):
 
     def run(self) -> Result:
         """Add maps to the trace."""
-        trace = open_trace(self.trace)
+        trace = trace_argument(self.trace)
         with progress("maps") as on_step:
             write_maps(trace, self.samples, self.checkpoint or checkpoint_of(trace), self.device, on_step)
         return {"trace": str(trace.path), "samples_with_maps": trace.map_samples}

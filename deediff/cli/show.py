@@ -12,23 +12,23 @@ def as_text(result: dict[str, Any]) -> str:
     lines: list[str] = []
     for key, value in result.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
-            cells = [list(value[0])] + [[cell_text(cell) for cell in row.values()] for row in value]
+            cells = [list(value[0])] + [[format_cell(cell) for cell in row.values()] for row in value]
             widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
             lines.append("")
             for line in cells:
                 lines.append("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
         elif isinstance(value, dict):
-            lines.append(f"{key}: " + ", ".join(f"{name} {cell_text(cell)}" for name, cell in value.items()))
+            lines.append(f"{key}: " + ", ".join(f"{name} {format_cell(cell)}" for name, cell in value.items()))
         elif value not in (None, []):
-            lines.append(f"{key}: {cell_text(value)}")
+            lines.append(f"{key}: {format_cell(value)}")
     return "\n".join(lines)
 
 
-def cell_text(value: Any) -> str:
+def format_cell(value: Any) -> str:
     """One value; a dict is a number with its interval, if it has one."""
     if isinstance(value, dict):
         if value["low"] is None:
-            return cell_text(value["value"])
+            return format_cell(value["value"])
         return "{value:.4g} [{low:.4g}, {high:.4g}]".format(**value)
     return f"{value:.5g}" if isinstance(value, float) else "–" if value is None else str(value)
 

@@ -19,7 +19,7 @@ from deediff.errors import UserError
 from deediff.traces.reader import Trace, read_trace
 
 
-def open_trace(path: str) -> Trace:
+def trace_argument(path: str) -> Trace:
     """Read a trace, and list its ignored parts on stderr."""
     trace = read_trace(path)
     for problem in trace.problems:
@@ -53,7 +53,7 @@ class Trends(Command):
 
     def run(self) -> Result:
         """Recorded values, then a row per threshold."""
-        trace = open_trace(self.trace)
+        trace = trace_argument(self.trace)
         measured = ("policy", "num_samples", "layer_ratio", "mean_gflops", "wall_seconds")
         recorded = {key: trace.meta.raw.get(key) for key in measured}
         if self.thresholds is not None:
@@ -91,7 +91,7 @@ class Variance(Command):
     def run(self) -> Result:
         """A row per trace; with --layers also one per layer."""
         rows, schedules, layers = [], [], []
-        for trace in map(open_trace, self.traces):
+        for trace in map(trace_argument, self.traces):
             folder = trace.path.parent
             name = {"trace": f"{folder.parent.name}/{trace.path.name}" if folder.name == "traces" else trace.path.name}
             split = exit_variance(trace, self.draws, self.seed)
@@ -134,7 +134,7 @@ class Static(Command):
 
     def run(self) -> Result:
         """Write the schedule, and compare it with the trace's own exits."""
-        trace = open_trace(self.trace)
+        trace = trace_argument(self.trace)
         fit = fit_static(trace, self.budget)
         save_schedule(self.out, trace, fit.layers)
         rows = [{key: json_number(getattr(held, key)) for key in vars(held)} for held in fit.held_out]

@@ -1,4 +1,4 @@
-"""The commands: results people script against, and one sentence with exit code 2 for bad input."""
+"""The commands: results as JSON, and one sentence with exit code 2 for bad input."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_flops_adds_up(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert all(row["ms"] > 0 for row in (*table["components"], *table["exits"]))
 
 
-def test_a_preset_shows_the_uem_of_choice(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_preset_is_counted_with_the_given_uem(capsys: pytest.CaptureFixture[str]) -> None:
     probes = {}
     for uem in ("mlp", "attention"):
         table = result(capsys, "flops", "uvit_tiny", "--uem", uem, "--repeats", 1, "--batch-size", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,8 @@ def two_classes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def train(out: Path, *extra: str) -> int:
-    return main(
-        ["features", "--dataset", "mnist", "--steps", "6", "--batch-size", "16", "--save-every", "2",
-         "--device", "cpu", "--out", str(out), *extra]
-    )  # fmt: skip
+    options = shlex.split("--dataset mnist --steps 6 --batch-size 16 --save-every 2 --device cpu")
+    return main(["features", *options, "--out", str(out), *extra])
 
 
 def test_it_learns_and_records_how(tmp_path: Path):

@@ -32,8 +32,8 @@ class Baselines:
 
     def __init__(self, experiments: Experiments, run: Path, early: Trace):
         self.experiments, self.run, self.early = experiments, run, early
-        asked = early.meta.policy_needs_uncertainty
-        self.budget = early.cost.mean_gflops(early.summary.exits, asked)  # per image and step, UEMs included
+        with_uem = early.meta.policy_needs_uncertainty
+        self.budget = early.cost.mean_gflops(early.summary.exits, with_uem)  # per image and step
 
     @cached_property
     def _recording(self) -> Trace:

@@ -132,13 +132,13 @@ FEWER_UEMS = [FULL] + [
 ]
 
 DESCRIPTIONS = {
-    "table1": "kinds of UEM, with frozen and trained backbones",
+    "table1": "Kinds of UEM, with frozen and trained backbones",
     "table2": "GFLOPs of UEMs and output heads",
-    "table3": "the fourth loss (Eq. 10)",
-    "table4": "the two published thresholds, and the higher one of the text",
-    "trends": "u at every layer and timestep (Figure 9), and any threshold by what-if",
-    "baselines": "alternatives of the same GFLOPs: other policies, fewer steps, other networks",
-    "quirks": "the errors of public code, one by one",
+    "table3": "The fourth loss (Eq. 10)",
+    "table4": "The two published thresholds, and the higher one of the text",
+    "trends": "Mean u at every layer and timestep (Figure 9), and any threshold by what-if",
+    "baselines": "Alternatives of the same GFLOPs: other policies, fewer steps, other networks",
+    "quirks": "The errors of public code, one by one",
     "fewer_uems": "2, 4 or 7 UEMs instead of one per layer",
 }
 SUITES: dict[str, list[Row]] = {

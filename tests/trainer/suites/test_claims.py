@@ -1,4 +1,4 @@
-"""Claims held against results: each can come out either way, and says what is missing."""
+"""Claims compared with results: each can hold, fail and be undecided; missing rows are named."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def measured(saved: float, quality: float, noise: float = 0.1, **more: Any) -> d
     return line | {"gflops": 1.0, "gflops_per_image": 50.0, "timestep_share": 0.95, "fd-mnist": value} | more
 
 
-WORLD = {  # in which every claim is true
+WORLD = {  # results with which every claim holds
     "U-ViT": measured(0, 5.0, gflops_per_image=80.0),
     "MLP per layer, frozen": measured(41, 5.4),
     "MLP per layer, frozen, τ = 0.05": measured(10, 5.1),
@@ -53,7 +53,7 @@ TRENDS = {
     "MLP, 4 losses, fine-tuned": {"mean_uncertainty": [FLAT] * 3},
 }
 Changes = dict[str, dict[str, Any]]
-FALSE: dict[str, list[Changes]] = {  # by how a claim begins: what makes it wrong
+FALSE: dict[str, list[Changes]] = {  # beginning of a claim: results with which it does not hold
     "exits are very early": [
         {"MLP per layer, frozen": {"mean_exit_layer": [4.0, 4.0, 4.0]}},
         {"MLP per layer, frozen": {"mean_exit_layer": [1.0, 4.0, 4.0]}},
@@ -114,7 +114,7 @@ FALSE: dict[str, list[Changes]] = {  # by how a claim begins: what makes it wron
         {"ASE's schedule": measured(40, 5.4, gflops_per_image=70.0)},
     ],
 }
-UNSURE: dict[str, Changes] = {  # by how a claim begins: what leaves it inside the noise
+UNSURE: dict[str, Changes] = {  # beginning of a claim: results with which it is undecided
     "τ ≤ 0.05 hardly": {"MLP per layer, frozen": measured(41, 6.0, noise=2.0)},
     "fine-tuned backbones exit": {"MLP per layer, fine-tuned": measured(45, 7.0, noise=2.0)},
     "training from scratch gives": {"MLP per layer, scratch": measured(45, 7.5, noise=1.0)},
@@ -141,7 +141,7 @@ def verdict(folder: Path, beginning: str) -> str:
 
 
 def changed(folder: Path, changes: Changes) -> Path:
-    """The world, but for these rows."""
+    """WORLD with changes in some rows."""
     rows, trends = copy.deepcopy(WORLD), copy.deepcopy(TRENDS)
     for name, change in changes.items():
         (trends if name.startswith("trends/") else rows)[name.removeprefix("trends/")].update(change)
@@ -151,7 +151,7 @@ def changed(folder: Path, changes: Changes) -> Path:
 def test_every_claim_can_hold(tmp_path: Path) -> None:
     lines = verdicts(write(tmp_path, WORLD, TRENDS))
     thresholds = next(line for line in lines if line["claim"].startswith("τ ≤"))
-    assert thresholds["verdict"] == "does not hold"  # unlike AdaDiff's headline: both cannot
+    assert thresholds["verdict"] == "does not hold"  # it contradicts the claim of AdaDiff
     assert {line["verdict"] for line in lines if line is not thresholds} == {"holds"}
     assert verdict(changed(tmp_path, {"MLP per layer, frozen": measured(41, 5.6)}), "τ ≤") == "holds"
 
@@ -184,7 +184,9 @@ def test_every_claim_is_tried_and_measured_by_a_suite_that_has_its_rows() -> Non
     assert set(WORLD) | set(TRENDS) <= names
 
 
-def test_what_was_not_measured_is_said(tmp_path: Path, shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_claims_without_results_name_the_missing_row(
+    tmp_path: Path, shared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run("table4", tmp_path, shared)
     capsys.readouterr()
     assert main(["claims", "--out", str(tmp_path)]) == 0
@@ -203,7 +205,7 @@ def test_a_quality_without_an_interval_is_not_judged(tmp_path: Path) -> None:
     assert (line["verdict"], line["measured"]) == ("not measured", "no row “best static schedule” with an interval")
 
 
-def test_the_table_that_ships_is_that_of_the_results_that_ship() -> None:
+def test_the_included_table_is_that_of_the_included_results() -> None:
     runs = REPO / "runs"
     assert (runs / "CLAIMS.md").read_text(encoding="utf-8") == as_markdown(verdicts(runs)) + "\n"
 

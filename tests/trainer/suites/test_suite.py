@@ -1,4 +1,4 @@
-"""Suites: a published table from training to results, at toy size."""
+"""Suites at toy size, from training to the results file."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def check(name: str, tmp_path: Path, shared: Path) -> None:
     assert tuned <= {2 * 4 * 4}  # as many for every strategy: in two stages, or in one as long
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
     assert run(name, tmp_path, shared) == rows
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")} == before  # nothing is done twice
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")} == before  # no work is repeated
 
 
 def test_baselines_spend_no_more_than_early_exit(tmp_path: Path, shared: Path) -> None:
@@ -57,9 +57,9 @@ def test_baselines_spend_no_more_than_early_exit(tmp_path: Path, shared: Path) -
     for name in ("fewer steps", "one exit for all", "best static schedule"):  # the toy has no smaller network
         assert rows[name]["gflops_per_image"] <= budget * 1.001
     fitting = read_trace(tmp_path / "toy-mlp-frozen" / "traces" / "full-recording-for-fitting")
-    assert fitting.meta.seed != 0  # the schedule, the budget and the excess are not fitted on what judges them
+    assert fitting.meta.seed != 0  # baselines are not fitted on the evaluated seed
     for row in rows.values():
-        assert row["images_seen"] == 4 * 4  # every network, the shallow and the smaller one too
+        assert row["images_seen"] == 4 * 4  # every network, including the shallow and the smaller one
 
 
 def test_rows_are_measured_one_by_one_into_the_same_file(tmp_path: Path, shared: Path) -> None:
@@ -69,7 +69,7 @@ def test_rows_are_measured_one_by_one_into_the_same_file(tmp_path: Path, shared:
         all_rows[0],
         "MLP per layer, frozen",
         "one exit for all",
-    ]  # what it rivals
+    ]  # the budget of the baseline
     exits = read_trace(tmp_path / first[1]["trace"]).exit_layers()
     assert first[1]["measured"]["layer_0_pct"] == pytest.approx(100 * (exits == 0).mean())
     thirds = [part.mean() for part in np.array_split(exits, 3, axis=1)]
@@ -88,13 +88,13 @@ def test_a_whole_name_means_that_row_alone() -> None:
     assert rows_named(QUIRKS, []) == QUIRKS
 
 
-def test_a_row_that_is_not_there_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_row_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["suite:table3", "--scale", "toy", "--out", str(tmp_path), "--rows", "moon"]) == 2
     assert "no row of this suite has the name 'moon', only: U-ViT; " in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
-def test_a_trace_is_shared_by_the_suites_that_ask_for_it(tmp_path: Path, shared: Path) -> None:
+def test_suites_share_traces(tmp_path: Path, shared: Path) -> None:
     first = {row["name"]: row["trace"] for row in run("table3", tmp_path, shared)}
     assert {row["name"]: row["trace"] for row in run("table4", tmp_path, shared)}["U-ViT"] == first["U-ViT"]
 
@@ -139,8 +139,8 @@ def test_full_records_come_with_their_trends(tmp_path: Path, shared: Path) -> No
         assert at[0.105] == trace.what_if(0.105).layer_ratio
 
 
-def test_a_row_is_told_from_its_error_by_that_alone() -> None:
-    """What was published stands beside the row that has all errors, and beside no other."""
+def test_a_row_with_an_error_differs_by_that_error_alone() -> None:
+    """Only the rows with all errors have published values."""
     by_name = {row.name: row for row in QUIRKS}
     for tuned in ("MLP per layer, frozen", "MLP per layer, fine-tuned"):
         for name, error in ERRORS.items():
@@ -165,7 +165,7 @@ def test_every_suite_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(about in text for about in DESCRIPTIONS.values())
 
 
-def test_the_smallest_excess_keeps_the_budget_and_less_would_not() -> None:
+def test_the_smallest_excess_meets_the_budget() -> None:
     rng = np.random.default_rng(0)
     u, deepest = rng.uniform(0.1, 0.9, (30, 6, 4)).astype(np.float32), rng.uniform(0.2, 0.4, (6, 1)).astype(np.float32)
     prices = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
@@ -180,7 +180,7 @@ def test_the_smallest_excess_keeps_the_budget_and_less_would_not() -> None:
         assert cost(delta + 1e-6) <= budget < cost(delta - 0.01 - 1e-6)
 
 
-def test_the_component_table_stands_beside_the_published_one(
+def test_counted_components_agree_with_the_published_ones(
     tmp_path: Path, shared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Within one unit of the last printed digit, two for the head: the published one counts its norm."""
@@ -197,6 +197,8 @@ def test_the_component_table_stands_beside_the_published_one(
         (["suite:table2", "--rows", "X"], "leave --rows out"),
     ],
 )
-def test_what_a_suite_has_not_is_a_sentence(args: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_options_of_a_suite_are_a_sentence(
+    args: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(args) == 2
     assert sentence in capsys.readouterr().err
