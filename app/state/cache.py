@@ -116,11 +116,16 @@ def metas(run: Run) -> tuple[dict[str, TraceMeta], list[str]]:
     found, problems = {}, []
     for folder in run.traces:
         try:
-            found[folder.name] = read_meta(folder / "trace.json")
+            found[folder.name] = _meta(folder, _stamp(folder))
         except UserError as error:
             problems.append(str(error))
     best_first = sorted(found, key=lambda name: (not _answers_all(found[name]), name))
     return {name: found[name] for name in best_first}, problems
+
+
+@lru_cache(1024)
+def _meta(folder: Path, stamp: tuple[int, int]) -> TraceMeta:
+    return read_meta(folder / "trace.json")
 
 
 def _answers_all(meta: TraceMeta) -> bool:
