@@ -71,6 +71,12 @@ class SamplingSettings:
     """Denoising steps."""
     spacing: str = "trailing"
     """Spacing of the timesteps."""
+    timesteps: tuple[int, ...] | None = None
+    """Timesteps one by one, in descending order, in place of steps and spacing."""
+    clip_x0: bool = False
+    """Clip the predicted clean image to [-1, 1] at every step."""
+    dynamic_threshold: float | None = None
+    """With clip_x0: percentile in (0, 1] of Imagen's dynamic thresholding, for example 0.995."""
     eta: float = 0.0
     """DDIM's η: 0 is deterministic, 1 is DDPM."""
     num_samples: int = 64
@@ -111,6 +117,13 @@ class SamplingSettings:
             raise UserError(f"the guidance scale is {self.guidance}, expected a number ≥ 0")
         if self.dtype not in ("auto", "float32", "bfloat16"):
             raise UserError(f"dtype is {self.dtype!r}, expected 'auto', 'float32' or 'bfloat16'")
+        if self.dynamic_threshold is not None and not 0 < self.dynamic_threshold <= 1:
+            raise UserError(f"dynamic_threshold is {self.dynamic_threshold}, expected a percentile in (0, 1]")
+        if self.dynamic_threshold is not None and not self.clip_x0:
+            raise UserError("dynamic_threshold clips the predicted image, which needs clip_x0")
+        if self.timesteps is not None:
+            object.__setattr__(self, "timesteps", tuple(self.timesteps))
+            object.__setattr__(self, "steps", len(self.timesteps))
         if self.classes is not None:
             object.__setattr__(self, "classes", tuple(self.classes))
 
@@ -123,7 +136,7 @@ class SamplingSettings:
 
     def to_json(self) -> dict[str, Any]:
         """For trace.json."""
-        return {**asdict(self), "classes": None if self.classes is None else list(self.classes)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> SamplingSettings:

@@ -31,6 +31,13 @@ def parse_samples(text: str) -> range:
     return range(int(match[1]), int(match[2]))
 
 
+def parse_timesteps(text: str) -> tuple[int, ...]:
+    """'999,700,400' → timesteps. Raises ValueError."""
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise ValueError(f"{text!r} is not a list of timesteps, expected for example 999,700,400")
+    return tuple(map(int, text.split(",")))
+
+
 Samples = Annotated[range, from_text("A:B", parse_samples, lambda samples: f"{samples.start}:{samples.stop}")]
 POLICY_HELP = "\n".join([*(f"{entry.usage}: {entry.help}" for entry in POLICIES.values()), BOUNDS])
 
@@ -42,6 +49,9 @@ class Options(SamplingSettings):
     policy: Annotated[str, arg(help=POLICY_HELP, metavar="POLICY")] = SamplingSettings.policy
     solver: Annotated[str, one_of(tuple(SOLVERS))] = SamplingSettings.solver
     spacing: Annotated[str, one_of(SPACINGS)] = SamplingSettings.spacing
+    timesteps: Annotated[tuple[int, ...] | None, from_text("T,T,…", parse_timesteps, str), defaults_to("spaced")] = None
+    clip_x0: Flag = SamplingSettings.clip_x0
+    dynamic_threshold: Annotated[float | None, defaults_to("static clipping")] = None
     deviations: Flag = SamplingSettings.deviations
     classes: Annotated[tuple[int, ...] | None, defaults_to("all classes", "INT [INT ...]")] = None
     guidance: Annotated[float | None, defaults_to("no guidance")] = None

@@ -19,6 +19,7 @@ from deediff.calibration.recalibrated import recalibrate
 from deediff.cost.components import model_cost
 from deediff.cost.cost import Cost
 from deediff.devices import autocast, keep_freed_memory
+from deediff.diffusion.clipping import clip_image
 from deediff.diffusion.noise import sample_noise
 from deediff.diffusion.prediction import epsilon_scale, to_epsilon
 from deediff.diffusion.schedule import Schedule
@@ -123,6 +124,9 @@ def denoise(network: Network, job: Sampling, samples: range) -> Iterator[Step]:
                 deviation = None if p.deviation is None else p.deviation * epsilon_scale(kind, solver.alpha_bar(s))
                 noise = upcoming.result().to(device) if solver.needs_noise(s) else None
                 previous_x0, x0 = x0, solver.predict_x0(s, x, eps)
+                if settings.clip_x0:
+                    x0 = clip_image(x0, settings.dynamic_threshold)
+                    eps = solver.to_epsilon(s, x, x0)
                 x = solver.step(s, x, eps, noise, previous_x0)
                 finite = torch.isfinite(x).flatten(1).all(1)  # (B,)
             if not finite.all():
@@ -153,16 +157,19 @@ def prepare_sampling(
             f"policy {chosen.spec} knows the samples of seed {chosen.seed} only, not of seed {settings.seed}"
         )
     if solver is None:
-        solver = make_solver(settings.solver, schedule or Schedule(), settings.steps, settings.spacing, settings.eta)
+        steps = settings.timesteps or settings.steps
+        solver = make_solver(settings.solver, schedule or Schedule(), steps, settings.spacing, settings.eta)
     chosen.check(model, solver.schedule)
     chosen = chosen.prepared(model, solver, settings.guidance)
     if settings.deviations and chosen.network(solver.timesteps[0]) is not None:
         raise UserError(f"deviations compare exits of one network, but policy {chosen.spec} uses two: leave them out")
-    return Sampling(model, _resolved(settings, model, chosen), solver, chosen, recalibration)
+    return Sampling(model, _resolved(settings, model, chosen, solver), solver, chosen, recalibration)
 
 
-def _resolved(settings: SamplingSettings, model: EarlyExitModel, policy: ExitPolicy) -> SamplingSettings:
-    """The settings with the policy's full text, the precision, and the identity of the weights."""
+def _resolved(
+    settings: SamplingSettings, model: EarlyExitModel, policy: ExitPolicy, solver: Solver
+) -> SamplingSettings:
+    """The settings with the policy's full text, every timestep, the precision, and the identity of the weights."""
     on_cuda = next(model.parameters()).device.type == "cuda"
     if settings.dtype == "bfloat16" and not on_cuda:
         raise UserError("dtype bfloat16 needs a CUDA device: use --dtype auto or float32 here")
@@ -170,6 +177,7 @@ def _resolved(settings: SamplingSettings, model: EarlyExitModel, policy: ExitPol
     return replace(
         settings,
         policy=policy.spec,
+        timesteps=tuple(solver.timesteps),
         dtype=("bfloat16" if on_cuda else "float32") if settings.dtype == "auto" else settings.dtype,
         checkpoint=None if path is None else path.name,
         checkpoint_sha256=sha256,

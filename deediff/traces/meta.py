@@ -91,6 +91,7 @@ class TraceMeta:
             "format_version": FORMAT_VERSION,
             **known,
             **({} if self.settings is None else self.settings.to_json()),
+            "timesteps": self.timesteps,
             "policy": str(self.policy),
             "deviations": self.has_deviations,
             "policy_content": self.policy_content,

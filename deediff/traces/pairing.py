@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from deediff.traces.meta import TraceMeta
 from deediff.traces.reader import Trace
 
-NOISE = ("seed", "solver", "timesteps", "eta", "classes", "guidance", "checkpoint_sha256")
+NOISE = ("seed", "solver", "timesteps", "clipping", "eta", "classes", "guidance", "checkpoint_sha256")
 MACHINE = ("batch_size", "device", "threads", "dtype")
 
 
@@ -18,11 +18,12 @@ def noise_key(meta: TraceMeta) -> tuple[object, ...]:
     """The values that `same_noise` compares, in the order of NOISE; None where they are unknown."""
     settings = meta.settings
     if settings is None:
-        return (None, meta.solver, tuple(meta.timesteps), None, None, None, None)
+        return (None, meta.solver, tuple(meta.timesteps), None, None, None, None, None)
     return (
         settings.seed,
         settings.solver,
         tuple(meta.timesteps),
+        (settings.clip_x0, settings.dynamic_threshold),
         settings.eta,
         settings.classes,
         settings.guidance,

@@ -10,6 +10,7 @@ import pytest
 
 from deediff.cli import main
 from deediff.cost.cost import Cost
+from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import spaced_timesteps
 from deediff.json_files import write_json
 from deediff.recording.finish import finish
@@ -25,7 +26,7 @@ def make_trace(
 ) -> Trace:
     """Up to two parts of DDIM steps with these exits (samples, steps), u and deviations (samples, steps, 13)."""
     samples, steps = exits.shape
-    timesteps = spaced_timesteps(1000, steps, "trailing")
+    timesteps = spaced_timesteps(Schedule(), steps, "trailing")
     fields = {
         "format_version": 1,
         "complete": False,

@@ -11,7 +11,7 @@ import torch
 
 from deediff.diffusion.prediction import to_epsilon
 from deediff.diffusion.schedule import Schedule
-from deediff.diffusion.solvers import DDIM, Solver, make_solver, spaced_timesteps
+from deediff.diffusion.solvers import DDIM, Solver, make_solver
 from deediff.errors import UserError
 
 TRAINED = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
@@ -78,15 +78,6 @@ def test_ddpm_and_dpm_solver_equal_diffusers(name: str, steps: int, kind: str, s
         previous_x0, x0 = x0, ours.predict_x0(s, x, eps)
         x = ours.step(s, x, eps, z, previous_x0)
         torch.testing.assert_close(x, expected, atol=2e-4, rtol=2e-4)
-
-
-@pytest.mark.parametrize("spacing", ["linspace", "trailing"])
-@pytest.mark.parametrize("steps", [1, 2, 7, 50, 333, 1000])
-def test_timesteps_descend_from_the_last_one(spacing: str, steps: int) -> None:
-    t = spaced_timesteps(1000, steps, spacing)
-    assert len(t) == steps
-    assert t[0] == 999
-    assert all(a > b >= 0 for a, b in pairwise(t))
 
 
 def test_a_perfect_network_is_denoised_exactly() -> None:

@@ -26,7 +26,16 @@ KINDS = {
     "dual": "down to t = {}",
 }
 
-NAMES = ("seed", "solver", "steps", "η", "classes", "guidance", "weights")  # of deediff.traces.pairing.NOISE
+NAMES = (
+    "seed",
+    "solver",
+    "steps",
+    "clipping",
+    "η",
+    "classes",
+    "guidance",
+    "weights",
+)  # of deediff.traces.pairing.NOISE
 
 
 @dataclass(frozen=True)

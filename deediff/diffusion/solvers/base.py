@@ -1,4 +1,4 @@
-"""The interface of a solver, and the timesteps of a sampling.
+"""The interface of a solver.
 
 To add a solver: subclass `Solver` in a file of its own and add a line to `registry.py`.
 """
@@ -6,32 +6,13 @@ To add a solver: subclass `Solver` in a file of its own and add a line to `regis
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
-import numpy as np
 from torch import Tensor
 
 from deediff.diffusion.schedule import Schedule
-from deediff.errors import UserError
-
-SPACINGS = ("trailing", "linspace")
-
-
-def spaced_timesteps(num_timesteps: int, steps: int, spacing: str) -> list[int]:
-    """`steps` timesteps in T−1 … 0, descending (Lin et al. 2024, Table 2).
-
-    trailing: T−1, T−1−T/steps, …, about T/steps − 1; linspace: T−1 … 0, both ends included.
-    Raises UserError when `steps` is outside 1 … T or the spacing is unknown.
-    """
-    if not 1 <= steps <= num_timesteps:
-        raise UserError(f"steps is {steps}, expected 1 … {num_timesteps} (the training's number of timesteps)")
-    if spacing == "trailing":
-        t = np.round(np.arange(num_timesteps, 0, -num_timesteps / steps))[:steps] - 1
-    elif spacing == "linspace":
-        t = np.round(np.linspace(num_timesteps - 1, 0, steps))
-    else:
-        raise UserError(f"unknown spacing {spacing!r}, expected one of: {', '.join(SPACINGS)}")
-    return [int(v) for v in t]
+from deediff.diffusion.timesteps import check_timesteps, spaced_timesteps
 
 
 class Solver(ABC):
@@ -40,9 +21,13 @@ class Solver(ABC):
     stochastic: bool  # `step` reads `noise`
     has_eta: ClassVar[bool] = False  # the constructor takes `eta` as well
 
-    def __init__(self, schedule: Schedule, steps: int, spacing: str = "trailing"):
+    def __init__(self, schedule: Schedule, steps: int | Sequence[int], spacing: str = "trailing"):
+        """`steps` is a number, spread over the schedule by `spacing`, or the timesteps themselves, descending."""
         self.schedule = schedule
-        self.timesteps = spaced_timesteps(schedule.num_timesteps, steps, spacing)
+        if isinstance(steps, int):
+            self.timesteps = spaced_timesteps(schedule, steps, spacing)
+        else:
+            self.timesteps = check_timesteps(steps, schedule.num_timesteps)
         alphas_bar = schedule.alphas_bar.tolist()
         self._alpha_bar = [alphas_bar[t] for t in self.timesteps] + [1.0]  # after the last step: x_0
 
@@ -60,6 +45,11 @@ class Solver(ABC):
         """x̂_0 = (x_t − √(1−ᾱ_t) ε)/√ᾱ_t (Song et al. 2021, Eq. 9). (B,C,H,W) twice → (B,C,H,W)."""
         a = self._alpha_bar[s]
         return (x - (1 - a) ** 0.5 * eps) / a**0.5
+
+    def to_epsilon(self, s: int, x: Tensor, x0: Tensor) -> Tensor:
+        """ε of a predicted clean image: the inverse of `predict_x0`. (B,C,H,W) twice → (B,C,H,W)."""
+        a = self._alpha_bar[s]
+        return (x - a**0.5 * x0) / (1 - a) ** 0.5
 
     def alpha_bar(self, s: int) -> float:
         """ᾱ of the timestep of step `s`."""

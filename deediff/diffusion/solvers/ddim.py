@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from deediff.diffusion.schedule import Schedule
@@ -14,7 +16,7 @@ class DDIM(Solver):
 
     has_eta = True
 
-    def __init__(self, schedule: Schedule, steps: int, spacing: str = "trailing", eta: float = 0.0):
+    def __init__(self, schedule: Schedule, steps: int | Sequence[int], spacing: str = "trailing", eta: float = 0.0):
         super().__init__(schedule, steps, spacing)
         if not 0 <= eta <= 1:
             raise UserError(f"eta is {eta}, expected a number in [0, 1] (0 is deterministic, 1 is DDPM)")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers.base import Solver
 from deediff.diffusion.solvers.ddim import DDIM
@@ -16,7 +18,13 @@ SOLVERS: dict[str, type[Solver]] = {
 }
 
 
-def make_solver(name: str, schedule: Schedule, steps: int, spacing: str = "trailing", eta: float = 0.0) -> Solver:
+def make_solver(
+    name: str,
+    schedule: Schedule,
+    steps: int | Sequence[int],  # a number, or the timesteps themselves, descending
+    spacing: str = "trailing",  # of a number of steps
+    eta: float = 0.0,
+) -> Solver:
     """A solver by name. Raises UserError for an unknown name or a setting out of range."""
     if name not in SOLVERS:
         raise UserError(f"unknown solver {name!r}, expected one of: {', '.join(SOLVERS)}")
