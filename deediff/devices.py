@@ -34,7 +34,7 @@ def choose_device(name: str) -> torch.device:
 def keep_freed_memory() -> None:
     """Make glibc's malloc keep large freed blocks for the next tensor of the same size, in this process.
 
-    By default it returns them to the system, which zeroes every page on the next allocation: a tenth to a third of
+    By default it returns them to the system, which zeroes every page on the next allocation: several per cent of
     the time of a network on the CPU. No effect with other C libraries.
     """
     if platform.libc_ver()[0] == "glibc":

@@ -75,7 +75,7 @@ def test_help_explains_every_argument(
         ("sample", "missing: CHECKPOINT, --out STR; see deediff sample --help"),
         ("sample x --out", "missing value of --out; see deediff sample --help"),
         ("trends x --threshold 1", "unrecognized arguments: --threshold, 1 (did you mean --thresholds?); see "),
-        ("sample x --out y --step 3", "unrecognized arguments: --step, 3 (did you mean --steps?); see "),
+        ("sample x --out y --step 3", "unrecognized arguments: --step, 3 (did you mean --steps or --timesteps?); see "),
         (
             "sample x --out y --solver euler",
             "--solver: invalid choice 'euler', expected 'ddim', 'ddpm', ",
