@@ -141,7 +141,7 @@ def test_a_truncated_part_is_ignored_and_redone(run_folder: Path) -> None:
 
 
 def test_another_trace_in_the_folder_is_not_overwritten(run_folder: Path, exits: deediff.Trace) -> None:
-    with pytest.raises(UserError, match=r"holds another trace \(different: steps, seed\)"):
+    with pytest.raises(UserError, match=r"holds another trace \(different: steps, timesteps, seed\)"):
         record(run_folder, "exits", steps=6, seed=1)
 
 
