@@ -1,7 +1,8 @@
 """Forward passes on a CPU: workers, each a thread on a core of its own, take micro-batches through one block at a time.
 
 Operators on a few samples are too small to be split between cores, and after each of them all cores would wait for
-the slowest. So every worker runs its operators alone, and takes the next micro-batch when it is done.
+the slowest. So every worker runs its operators alone, and takes the next micro-batch when it is done. When none is
+left, the others split theirs.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 
 if TYPE_CHECKING:
     from deediff.sampling.forward import Exited, ForwardPass
+    from deediff.sampling.micro_batch import MicroBatch
 
 CPU_CACHE = 2**19  # values of state per call of a block on one core, the fastest per image on the CPUs measured …
 CPU_ROWS = 16  # … and at most this many rows
@@ -35,30 +37,77 @@ def run_on_cpu(forward: ForwardPass, threads: int) -> None:
     count = min(batch, workers * math.ceil(batch / (size * workers)))
     if forward.request.policy.decides_for_batch:
         count = workers = 1
-    queue = deque(forward.micro_batches(count))
+    queue = WorkQueue(forward.micro_batches(count))
 
     def work() -> None:
         exited: list[Exited] = []
-        while queue:
-            try:
-                micro_batch = queue.popleft()  # the shallowest
-            except IndexError:  # another worker has taken the last one
-                break
-            forward.advance(micro_batch)
-            if (exits := forward.apply_exits(micro_batch)) is not None:
-                exited.append(exits)
-            if len(micro_batch):
-                queue.append(micro_batch)
-        forward.read_out(exited)
-
-    def work_or_stop() -> None:
         try:
-            work()
+            while (micro_batch := queue.take()) is not None:
+                _advance(forward, micro_batch, queue, exited)
+            forward.read_out(exited)
         except BaseException:
-            queue.clear()  # the other workers finish the micro-batches that they hold
+            queue.fail()
             raise
 
-    run_workers(work_or_stop, workers, threads // workers)
+    run_workers(work, workers, threads // workers)
+
+
+def _advance(forward: ForwardPass, micro_batch: MicroBatch, queue: WorkQueue, exited: list[Exited]) -> None:
+    """Run blocks on a micro-batch until it is empty, or another one waits: then the shallowest is next."""
+    while True:
+        forward.advance(micro_batch)
+        if (exits := forward.apply_exits(micro_batch)) is not None:
+            exited.append(exits)
+        if not len(micro_batch) or queue.waiting:
+            break
+        if queue.idle and len(micro_batch) > 1 and not forward.request.deviations:
+            queue.add(micro_batch.split(forward.present))
+    queue.put_back(micro_batch)
+
+
+class WorkQueue:
+    """Micro-batches that no worker holds. A worker that finds none waits until another one splits its own.
+
+    `waiting` and `idle` may be read without the lock: a change that is missed is seen after the next block.
+    """
+
+    def __init__(self, micro_batches: list[MicroBatch]):
+        self.waiting = deque(micro_batches)
+        self.idle, self.busy = 0, 0  # workers that wait for a micro-batch, and that hold one
+        self._failed = False
+        self._changed = threading.Condition()
+
+    def take(self) -> MicroBatch | None:
+        """The shallowest micro-batch; None when no worker holds one that could be split, or a worker failed."""
+        with self._changed:
+            self.idle += 1
+            while not self.waiting and self.busy and not self._failed:
+                self._changed.wait()
+            self.idle -= 1
+            if self._failed or not self.waiting:
+                return None
+            self.busy += 1
+            return self.waiting.popleft()
+
+    def add(self, micro_batch: MicroBatch) -> None:
+        """Offer a part of the micro-batch that this worker holds."""
+        with self._changed:
+            self.waiting.append(micro_batch)
+            self._changed.notify()
+
+    def put_back(self, micro_batch: MicroBatch) -> None:
+        """Return the micro-batch that `take` gave, if rows are left."""
+        with self._changed:
+            self.busy -= 1
+            if len(micro_batch):
+                self.waiting.append(micro_batch)
+            self._changed.notify_all()
+
+    def fail(self) -> None:
+        """Let `take` return None to all workers."""
+        with self._changed:
+            self._failed = True
+            self._changed.notify_all()
 
 
 class _Jobs:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deediff.models import EarlyExitModel
+from deediff.models.uem_cpu import prepared_uem
 from deediff.models.uvit_cpu import prepared_block
 from deediff.policies.base import ExitPolicy, LayerState
 from deediff.sampling.cpu import CPU_GROUP, one_thread, run_on_cpu
@@ -99,6 +100,7 @@ class Network:
         net, self.model, self.num_blocks = model.backbone, model, model.num_blocks
         self.blocks = [prepared_block(net, i) for i in range(self.num_blocks)]
         self.skip_source = [net.skip_source(i) for i in range(self.num_blocks)]
+        self.uems = {} if model.uem is None else {i: prepared_uem(model, i) for i in model.uem.layers}
 
 
 def predict(
@@ -209,7 +211,7 @@ class ForwardPass:
         """The policy's decision at layer i: (n,) bool, or one bool for all."""
         request, policy, u = self.request, self.request.policy, None
         if i in self.queried_layers:
-            u = self.network.model.uncertainty(i, mb.state, self.t[: len(mb.state)])
+            u = self.network.uems[i](mb.state, self.t[: len(mb.state)])
             if self.copies > 1:
                 u = u.view(-1, self.copies).amax(dim=1)
             self.uncertainty.append((i, mb.rows, u))

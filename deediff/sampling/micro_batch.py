@@ -36,6 +36,19 @@ class MicroBatch:
         if self.lowest is not None:
             self.lowest = gather(self.lowest, staying, count)
 
+    def split(self, present: NDArray[np.bool_]) -> MicroBatch:
+        """Give away the second half of the rows; `present` (B,) marks the remaining rows of the whole batch."""
+        half, copies = len(self) // 2, len(self.state) // len(self)
+        other = MicroBatch(self.rows[half:], self.state[copies * half :], self.layer)
+        for source in list(self.skips):
+            skip = self.take_skip(source, present)
+            self.skips[source] = self.rows[:half], skip[: copies * half]
+            other.skips[source] = other.rows, skip[copies * half :]
+        if self.lowest is not None:
+            self.lowest, other.lowest = self.lowest[:half], self.lowest[half:]
+        self.rows, self.state = self.rows[:half], self.state[: copies * half]
+        return other
+
     def take_skip(self, source: int, present: NDArray[np.bool_]) -> Tensor:
         """Output of block `source` for the remaining rows; `present` (B,) marks those of the whole batch."""
         rows, state = self.skips.pop(source)

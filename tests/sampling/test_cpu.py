@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,6 +19,7 @@ from deediff.policies.base import LayerState
 from deediff.sampling import sample
 from deediff.sampling.cpu import one_thread
 from deediff.sampling.forward import Condition, Request, predict
+from deediff.sampling.micro_batch import MicroBatch
 from tests.sampling.common import CONDITIONAL, MODEL, NUMBERS, TAU, X
 
 
@@ -53,6 +55,42 @@ def test_micro_batches_keep_their_labels(guidance: float | None, monkeypatch: py
             predict(CONDITIONAL, x, Request(Never(), 0, 700, NUMBERS[:7], condition=condition), n) for n in (1, 2)
         )
     torch.testing.assert_close(shared.output, alone.output, atol=1e-4, rtol=1e-4)
+
+
+def test_an_idle_worker_gets_half_of_another_ones_micro_batch() -> None:
+    """Eight samples for two workers: the four of one worker exit at layer 0, so the other four are shared."""
+    layers = torch.tensor([0] * 4 + [13] * 4)[:, None]
+    sizes: list[int] = []
+    block = MODEL.backbone.block
+
+    def counted(i: int, state: torch.Tensor, skip: torch.Tensor | None = None) -> torch.Tensor:
+        time.sleep(0.01)  # long enough for the other worker to become idle
+        sizes.append(len(state))
+        return block(i, state, skip)
+
+    MODEL.backbone.block = counted  # type: ignore[method-assign]
+    try:
+        with one_thread():
+            found = predict(MODEL, X[:8], Request(Replay(layers), 0, 700, NUMBERS[:8]), 2)
+    finally:
+        del MODEL.backbone.block
+    assert torch.equal(found.exit_layer, layers[:, 0])
+    assert sum(sizes) == 4 * 13
+    assert max(sizes[4:]) <= 2
+
+
+def test_the_halves_of_a_micro_batch_keep_their_rows_skips_and_pairs() -> None:
+    rows, present = np.array([6, 2, 9, 4]), np.ones(10, dtype=np.bool_)
+    state = torch.arange(8.0)[:, None]  # pairs, as with guidance
+    first = MicroBatch(rows, state, layer=3, lowest=torch.arange(4.0))
+    first.skips[1] = np.array([6, 1, 2, 9, 4]), torch.arange(10.0)[:, None]
+    present[1] = False  # has exited since
+    second = first.split(present)
+    assert (first.rows.tolist(), second.rows.tolist(), second.layer) == ([6, 2], [9, 4], 3)
+    assert torch.equal(torch.cat([first.state, second.state]), state)
+    assert torch.equal(torch.cat([first.lowest, second.lowest]), torch.arange(4.0))  # type: ignore[list-item]
+    skips = [part.take_skip(1, present).flatten().tolist() for part in (first, second)]
+    assert skips == [[0, 1, 4, 5], [6, 7, 8, 9]]
 
 
 @pytest.mark.parametrize("samplings", [2, 3])
