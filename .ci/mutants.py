@@ -31,6 +31,13 @@ FORWARD = "deediff/sampling/forward.py"
 
 MUTANTS = [
     Mutant(
+        "an oracle takes a recording of other noise",
+        "deediff/traces/pairing.py",
+        "    return [name for name, x, y in pairs if x != y and not",
+        "    return [name for name, x, y in pairs if x != x and not",
+        "tests/traces/test_pairing.py",
+    ),
+    Mutant(
         "guided and unguided traces are paired",
         "deediff/traces/pairing.py",
         "        settings.guidance,\n",

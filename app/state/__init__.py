@@ -1,1 +1,1 @@
-"""What all pages share: the selection, the URL, and the cache of runs, traces and models."""
+"""State shared by all pages: the selection, the URL, and the cache of runs, traces and models."""

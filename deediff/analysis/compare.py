@@ -86,7 +86,7 @@ def image_change(trace: Trace, full: Trace, batch: int = 256) -> float | None:
 
 
 def quality_of(trace: Trace) -> list[Quality]:
-    """What `deediff evaluate` found. Raises UserError when its file is damaged."""
+    """Results of `deediff evaluate`. Raises UserError when its file is damaged."""
     return read_quality(trace.path)
 
 
@@ -146,7 +146,7 @@ def column_names(results: Sequence[Quality]) -> dict[tuple[str, str, str, int], 
 
 
 def protocol_in_words(result: Quality) -> str:
-    """What it takes to trust a value."""
+    """The protocol and the interval of a value."""
     floor = f"; floor: {result.floor_source}" if result.floor is not None else ""
     return (
         f"{result.metric}: {result.extractor}, {result.images} images against {result.reference_images} of "

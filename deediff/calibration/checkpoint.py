@@ -1,4 +1,4 @@
-"""Calibration of a checkpoint file: what `deediff calibrate` runs."""
+"""Calibration of a checkpoint file, for `deediff calibrate`."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def _execute(command: Command) -> None:
 
 
 def _overview(group: str) -> str:
-    """The commands whose names begin with `group`, one a line."""
+    """The commands whose names start with `group`, one a line."""
     lines = [f"  {name:14} {summary}" for name, (_, summary) in COMMANDS.items() if name.startswith(group)]
     usage = f"usage: {' '.join(['deediff', group]).strip()} COMMAND [ARGUMENTS]"
     return "\n".join([usage, "", "Early exit for diffusion models. COMMAND --help explains the arguments.", "", *lines])

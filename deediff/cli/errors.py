@@ -23,10 +23,13 @@ def run_command(function: Callable[[], object]) -> int:
         return int(stop.code or 0)
     except UserError as error:
         return _fail(str(error))
+    except BrokenPipeError:  # the reader of stdout has closed it, as `head` does
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 — for the interpreter's last flush
+        return 0
     except OSError as error:
         if debug:
             raise
-        return _fail(f"{error}: {KEPT}; make that place readable, writable and large enough, then run this again")
+        return _fail(f"{error}: {KEPT}; check permissions and free space, then run this again")
     except Exception as error:
         if debug:
             raise

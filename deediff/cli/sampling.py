@@ -82,8 +82,9 @@ class Sample(Command):
                 self.checkpoint, self.out, settings, device=self.device, maps=self.maps, on_step=on_step
             )
         trace = read_trace(folder)
-        keys = ("policy", "num_samples", "layer_ratio", "mean_gflops", "full_gflops", "wall_seconds", "complete")
-        result = {"trace": str(folder), **{key: trace.meta.raw.get(key) for key in keys}}
+        keys = ("num_samples", "layer_ratio", "mean_gflops", "full_gflops", "wall_seconds", "complete")
+        found = {key: getattr(trace.meta, key) for key in keys}
+        result: Result = {"trace": str(folder), "policy": str(trace.meta.policy), **found}
         if clamped := trace.meta.clamped:
             result["note"] = f"{clamped['count']} of {clamped['of']} uncertainties outside [0, 1] were clamped"
         return result

@@ -54,8 +54,8 @@ class Trends(Command):
     def run(self) -> Result:
         """Recorded values, then a row per threshold."""
         trace = trace_argument(self.trace)
-        measured = ("policy", "num_samples", "layer_ratio", "mean_gflops", "wall_seconds")
-        recorded = {key: trace.meta.raw.get(key) for key in measured}
+        measured = ("num_samples", "layer_ratio", "mean_gflops", "wall_seconds")
+        recorded = {"policy": str(trace.meta.policy), **{key: getattr(trace.meta, key) for key in measured}}
         if self.thresholds is not None:
             thresholds = parse_thresholds(self.thresholds)
         elif trace.what_if_limit is None:

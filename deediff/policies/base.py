@@ -16,6 +16,7 @@ from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import Solver
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
+from deediff.traces.meta import TraceMeta
 
 
 class LayerState(NamedTuple):
@@ -40,6 +41,7 @@ class ExitPolicy(ABC):
     spec: str
     content: Any = None  # JSON of the file that `spec` names, stored with a trace
     seed: int | None = None  # the only seed that the policy is valid for; None: any
+    recording: TraceMeta | None = None  # the trace whose noise the sampling must have; None: any
 
     @abstractmethod
     def should_exit(self, state: LayerState) -> Tensor | bool:

@@ -21,6 +21,7 @@ class Bounded(ExitPolicy):
         bounds = [f"min:{lowest}"] * (lowest > 0) + [f"max:{highest}"] * (highest is not None)
         self.spec, self.content, self.seed = ",".join([inner.spec, *bounds]), inner.content, inner.seed
         self.needs_uncertainty, self.decides_for_batch = inner.needs_uncertainty, inner.decides_for_batch
+        self.recording = inner.recording
         self.needs_lowest_uncertainty = inner.needs_lowest_uncertainty
 
     def should_exit(self, state: LayerState) -> Tensor | bool:

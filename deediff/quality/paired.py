@@ -40,6 +40,7 @@ def quality_difference(first: Quality, second: Quality) -> Difference:
         )
     if not first.without or not second.without:
         raise UserError(f"{first.metric} has no interval of its own, so it cannot be compared")
+    # Replicates that leave out the same samples may be subtracted whatever else differs: no need for `same_noise`.
     paired = first.seed is not None and first.seed == second.seed
     a, b = np.array(first.without), np.array(second.without)
     error = standard_error(a - b) if paired else float(np.hypot(standard_error(a), standard_error(b)))

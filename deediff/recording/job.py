@@ -122,7 +122,7 @@ def _process() -> tuple[int, int]:
 
 
 def _check_claim(folder: AnyPath) -> None:
-    """Raises UserError when trace.json, and with it most likely all else, is gone."""
+    """Raises UserError when trace.json has been deleted, probably with the whole folder."""
     if not (folder / "trace.json").exists():
         raise UserError(f"{folder} was removed while it was written: run the same command again")
 
@@ -141,7 +141,7 @@ def _claim(folder: AnyPath, meta: TraceMeta) -> None:
         return
     if any(folder.glob("part-*.parquet")):
         raise UserError(
-            f"{folder} holds parts of a trace whose trace.json is gone: remove the folder, or choose another --out"
+            f"{folder} holds parts of a trace without a trace.json: remove the folder, or choose another --out"
         )
     try:
         write_json(path, meta.to_json())

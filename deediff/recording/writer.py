@@ -56,7 +56,7 @@ class TraceWriter:
 
 
 def cannot_write(folder: AnyPath, error: OSError) -> str:
-    """The message for a folder that is full, read-only or gone."""
+    """The message for a folder that is full, read-only or missing."""
     forbidden = error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
     return (
         f"{folder} cannot be written any more ({error.strerror or error}): what was complete is kept and can be read; "

@@ -152,7 +152,7 @@ class Exited(NamedTuple):
 
 
 class ForwardPass:
-    """One batch on its way through the network at one denoising step.
+    """The forward pass of one batch at one denoising step.
 
     For each of `micro_batches`, call `advance` and `apply_exits` in turn until it is empty; `read_out` everything that
     exited; then `collect`. Different micro-batches may be advanced by different threads at the same time. With

@@ -23,13 +23,14 @@ from deediff.diffusion.clipping import clip_image
 from deediff.diffusion.noise import sample_noise
 from deediff.diffusion.prediction import epsilon_scale, to_epsilon
 from deediff.diffusion.schedule import Schedule
-from deediff.diffusion.solvers import Solver, make_solver
+from deediff.diffusion.solvers import SOLVERS, Solver, make_solver
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 from deediff.policies import ExitPolicy, Never, make_policy
 from deediff.sampling.cpu import one_thread
 from deediff.sampling.forward import Condition, Network, Request, predict
 from deediff.settings import SamplingSettings
+from deediff.traces.pairing import settings_differences
 
 
 class NotFinite(UserError):
@@ -146,16 +147,14 @@ def prepare_sampling(
     """Check the settings against a model, and prepare the policy. Raises UserError when they do not fit it."""
     recalibration = None
     if settings.recalibrated:
-        model = copy.deepcopy(model)  # `recalibrate` works in place, and the model belongs to the caller
+        model = copy.deepcopy(model)  # `recalibrate` works in place, and the caller's model must not change
         recalibration = recalibrate(model).sha256
     if settings.deviations and model.heads is None:
         raise UserError("deviations need record='full' and a model with output heads")
     make_condition(model, range(0), settings.classes, settings.guidance)  # raises when they do not fit
     chosen = make_policy(settings.policy) if policy is None else policy
     if chosen.seed not in (None, settings.seed):
-        raise UserError(
-            f"policy {chosen.spec} knows the samples of seed {chosen.seed} only, not of seed {settings.seed}"
-        )
+        raise UserError(f"policy {chosen.spec} was made for seed {chosen.seed}, not for seed {settings.seed}")
     if solver is None:
         steps = settings.timesteps or settings.steps
         solver = make_solver(settings.solver, schedule or Schedule(), steps, settings.spacing, settings.eta)
@@ -163,7 +162,13 @@ def prepare_sampling(
     chosen = chosen.prepared(model, solver, settings.guidance)
     if settings.deviations and chosen.network(solver.timesteps[0]) is not None:
         raise UserError(f"deviations compare exits of one network, but policy {chosen.spec} uses two: leave them out")
-    return Sampling(model, _resolved(settings, model, chosen, solver), solver, chosen, recalibration)
+    resolved = _resolved(settings, model, chosen, solver)
+    if chosen.recording is not None and (differs := settings_differences(chosen.recording, resolved)):
+        raise UserError(
+            f"policy {chosen.spec}: that trace was sampled from other noise (different: {', '.join(differs)}); "
+            "record one with the settings of this sampling"
+        )
+    return Sampling(model, resolved, solver, chosen, recalibration)
 
 
 def _resolved(
@@ -177,6 +182,8 @@ def _resolved(
     return replace(
         settings,
         policy=policy.spec,
+        solver=next((name for name, kind in SOLVERS.items() if type(solver) is kind), settings.solver),
+        eta=getattr(solver, "eta", 0.0),
         timesteps=tuple(solver.timesteps),
         dtype=("bfloat16" if on_cuda else "float32") if settings.dtype == "auto" else settings.dtype,
         checkpoint=None if path is None else path.name,
@@ -232,7 +239,7 @@ def _check_classes(
             raise UserError("this model is unconditional: it takes neither classes nor a guidance scale")
         return None
     if guidance is not None and not model.null_label:
-        raise UserError("guidance needs a label that means no class, which this model has not learnt: --label-dropout")
+        raise UserError("guidance needs a label that means no class: train the model with --label-dropout")
     if classes is None:
         return range(labels - model.null_label)
     if not classes or not all(0 <= label < labels for label in classes):

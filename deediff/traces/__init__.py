@@ -1,1 +1,1 @@
-"""Traces: what every sample did at every step, as Parquet."""
+"""Traces: exit layers and u of every sample and step, as Parquet."""

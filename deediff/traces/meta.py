@@ -127,7 +127,7 @@ _PLAIN = tuple(field.name for field in fields(TraceMeta) if field.name not in _C
 
 
 def _settings(content: Mapping[str, Any]) -> SamplingSettings | None:
-    """What samples the trace again; None where it was imported."""
+    """Settings that reproduce the trace; None where it was imported."""
     if content.get("imported") or not content.get("solver") or "seed" not in content:
         return None
     return SamplingSettings.from_json({key: value for key, value in content.items() if value is not None})

@@ -5,8 +5,9 @@ All pairings in the library and in the explorer use these two rules.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from deediff.settings import SamplingSettings
 from deediff.traces.meta import TraceMeta
 from deediff.traces.reader import Trace
 
@@ -16,13 +17,16 @@ MACHINE = ("batch_size", "device", "threads", "dtype")
 
 def noise_key(meta: TraceMeta) -> tuple[object, ...]:
     """The values that `same_noise` compares, in the order of NOISE; None where they are unknown."""
-    settings = meta.settings
-    if settings is None:
+    if meta.settings is None:
         return (None, meta.solver, tuple(meta.timesteps), None, None, None, None, None)
+    return _key(meta.settings, meta.timesteps)
+
+
+def _key(settings: SamplingSettings, timesteps: Sequence[int]) -> tuple[object, ...]:
     return (
         settings.seed,
         settings.solver,
-        tuple(meta.timesteps),
+        tuple(timesteps),
         (settings.clip_x0, settings.dynamic_threshold),
         settings.eta,
         settings.classes,
@@ -36,6 +40,17 @@ def noise_differences(a: TraceMeta, b: TraceMeta) -> list[str]:
     return [name for name, x, y in zip(NOISE, noise_key(a), noise_key(b), strict=True) if x != y]
 
 
+def settings_differences(trace: TraceMeta, settings: SamplingSettings) -> list[str]:
+    """The names in NOISE in which a job (settings with all timesteps) differs from a trace; weights if both are known.
+
+    Empty for an imported trace.
+    """
+    if trace.settings is None or settings.timesteps is None:
+        return []
+    pairs = zip(NOISE, noise_key(trace), _key(settings, settings.timesteps), strict=True)
+    return [name for name, x, y in pairs if x != y and not (name == "checkpoint_sha256" and None in (x, y))]
+
+
 def same_noise(a: TraceMeta, b: TraceMeta) -> bool:
     """Whether sample k of both was drawn from the same noise by the same network, so that only exits differ.
 
@@ -45,8 +60,12 @@ def same_noise(a: TraceMeta, b: TraceMeta) -> bool:
 
 
 def same_machine(a: TraceMeta, b: TraceMeta) -> bool:
-    """Whether both were sampled in equal batches and precision on equal hardware, so that seconds compare."""
-    return all(getattr(a, name) == getattr(b, name) for name in MACHINE)
+    """Whether both were sampled in equal batches and precision on equal hardware, so that seconds compare.
+
+    False where one of these is unknown.
+    """
+    values = [(getattr(a, name), getattr(b, name)) for name in MACHINE]
+    return all(x is not None and x == y for x, y in values)
 
 
 def full_twin(trace: Trace, candidates: Iterable[Trace]) -> Trace | None:

@@ -57,5 +57,5 @@ def test_the_grid_holds_the_images_that_are_there(bare: Path) -> None:
 def test_a_sample_whose_image_was_not_handed_on_promises_no_film(bare: Path) -> None:
     app = open_app("sample", run="toy", trace=EXITS, sample=str(SAMPLES - 1))
     assert not app.exception
-    assert f"The image of sample {SAMPLES - 1} is not here: it was not recorded" in sentences(app)
+    assert f"The image of sample {SAMPLES - 1} is not stored: it was not recorded" in sentences(app)
     assert not any("below" in text for text in [sentences(app), *(caption.value for caption in app.caption)])

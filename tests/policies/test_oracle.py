@@ -78,7 +78,7 @@ def test_an_oracle_refuses_samplings_that_its_trace_does_not_cover(
     for trace, options, sentence in (
         (plain, {"steps": 3, "seed": 1}, "does not hold the full network's deviations"),
         (full, {"steps": 4, "seed": 1}, "other timesteps"),
-        (full, {"steps": 3, "seed": 2}, "the samples of seed 1 only"),
+        (full, {"steps": 3, "seed": 2}, "made for seed 1"),
         (full, {"steps": 3, "seed": 1, "num_samples": 5}, "holds 4 samples"),
     ):
         arguments = {"num_samples": 4, **options}

@@ -184,7 +184,7 @@ def test_a_folder_that_is_removed_meanwhile_is_said(run_folder: Path) -> None:
 def test_parts_whose_trace_is_gone_are_taken_for_no_other(run_folder: Path) -> None:
     record(run_folder, "orphans")
     (run_folder / "traces" / "orphans" / "trace.json").unlink()
-    with pytest.raises(UserError, match=r"holds parts of a trace whose trace\.json is gone"):
+    with pytest.raises(UserError, match=r"holds parts of a trace without a trace\.json"):
         record(run_folder, "orphans")
 
 

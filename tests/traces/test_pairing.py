@@ -91,6 +91,24 @@ def test_seconds_of_another_machine_give_no_speed_up(run: Path, field: str, valu
     assert speed_up(exits, [other]) is None
 
 
+@pytest.mark.parametrize("fields", [*DIFFERENT, {"clip_x0": True}], ids=lambda fields: next(iter(fields)))
+def test_an_oracle_refuses_a_recording_of_other_noise(run: Path, fields: dict[str, Any]) -> None:
+    own = {"steps": 2, "num_samples": 4, "batch_size": 4}
+    recording = trace(run, "recording", "never", record="full", deviations=True)
+    policy, model = f"oracle:1@{recording.path}", deediff.load(run)
+    assert len(list(deediff.sample(model, policy=policy, **own))) == 2
+    with pytest.raises(UserError, match="policy oracle"):
+        deediff.sample(model, policy=policy, **{**own, **fields})
+    with pytest.raises(UserError, match="policy oracle"):
+        deediff.sample(model, policy=policy + ",max:9", **{**own, **fields})
+
+
+def test_an_unknown_machine_gives_no_speed_up(run: Path) -> None:
+    exits, full = trace(run, "exits", "fixed:4"), trace(run, "full-unknown", "never")
+    unknown = [replace(each.meta, device=None) for each in (exits, full)]
+    assert not same_machine(*unknown)
+
+
 def test_imported_traces_have_unknown_noise() -> None:
     imported = replace(_meta(), settings=None)
     assert not same_noise(imported, imported)

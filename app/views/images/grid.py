@@ -22,8 +22,8 @@ OPEN = "open sample"  # session state: a click opens the page *Sample*
 PROBLEM = "image problem"  # session state: why the images are not sorted as chosen
 HELP = (
     "Below each image are its sample number and the measure it is sorted by, or its mean exit layer: the smaller that "
-    "is, the fewer blocks were run. Equal sample numbers start from equal noise, so two traces of one seed differ only "
-    "because of their exits. Click an image to open it."
+    "is, the fewer blocks were run. Equal sample numbers of traces with equal settings start from equal noise, so "
+    "their images differ only because of their exits. Click an image to open it."
 )
 
 

@@ -9,6 +9,7 @@ from app.state.selection import Selection, current
 from app.views.images.grid import OPEN, PROBLEM, choose_samples, grid_panel
 from app.widgets.empty import no_trace
 from app.widgets.panels import guarded, needs_trace, show
+from deediff.traces.pairing import noise_differences
 
 
 def images_page(selected: Selection) -> None:
@@ -23,8 +24,9 @@ def images_page(selected: Selection) -> None:
     name, numbers = choose_samples(traces[0][1])
     if problem := st.session_state.pop(PROBLEM, None):
         st.info(problem)
-    if len({trace.meta.seed for _, trace in traces}) > 1:
-        st.caption("The two traces have different seeds: equal sample numbers do not start from equal noise.")
+    if len(traces) > 1 and (differs := noise_differences(traces[0][1].meta, traces[1][1].meta)):
+        names = ", ".join(differs)
+        st.caption(f"The two traces differ in {names}: their images differ not only because of their exits.")
     show([[(grid_panel(letter, trace, numbers, name), 1) for letter, trace in traces]], selected)
 
 

@@ -41,7 +41,7 @@ def method_page(selected: Selection) -> None:
         return
     example = make_example(selected)
     if example is None:
-        st.info("The method is drawn from an image of the run, and none of its traces here holds any.")
+        st.info("This page needs a stored image, and no trace of this run has one.")
         no_trace(selected.run)
         return
     panels = [noise_panel(example), network_panel(example)]

@@ -32,7 +32,7 @@ def _draw_image(job: FilmJob | None, film_comes: bool, selected: Selection) -> N
         full = job.full.image if full is None else full
     if mine is None:
         how = "the film below recomputes it" if film_comes else "it was not recorded, or not copied with the trace"
-        st.info(f"The image of sample {number} is not here: {how}.")
+        st.info(f"The image of sample {number} is not stored: {how}.")
         return
     is_full = trace.meta.is_full
     tiles = [gallery.Tile(gallery.encode(mine), str(trace.meta.policy), f"sample {number} of {trace.path.name}")]

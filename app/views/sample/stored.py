@@ -1,4 +1,4 @@
-"""What the trace holds of the selected sample."""
+"""Stored data of the selected sample."""
 
 from __future__ import annotations
 

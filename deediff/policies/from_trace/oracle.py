@@ -37,7 +37,7 @@ class Oracle(ExitPolicy):
             )
         if not trace.parts:
             raise UserError(f"{trace.path} has no rows, and an oracle needs the deviations of each sample")
-        self.gflops, self.trace = gflops, trace
+        self.gflops, self.trace, self.recording = gflops, trace, trace.meta
         self.spec, self.seed = f"oracle:{gflops!r}@{trace.path}", trace.meta.seed
 
     def prepared(self, model: EarlyExitModel, solver: Solver, guidance: float | None = None) -> ExitPolicy:

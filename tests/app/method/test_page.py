@@ -145,7 +145,7 @@ def _grey() -> bytes:
 def test_a_run_without_exits_or_images_says_what_is_missing(runs: Path) -> None:
     write_run(runs / "bare", exits=False)
     app = open_app("method", run="bare")
-    assert "none of its traces here holds any" in sentences(app)
+    assert "no trace of this run has one" in sentences(app)
     (runs / "toy" / "checkpoints" / "100.json").unlink()
     app = open_app("method", run="toy")
     assert "no checkpoint" in sentences(app)
