@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -155,5 +154,7 @@ def _identity(content: Mapping[str, Any]) -> dict[str, Any]:
     The file name of the weights may change too; their SHA-256 may not.
     """
     left_out = ("dtype", "checkpoint", "recalibrated")  # the last by the SHA-256 of the calibration
-    names = [field.name for field in fields(SamplingSettings) if field.name not in left_out]
-    return {name: content.get(name) for name in (*names, "policy_content", "recalibration_sha256")}
+    defaults = SamplingSettings().to_json()  # traces of earlier versions lack the newer settings
+    names = [name for name in defaults if name not in left_out]
+    found = {name: content.get(name, defaults[name]) for name in names}
+    return {**found, **{name: content.get(name) for name in ("policy_content", "recalibration_sha256")}}

@@ -15,6 +15,7 @@ import torch
 import deediff
 from deediff.diffusion.noise import sample_noise
 from deediff.errors import UserError
+from deediff.json_files import read_json, write_json
 from tests.conftest import comparable, record
 
 
@@ -126,6 +127,19 @@ def test_resume_equals_uninterrupted(run_folder: Path, solver: str) -> None:
     resumed = record(run_folder, f"killed-{solver}", solver=solver, on_step=lambda s: resumed_steps.append(s))
     assert {s.samples for s in resumed_steps} == {range(4, 8), range(8, 10)}  # only unfinished parts
     assert comparable(resumed) == comparable(whole)
+
+
+def test_a_trace_of_an_earlier_version_is_resumed(run_folder: Path) -> None:
+    """Its trace.json lacks the settings that came later."""
+    whole, name = record(run_folder, "whole-now"), "begun-earlier"
+    trace = record(run_folder, name)
+    content = read_json(trace.path / "trace.json")
+    for later in ("recalibrated", "clip_x0", "dynamic_threshold", "imported", "classes", "guidance", "policy_content"):
+        content.pop(later, None)
+    write_json(trace.path / "trace.json", {**content, "complete": False})
+    (trace.path / "part-00001.parquet").unlink()
+    (trace.path / "summary.npz").unlink()
+    assert comparable(record(run_folder, name)) == comparable(whole)
 
 
 def test_a_truncated_part_is_ignored_and_redone(run_folder: Path) -> None:
