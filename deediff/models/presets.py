@@ -5,19 +5,19 @@ from __future__ import annotations
 from deediff.models.uvit import UViTConfig
 
 PRESETS: dict[str, UViTConfig] = {
-    # As published (Bao et al., Table 1), with the published FID of the full network.
-    "uvit_small": UViTConfig(),  # CIFAR-10: 44 M parameters, 13 blocks, FID 3.11
-    "uvit_small_64": UViTConfig(img_size=64, patch_size=4),  # CelebA 64×64: 44 M, 13 blocks, FID 2.87
-    "uvit_mid_64": UViTConfig(  # ImageNet 64×64: 131 M, 17 blocks, FID 5.85
+    # As published (Bao et al. 2023).
+    "uvit_small": UViTConfig(),  # CIFAR-10: 44 M parameters, 13 blocks
+    "uvit_small_64": UViTConfig(img_size=64, patch_size=4),  # CelebA 64×64: 44 M, 13 blocks
+    "uvit_mid_64": UViTConfig(  # ImageNet 64×64: 131 M, 17 blocks
         img_size=64, patch_size=4, embed_dim=768, depth=16, num_heads=12, num_classes=1000
     ),
-    "uvit_large_64": UViTConfig(  # ImageNet 64×64: 287 M, 21 blocks, FID 4.26
+    "uvit_large_64": UViTConfig(  # ImageNet 64×64: 287 M, 21 blocks
         img_size=64, patch_size=4, embed_dim=1024, depth=20, num_heads=16, num_classes=1000
     ),
-    "uvit_large": UViTConfig(  # latents of ImageNet 256×256: 287 M, 21 blocks, FID 3.40
+    "uvit_large": UViTConfig(  # latents of ImageNet 256×256: 287 M, 21 blocks
         in_chans=4, embed_dim=1024, depth=20, num_heads=16, num_classes=1001
     ),
-    "uvit_huge": UViTConfig(  # latents of ImageNet 256×256: 501 M, 29 blocks, FID 2.29
+    "uvit_huge": UViTConfig(  # latents of ImageNet 256×256: 501 M, 29 blocks
         in_chans=4, embed_dim=1152, depth=28, num_heads=16, num_classes=1001, conv=False
     ),
     "uvit_shallow": UViTConfig(depth=2),  # DuoDiff's shallow network: 3 blocks
