@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from deediff.errors import UserError
+from deediff.plans.plan import Plan
 
 Record = Literal["exit", "full"]
 DType = Literal["auto", "float32", "bfloat16"]
@@ -97,6 +98,8 @@ class SamplingSettings:
     """Correct u by the calibration beside the checkpoint (`deediff calibrate`)."""
     dtype: DType = "auto"
     """Precision of the network; auto: bfloat16 on CUDA, float32 elsewhere."""
+    plan: Plan | None = None
+    """Timesteps, exits and readouts step by step, in place of solver, steps and timesteps."""
     checkpoint: str | None = None
     """File name of the weights; set when the checkpoint is loaded."""
     checkpoint_sha256: str | None = None
@@ -117,6 +120,8 @@ class SamplingSettings:
             raise UserError(f"the guidance scale is {self.guidance}, expected a number ≥ 0")
         if self.dtype not in ("auto", "float32", "bfloat16"):
             raise UserError(f"dtype is {self.dtype!r}, expected 'auto', 'float32' or 'bfloat16'")
+        if self.plan is not None:
+            self._follow(self.plan)
         if self.dynamic_threshold is not None and not 0 < self.dynamic_threshold <= 1:
             raise UserError(f"dynamic_threshold is {self.dynamic_threshold}, expected a percentile in (0, 1]")
         if self.dynamic_threshold is not None and not self.clip_x0:
@@ -127,6 +132,18 @@ class SamplingSettings:
         if self.classes is not None:
             object.__setattr__(self, "classes", tuple(self.classes))
 
+    def _follow(self, plan: Plan) -> None:
+        """Take the fields that a plan decides from it. Raises UserError when one of them was given, too."""
+        decided: dict[str, Any] = {"timesteps": plan.timesteps, "steps": len(plan.steps), "spacing": "trailing"}
+        decided |= {name: getattr(plan, name) for name in ("solver", "eta", "clip_x0", "dynamic_threshold")}
+        defaults = {field.name: field.default for field in fields(SamplingSettings)}
+        for name, value in decided.items():
+            given = getattr(self, name)
+            given = tuple(given) if isinstance(given, list) else given
+            if given not in (defaults[name], value):
+                raise UserError(f"{name} is {given}, but the plan decides it ({value}): leave it out")
+            object.__setattr__(self, name, value)
+
     @property
     def batches(self) -> list[range]:
         """Sample numbers 0 … num_samples − 1, cut into batches."""
@@ -136,11 +153,15 @@ class SamplingSettings:
 
     def to_json(self) -> dict[str, Any]:
         """For trace.json."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        content = {field.name: getattr(self, field.name) for field in fields(SamplingSettings)}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in content.items()}
+        return {**plain, "plan": None if self.plan is None else self.plan.to_json()}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> SamplingSettings:
         """From trace.json, traces of earlier versions included. Raises UserError for values out of range."""
         known = {field.name: content[field.name] for field in fields(cls) if field.name in content}
+        if known.get("plan") is not None:
+            known["plan"] = Plan.from_json(known["plan"])
         known.setdefault("recalibrated", content.get("recalibration_sha256") is not None)
         return cls(**known)

@@ -149,4 +149,4 @@ def _about_run(run: Run) -> str:
 
 def _about_trace(meta: TraceMeta) -> str:
     solver = (meta.solver or "solver unknown").upper()
-    return f"{meta.policy} · {solver}, {len(meta.timesteps)} steps · {meta.num_samples:,} samples"
+    return f"{meta.title} · {solver}, {len(meta.timesteps)} steps · {meta.num_samples:,} samples"

@@ -168,7 +168,7 @@ def _cost_row(
         "uem": origin.uem,
         "strategy": origin.strategy,
         "losses": origin.losses,
-        "policy": str(meta.policy) + (", recalibrated u" if meta.recalibration_sha256 else ""),
+        "policy": meta.title + (", recalibrated u" if meta.recalibration_sha256 else ""),
         "solver": meta.solver,
         "steps": len(trace.timesteps),
         "images": int(trace.summary.samples),

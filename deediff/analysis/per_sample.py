@@ -24,12 +24,10 @@ def exit_layer_per_sample(trace: Trace) -> pd.Series:
 def gflops_per_sample(trace: Trace) -> pd.Series:
     """Mean GFLOPs per step, by sample number, the evaluated UEMs included."""
     _needs_rows(trace)
-    cost = trace.cost
-    gflops, shallow = cost.at_exit(trace.meta.policy_needs_uncertainty), cost.shallow_steps
     found = []
     for numbers, layers in trace.iter_exit_layers():
-        total = gflops[layers[:, shallow:]].sum(axis=1) + shallow * cost.shallow
-        found.append(pd.Series(total / layers.shape[1], index=numbers))
+        gflops = trace.cost.of_exits(layers, trace.meta.policy_needs_uncertainty)
+        found.append(pd.Series(gflops.mean(axis=1), index=numbers))
     return pd.concat(found).sort_index()
 
 

@@ -70,8 +70,8 @@ def fit_static(trace: Trace, budget: float | None = None, imitate: bool = False)
     """
     if budget is not None and not math.isfinite(budget):
         raise UserError(f"the budget is {budget}, expected GFLOPs per image and step")
-    if trace.cost.shallow_steps:
-        raise UserError(f"{trace.path}: another network takes its first steps, whose cost exit layers do not determine")
+    if trace.cost.fixed_steps:
+        raise UserError(f"{trace.path}: its plan or policy fixes the exits of some steps, so there is nothing to fit")
     if not trace.cost.heads:
         raise UserError(f"{trace.path}: its model has no output heads, so there is no early exit")
     full = trace.meta.record == "full" and trace.meta.has_uncertainty and not imitate

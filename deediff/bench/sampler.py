@@ -28,8 +28,8 @@ from deediff.diffusion.solvers import DDPM, Solver
 from deediff.models import EarlyExitModel
 from deediff.policies import ExitPolicy, Never, Replay
 from deediff.recording.writer import TraceWriter
-from deediff.sampling.forward import Network
-from deediff.sampling.sampler import Sampling, Step, denoise
+from deediff.sampling.planned import PlannedStep
+from deediff.sampling.sampler import Networks, Sampling, Step, denoise
 from deediff.settings import Record, SamplingSettings
 
 PART_STEPS = 50  # steps per part of a trace, over which the cost of writing the part is spread
@@ -151,8 +151,8 @@ class _Rounds:
     def play(self, steps: int, folder: Path) -> NDArray[np.float64]:
         """One round, in which the variants take `steps` steps in turn: (variants, steps) seconds."""
         blocks, samples, clock, variants = self.model.num_blocks, range(self.batch), self.clock, self.variants
-        network = Network(self.model)
-        streams = [denoise(network, self._job(variant), samples) for variant in variants]
+        networks = Networks()
+        streams = [denoise(networks, self._job(variant), samples) for variant in variants]
         # With one timestep more than there are, these parts are never full, so nothing is written.
         writers = [TraceWriter(folder, [*self.solver.timesteps, 0], blocks, {samples: 0}) for _ in variants]
         taken: list[list[Step]] = [[] for _ in variants]
@@ -178,7 +178,8 @@ class _Rounds:
             deviations=variant.deviations,
             classes=tuple(range(self.model.backbone.num_classes)) or None,
         )
-        return Sampling(self.model, settings, self.solver, variant.policy)
+        planned = [PlannedStep(variant.policy)] * len(self.solver.timesteps)
+        return Sampling(self.model, settings, self.solver, variant.policy, planned)
 
 
 def _rows(rounds: _Rounds, times: list[NDArray[np.float64]], full: float, peak: float) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +15,8 @@ from tyro.conf import OmitArgPrefixes, Positional, Suppress, arg
 from deediff.cli.command import Command, Flag, Result, defaults_to, from_text, one_of
 from deediff.cli.traces import trace_argument
 from deediff.diffusion.solvers import SOLVERS, SPACINGS
+from deediff.plans import Plan
+from deediff.plans.file import find_plan
 from deediff.policies.registry import BOUNDS, POLICIES
 from deediff.recording.job import sample_to_trace
 from deediff.recording.maps import checkpoint_of, write_maps
@@ -56,6 +58,7 @@ class Options(SamplingSettings):
     classes: Annotated[tuple[int, ...] | None, defaults_to("all classes", "INT [INT ...]")] = None
     guidance: Annotated[float | None, defaults_to("no guidance")] = None
     recalibrated: Flag = SamplingSettings.recalibrated
+    plan: Suppress[Plan | None] = None
     checkpoint: Suppress[str | None] = None
     checkpoint_sha256: Suppress[str | None] = None
 
@@ -69,6 +72,8 @@ class Sample(Command):
     out: str
     """Folder of the trace, for example runs/RUN/traces/NAME, or any fsspec URL."""
     settings: OmitArgPrefixes[Options] = field(default_factory=Options)
+    plan: Annotated[str | None, defaults_to("solver, steps and policy", "FILE|NAME")] = None
+    """Timesteps, exits and readouts step by step: a plan file, or the name of one in RUN/plans."""
     maps: Annotated[Samples, defaults_to("none")] = range(0)
     """Also log maps of u over the image for samples A … B−1. They are recomputed after the sampling."""
     device: Device = "auto"
@@ -76,15 +81,18 @@ class Sample(Command):
 
     def run(self) -> Result:
         """Sample, and report exits and cost."""
-        with progress(self.settings.policy) as on_step:
+        with progress(self.plan or self.settings.policy) as on_step:
             settings = SamplingSettings(**asdict(self.settings))
+            if self.plan is not None:
+                run = self.checkpoint if self.checkpoint.is_dir() else self.checkpoint.parent.parent
+                settings = replace(settings, plan=find_plan(self.plan, run))
             folder = sample_to_trace(
                 self.checkpoint, self.out, settings, device=self.device, maps=self.maps, on_step=on_step
             )
         trace = read_trace(folder)
         keys = ("num_samples", "layer_ratio", "mean_gflops", "full_gflops", "wall_seconds", "complete")
         found = {key: getattr(trace.meta, key) for key in keys}
-        result: Result = {"trace": str(folder), "policy": str(trace.meta.policy), **found}
+        result: Result = {"trace": str(folder), "policy": trace.meta.title, **found}
         if clamped := trace.meta.clamped:
             result["note"] = f"{clamped['count']} of {clamped['of']} uncertainties outside [0, 1] were clamped"
         return result

@@ -55,7 +55,7 @@ class Trends(Command):
         """Recorded values, then a row per threshold."""
         trace = trace_argument(self.trace)
         measured = ("num_samples", "layer_ratio", "mean_gflops", "wall_seconds")
-        recorded = {"policy": str(trace.meta.policy), **{key: getattr(trace.meta, key) for key in measured}}
+        recorded = {"policy": trace.meta.title, **{key: getattr(trace.meta, key) for key in measured}}
         if self.thresholds is not None:
             thresholds = parse_thresholds(self.thresholds)
         elif trace.what_if_limit is None:

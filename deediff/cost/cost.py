@@ -7,7 +7,7 @@ included; norms, activations and other elementwise operations are not counted. S
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,7 @@ class Cost:
     uems: list[float]  # N; empty without UEMs
     heads: list[float]  # N; empty without heads
     decode: float
-    shallow: float = 0.0  # another network for the first steps (DuoDiff), in full
-    shallow_steps: int = 0  # number of those steps
+    fixed: list[float | None] = field(default_factory=list)  # per step, where it depends on no exit; empty: nowhere
     without_attention: Cost | None = None  # the same without the attention products; None in old traces
 
     @property
@@ -43,32 +42,43 @@ class Cost:
         uems = np.cumsum(self.uems) if with_uem and self.uems else np.zeros(n)
         return self.embed + blocks + np.append(uems, uems[-1]) + np.asarray(heads)
 
+    @property
+    def fixed_steps(self) -> list[int]:
+        """The steps whose exits a plan fixes, ascending."""
+        return [s for s, gflops in enumerate(self.fixed) if gflops is not None]
+
+    def of_exits(self, exit_layers: NDArray[np.integer], with_uem: bool) -> NDArray[np.float64]:
+        """GFLOPs of recorded exits: (…, S) → (…, S)."""
+        gflops = self.at_exit(with_uem)[exit_layers]
+        for step in self.fixed_steps:
+            gflops[..., step] = self.fixed[step]
+        return gflops
+
     def mean_gflops(self, exits: NDArray[np.int64], with_uem: bool) -> float:
-        """Mean over samples and steps, from exit counts (S, N+1), or (N+1,) without another network."""
+        """Mean over samples and steps, from exit counts (S, N+1), or (N+1,) without fixed steps."""
         by_step = exits.reshape(-1, len(self.blocks) + 1)
-        counts = by_step[self.shallow_steps :].sum(axis=0)
+        decided = np.setdiff1d(np.arange(len(by_step)), self.fixed_steps)
+        counts = by_step[decided].sum(axis=0)
         used = counts > 0
-        total = (counts[used] * self.at_exit(with_uem)[used]).sum()
-        return float((total + self.shallow * by_step[: self.shallow_steps].sum()) / by_step.sum())
+        total = float((counts[used] * self.at_exit(with_uem)[used]).sum())
+        total += sum(float(self.fixed[step] or 0.0) * int(by_step[step].sum()) for step in self.fixed_steps)
+        return total / int(by_step.sum())
 
     def times(self, evaluations: int) -> Cost:
-        """The cost of several evaluations of the network per step, as under guidance."""
+        """The cost of several evaluations of the network per step, as under guidance; without fixed steps."""
         return Cost(
             self.embed * evaluations,
             [value * evaluations for value in self.blocks],
             [value * evaluations for value in self.uems],
             [value * evaluations for value in self.heads],
             self.decode * evaluations,
-            self.shallow * evaluations,
-            self.shallow_steps,
-            self.without_attention and self.without_attention.times(evaluations),
+            without_attention=self.without_attention and self.without_attention.times(evaluations),
         )
 
-    def after(self, shallow: Cost, steps: int) -> Cost:
-        """This cost with another network for the first `steps` steps."""
-        own, other = self.without_attention, shallow.without_attention
-        plain = own.after(other, steps) if own and other else None
-        return replace(self, shallow=shallow.full, shallow_steps=steps, without_attention=plain)
+    def with_fixed(self, gflops: list[float | None], without_attention: list[float | None]) -> Cost:
+        """This cost with steps of a known cost: (S,), None where it depends on the exits."""
+        plain = self.without_attention and replace(self.without_attention, fixed=without_attention)
+        return replace(self, fixed=gflops, without_attention=plain)
 
     def layer_ratio(self, exits: NDArray[np.int64]) -> float:
         """mean(exit layer) / N, from exit counts (…, N+1)."""
@@ -83,5 +93,9 @@ class Cost:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Cost:
         """Reads the JSON of trace.json."""
-        plain = content.get("without_attention")
-        return cls(**{**content, "without_attention": plain and cls.from_json(plain)})
+        found = dict(content)
+        shallow, steps = found.pop("shallow", 0.0), found.pop("shallow_steps", 0)  # of traces before plans
+        if steps:
+            found["fixed"] = [shallow] * steps
+        plain = found.get("without_attention")
+        return cls(**{**found, "without_attention": plain and cls.from_json(plain)})

@@ -38,21 +38,7 @@ class Dual(ExitPolicy):
                 f"policy {self.spec} switches at timestep {self.switch}, but there are {self.schedule.num_timesteps}: "
                 "the shallow network would never be used; choose a smaller t"
             )
-        for what, theirs, ours in (
-            ("images of shape", self.shallow.image_shape, model.image_shape),
-            ("a number of classes of", self.shallow.backbone.num_classes, model.backbone.num_classes),
-            ("the noise", self.schedule, schedule or self.schedule),
-        ):
-            if theirs != ours:
-                raise UserError(
-                    f"the dual checkpoint {self.name} was trained on {what} {theirs}, this model on {ours}: "
-                    "choose two that agree"
-                )
-        if self.shallow.num_blocks > model.num_blocks:
-            raise UserError(
-                f"the dual checkpoint {self.name} has {self.shallow.num_blocks} blocks, more than this model's "
-                f"{model.num_blocks}: give the shallow one to the policy"
-            )
+        check_network(f"the dual checkpoint {self.name}", self.shallow, self.schedule, model, schedule)
         self.shallow.to(next(model.parameters()).device)
 
     def prepared(self, model: EarlyExitModel, solver: Solver, guidance: float | None = None) -> ExitPolicy:
@@ -62,6 +48,24 @@ class Dual(ExitPolicy):
                 "choose one trained with --label-dropout"
             )
         return self
+
+
+def check_network(
+    what: str, other: EarlyExitModel, other_schedule: Schedule, model: EarlyExitModel, schedule: Schedule | None
+) -> None:
+    """Raises UserError when another network cannot take steps of this model's sampling. `what` names it."""
+    for quantity, theirs, ours in (
+        ("images of shape", other.image_shape, model.image_shape),
+        ("a number of classes of", other.backbone.num_classes, model.backbone.num_classes),
+        ("the noise", other_schedule, schedule or other_schedule),
+    ):
+        if theirs != ours:
+            raise UserError(f"{what} was trained on {quantity} {theirs}, this model on {ours}: choose two that agree")
+    if other.num_blocks > model.num_blocks:
+        raise UserError(
+            f"{what} has {other.num_blocks} blocks, more than this model's {model.num_blocks}: "
+            "give the shallow one to the policy"
+        )
 
 
 def read_dual(argument: str) -> Dual:

@@ -18,6 +18,7 @@ from deediff.recording.finish import finish
 from deediff.recording.maps import check_maps, write_maps
 from deediff.recording.parts import part_is_complete
 from deediff.recording.writer import TraceWriter, cannot_write
+from deediff.sampling.planned import plan_content
 from deediff.sampling.sampler import NotFinite, Sampling, Step, prepare_sampling
 from deediff.settings import PolicySpec, SamplingSettings
 from deediff.storage import AnyPath, open_folder
@@ -93,6 +94,7 @@ def trace_meta(job: Sampling, device: torch.device) -> TraceMeta:
         solver=settings.solver,
         batch_size=settings.batch_size,
         policy_content=job.policy.content,
+        plan_content=plan_content(job.planned) or None,
         recalibration_sha256=job.recalibration_sha256,
         uem_clamps=job.has_uncertainty and model.uem is not None and model.uem.clamps,
         device=device_name(device),
@@ -157,4 +159,6 @@ def _identity(content: Mapping[str, Any]) -> dict[str, Any]:
     defaults = SamplingSettings().to_json()  # traces of earlier versions lack the newer settings
     names = [name for name in defaults if name not in left_out]
     found = {name: content.get(name, defaults[name]) for name in names}
-    return {**found, **{name: content.get(name) for name in ("policy_content", "recalibration_sha256")}}
+    if found["plan"] is not None:
+        found["plan"] = {key: value for key, value in found["plan"].items() if key != "name"}
+    return {**found, **{name: content.get(name) for name in ("policy_content", "plan_content", "recalibration_sha256")}}

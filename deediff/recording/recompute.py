@@ -11,6 +11,7 @@ from dataclasses import replace
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
+from deediff.sampling.planned import plan_content
 from deediff.sampling.sampler import Step, prepare_sampling
 from deediff.settings import Record
 from deediff.traces.reader import Trace
@@ -21,7 +22,7 @@ def recompute(
     number: int,  # of the sample in the trace
     model: EarlyExitModel,  # loaded from the trace's checkpoint
     schedule: Schedule,  # of the model's training
-    policy: str | None = None,  # in place of the trace's, for example "never"
+    policy: str | None = None,  # in place of the trace's policy and plan, for example "never"
     record: Record = "exit",  # "full": u at every layer
     cancelled: Callable[[], bool] | None = None,
 ) -> Iterator[Step]:
@@ -42,12 +43,16 @@ def recompute(
             f"{trace.path} was sampled from other weights ({settings.checkpoint}, "
             f"SHA-256 {str(settings.checkpoint_sha256)[:12]}…): put that checkpoint back into the run"
         )
-    again = replace(settings, policy=policy or settings.policy, record=record, deviations=False, dtype="auto")
+    again = replace(settings, record=record, deviations=False, dtype="auto")
+    if policy is not None:
+        again = replace(again, policy=policy, plan=None)
     job = prepare_sampling(model, again, schedule)
     if job.recalibration_sha256 != meta.recalibration_sha256:
         raise UserError(f"{trace.path} was sampled with another calibration than the one beside its checkpoint")
     if policy is None and job.policy.content != meta.policy_content:
         raise UserError(f"the file of policy {job.policy.spec} has changed since {trace.path} was sampled: put it back")
+    if policy is None and plan_content(job.planned) != dict(meta.plan_content or {}):
+        raise UserError(f"a file that the plan of {trace.path} names has changed since it was sampled: put it back")
     batch, first = range(number, number + 1), number
     if job.policy.decides_for_batch:
         first = number // settings.batch_size * settings.batch_size

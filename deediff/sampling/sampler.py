@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ import torch
 from torch import Tensor
 
 from deediff.calibration.recalibrated import recalibrate
-from deediff.cost.components import model_cost
 from deediff.cost.cost import Cost
 from deediff.devices import autocast, keep_freed_memory
 from deediff.diffusion.clipping import clip_image
@@ -26,9 +26,13 @@ from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import SOLVERS, Solver, make_solver
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
-from deediff.policies import ExitPolicy, Never, make_policy
+from deediff.plans import Plan
+from deediff.plans.file import find_plan
+from deediff.policies import ExitPolicy, make_policy
+from deediff.readouts import Readout, ReadoutState
 from deediff.sampling.cpu import one_thread
-from deediff.sampling.forward import Condition, Network, Request, predict
+from deediff.sampling.forward import Condition, Network, Prediction, Request, predict
+from deediff.sampling.planned import PlannedStep, plan_cost, plan_steps, run_folder
 from deediff.settings import SamplingSettings
 from deediff.traces.pairing import settings_differences
 
@@ -61,20 +65,19 @@ class Sampling:
     settings: SamplingSettings
     solver: Solver
     policy: ExitPolicy
+    planned: Sequence[PlannedStep]  # (S,)
     recalibration_sha256: str | None = None  # of the calibration that corrects u, if one does
 
     @property
     def has_uncertainty(self) -> bool:
-        """Whether UEMs are evaluated."""
-        return self.model.uem is not None and (self.settings.record == "full" or self.policy.needs_uncertainty)
+        """Whether UEMs are evaluated at some step."""
+        queried = any(step.policy.needs_uncertainty for step in self.planned)
+        runs = any(step.readout is None and step.network is None for step in self.planned)
+        return self.model.uem is not None and (queried or (runs and self.settings.record == "full"))
 
     def cost(self) -> Cost:
-        """GFLOPs of one image and one step; guidance and a shallow network for the first steps included."""
-        cost = model_cost(self.model)
-        others = [other for t in self.solver.timesteps if (other := self.policy.network(t)) is not None]
-        if others:
-            cost = cost.after(model_cost(others[0]), len(others))
-        return cost if self.settings.guidance is None else cost.times(2)
+        """GFLOPs of one image and one step; guidance and steps of another network included."""
+        return plan_cost(self.model, self.planned, self.settings.guidance is not None)
 
     def steps(
         self,
@@ -84,9 +87,9 @@ class Sampling:
         """Sample batch after batch."""
         keep_freed_memory()
         parts = self.settings.batches if parts is None else parts
-        done, total, network = 0, len(parts) * len(self.solver.timesteps), Network(self.model)
+        done, total, networks = 0, len(parts) * len(self.solver.timesteps), Networks()
         for part in parts:
-            stream = denoise(network, self, part)
+            stream = denoise(networks, self, part)
             while not (cancelled is not None and cancelled()):
                 step = next(stream, None)
                 if step is None:
@@ -97,43 +100,76 @@ class Sampling:
                 return
 
 
-def denoise(network: Network, job: Sampling, samples: range) -> Iterator[Step]:
+def denoise(networks: Networks, job: Sampling, samples: range) -> Iterator[Step]:
     """Denoise one batch (sample numbers `samples`) from noise to images, one `Step` at a time."""
-    model, solver, policy, settings = job.model, job.solver, job.policy, job.settings
+    model, solver, settings = job.model, job.solver, job.settings
     device, seed = next(model.parameters()).device, settings.seed
-    numbers = np.arange(samples.start, samples.stop)
     condition = make_condition(model, samples, settings.classes, settings.guidance)
-    shallow: Network | None = None  # of a dual policy
     x = sample_noise(seed, samples, 0, model.image_shape).to(device)  # (B,C,H,W)
     x0: Tensor | None = None
+    earlier: list[tuple[float, Tensor]] = []  # log-SNR and ε of the predictions that readouts may reuse
     with ThreadPoolExecutor(1) as prefetching:
-        for s, timestep in enumerate(solver.timesteps):
+        for s, (timestep, planned) in enumerate(zip(solver.timesteps, job.planned, strict=True)):
             if solver.needs_noise(s):
                 upcoming = prefetching.submit(sample_noise, seed, samples, s + 1, model.image_shape)
             with torch.inference_mode(), one_thread() as threads:
-                other = policy.network(timestep)
-                with autocast(device, settings.dtype):
-                    if other is None:
-                        request = Request(policy, s, timestep, numbers, settings.record, settings.deviations, condition)
-                        p = predict(network, x, request, threads)
-                    else:
-                        shallow = shallow or Network(other)
-                        p = predict(shallow, x, Request(Never(), s, timestep, numbers, condition=condition), threads)
-                        p = p.padded(model.num_blocks)
-                kind = (other or model).prediction
-                eps = to_epsilon(kind, p.output.to(x.dtype), x, solver.alpha_bar(s))
-                deviation = None if p.deviation is None else p.deviation * epsilon_scale(kind, solver.alpha_bar(s))
+                state = ReadoutState(x, solver.alpha_bar(s), solver.alpha_bar(s + 1), solver.log_snr(s), earlier)
+                if planned.readout is None:
+                    request = Request(
+                        planned.policy,
+                        s,
+                        timestep,
+                        np.arange(samples.start, samples.stop),
+                        settings.record if planned.network is None else "exit",
+                        settings.deviations,
+                        condition,
+                    )
+                    with autocast(device, settings.dtype):
+                        p = predict(networks.of(planned.network or model), x, request, threads)
+                    p = in_epsilon(p.padded(model.num_blocks), (planned.network or model).prediction, state)
+                else:
+                    p = without_network(planned.readout, state, model.num_blocks)
                 noise = upcoming.result().to(device) if solver.needs_noise(s) else None
-                previous_x0, x0 = x0, solver.predict_x0(s, x, eps)
+                previous_x0, x0, eps = x0, solver.predict_x0(s, x, p.output), p.output
                 if settings.clip_x0:
                     x0 = clip_image(x0, settings.dynamic_threshold)
                     eps = solver.to_epsilon(s, x, x0)
-                x = solver.step(s, x, eps, noise, previous_x0)
+                if planned.readout is None or planned.readout.predicts:
+                    earlier = [*earlier[-2:], (state.log_snr, eps)]
+                moved = None if planned.readout is None else planned.readout.destination(state)
+                x = solver.step(s, x, eps, noise, previous_x0) if moved is None else moved
                 finite = torch.isfinite(x).flatten(1).all(1)  # (B,)
             if not finite.all():
                 bad = samples[int((~finite).nonzero()[0])]
                 raise NotFinite(f"the network gave a value that is not finite for sample {bad} at timestep {timestep}")
-            yield Step(s, timestep, samples, x, x0, p.exit_layer, p.uncertainty, deviation)
+            yield Step(s, timestep, samples, x, x0, p.exit_layer, p.uncertainty, p.deviation)
+
+
+class Networks:
+    """The networks of a job, each prepared once."""
+
+    def __init__(self) -> None:
+        self._prepared: dict[int, Network] = {}
+
+    def of(self, model: EarlyExitModel) -> Network:
+        """The prepared network of a model that the job holds."""
+        if id(model) not in self._prepared:
+            self._prepared[id(model)] = Network(model)
+        return self._prepared[id(model)]
+
+
+def in_epsilon(p: Prediction, kind: str, state: ReadoutState) -> Prediction:
+    """A network's prediction of ε, x_0 or v, and its deviations, as ε."""
+    a = state.alpha_bar
+    deviation = None if p.deviation is None else p.deviation * epsilon_scale(kind, a)
+    return replace(p, output=to_epsilon(kind, p.output.to(state.x.dtype), state.x, a), deviation=deviation)
+
+
+def without_network(readout: Readout, state: ReadoutState, num_blocks: int) -> Prediction:
+    """The prediction of a readout that runs no block: exit 0, without u."""
+    batch = len(state.x)
+    missing = torch.full((batch, num_blocks), torch.nan)
+    return Prediction(readout.epsilon(state), torch.zeros(batch, dtype=torch.int64), missing, None)
 
 
 def prepare_sampling(
@@ -155,20 +191,27 @@ def prepare_sampling(
     chosen = make_policy(settings.policy) if policy is None else policy
     if chosen.seed not in (None, settings.seed):
         raise UserError(f"policy {chosen.spec} was made for seed {chosen.seed}, not for seed {settings.seed}")
+    if solver is not None and settings.plan is not None:
+        raise UserError("a plan decides the solver: leave solver out")
     if solver is None:
         steps = settings.timesteps or settings.steps
         solver = make_solver(settings.solver, schedule or Schedule(), steps, settings.spacing, settings.eta)
     chosen.check(model, solver.schedule)
     chosen = chosen.prepared(model, solver, settings.guidance)
-    if settings.deviations and chosen.network(solver.timesteps[0]) is not None:
-        raise UserError(f"deviations compare exits of one network, but policy {chosen.spec} uses two: leave them out")
+    if settings.plan is not None and not (settings.plan.uses_policy or chosen.spec == "never"):
+        raise UserError(f"the plan fixes the exits of every step, so leave policy {chosen.spec} out")
+    guided = settings.guidance is not None
+    planned = plan_steps(settings.plan, solver.timesteps, model, solver.schedule, chosen, guided)
+    if settings.deviations and any(step.network is not None or step.readout is not None for step in planned):
+        named = f"policy {chosen.spec}" if settings.plan is None else "the plan"
+        raise UserError(f"deviations compare exits of one network, but {named} uses more than that: leave them out")
     resolved = _resolved(settings, model, chosen, solver)
     if chosen.recording is not None and (differs := settings_differences(chosen.recording, resolved)):
         raise UserError(
             f"policy {chosen.spec}: that trace was sampled from other noise (different: {', '.join(differs)}); "
             "record one with the settings of this sampling"
         )
-    return Sampling(model, resolved, solver, chosen, recalibration)
+    return Sampling(model, resolved, solver, chosen, planned, recalibration)
 
 
 def _resolved(
@@ -197,6 +240,7 @@ def sample(
     *,
     policy: str | ExitPolicy | None = None,
     solver: str | Solver | None = None,
+    plan: Plan | str | Path | None = None,  # also a plan file, or the name of a plan of the model's run
     schedule: Schedule | None = None,  # that the model was trained with; default: Schedule()
     parts: Sequence[range] | None = None,  # ranges of sample numbers in place of batches
     cancelled: Callable[[], bool] | None = None,  # called before each step; True ends the iteration
@@ -210,6 +254,8 @@ def sample(
     `Step.done` and `Step.total` give the progress; to stop early, stop iterating.
     Raises UserError, before the first step, for settings that do not fit the model.
     """
+    if plan is not None:
+        fields["plan"] = plan if isinstance(plan, Plan) else find_plan(str(plan), run_folder(model))
     settings = replace(settings or SamplingSettings(), **fields)
     if isinstance(policy, str):
         settings, policy = replace(settings, policy=policy), None

@@ -9,6 +9,7 @@ from typing import Any
 from deediff.cost.cost import Cost
 from deediff.errors import UserError
 from deediff.json_files import read_json
+from deediff.plans.plan import Plan
 from deediff.settings import PolicySpec, Record, SamplingSettings
 from deediff.storage import AnyPath
 from deediff.traces.schema import FORMAT_VERSION
@@ -42,6 +43,7 @@ class TraceMeta:
     solver: str | None = None
     batch_size: int | None = None  # samples per part
     policy_content: Any = None  # of the file that the policy names
+    plan_content: Mapping[str, str] | None = None  # SHA-256 of each file that the plan names
     recalibration_sha256: str | None = None  # of the calibration that corrects u, if one does
     uem_clamps: bool = False  # whether its UEMs lack a sigmoid, so that u was clamped to [0, 1]
     device: str | None = None
@@ -62,7 +64,20 @@ class TraceMeta:
     @property
     def is_full(self) -> bool:
         """Whether every sample took the full network."""
-        return self.policy.is_full
+        return self.policy.is_full and (self.plan is None or self.plan.is_full)
+
+    @property
+    def plan(self) -> Plan | None:
+        """The plan that was followed; None without."""
+        return None if self.settings is None else self.settings.plan
+
+    @property
+    def title(self) -> str:
+        """The policy, or the plan and, where it decides exits, the policy."""
+        if self.plan is None:
+            return str(self.policy)
+        name = f"plan {self.plan.name or self.plan}"
+        return f"{name}, {self.policy}" if self.plan.uses_policy else name
 
     @property
     def seed(self) -> int | None:

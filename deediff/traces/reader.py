@@ -99,7 +99,7 @@ class Trace:
     @property
     def what_if_limit(self) -> tuple[float, str] | None:
         """The lowest threshold that `what_if` can answer, and why; None when it can answer none."""
-        if not self.meta.has_uncertainty or self.cost.shallow_steps:
+        if not self.meta.has_uncertainty or len(self.cost.fixed_steps) == len(self.timesteps):
             return None
         if self.meta.record == "full":
             return 0.0, "u was recorded at every layer"
@@ -114,8 +114,8 @@ class Trace:
             return None
         if not self.meta.has_uncertainty:
             return "this trace holds no uncertainties, only exit layers"
-        if self.cost.shallow_steps:
-            return "its first steps were taken by a shallow network without exits"
+        if len(self.cost.fixed_steps) == len(self.timesteps):
+            return "its plan fixes the exit of every step"
         return f"u was recorded up to the exits of policy {self.meta.policy}"
 
     def what_if(self, threshold: float) -> WhatIf:
@@ -132,6 +132,7 @@ class Trace:
         if THRESHOLDS[index] < np.float32(lowest):
             raise UserError(f"{self.path} answers thresholds from {lowest:g} only ({reason})")
         exits = self.summary.exits_of(self._left_by[index])
+        exits[self.cost.fixed_steps] = self.summary.exits[self.cost.fixed_steps]
         return WhatIf(
             round(float(THRESHOLDS[index]), 3),
             exits,

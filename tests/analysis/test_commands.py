@@ -92,7 +92,7 @@ def test_bad_input_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "the cheapest is" in error("static", tmp_path / "never", *out, "--budget", 0.1)
     assert "the cheapest is" in error("static", tmp_path / "exits", *out, "--budget", 0.1)
     assert "the budget is nan" in error("static", tmp_path / "exits", *out, "--budget", "nan")
-    assert "another network takes its first steps" in error("static", tmp_path / "dual", *out)
+    assert "its plan or policy fixes the exits of some steps" in error("static", tmp_path / "dual", *out)
     assert "no output heads" in error("static", tmp_path / "bare", *out)
     assert "cannot be written" in error("static", tmp_path / "exits", "--out", tmp_path)
     assert not (tmp_path / "s.json").exists()

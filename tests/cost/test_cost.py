@@ -142,11 +142,16 @@ def test_the_tables_add_up() -> None:
 
 def test_a_cost_survives_its_file_and_its_multiples() -> None:
     cost, shallow = model_cost(with_exits("uvit_tiny")), model_cost(with_exits("uvit_shallow"))
-    whole = cost.after(shallow, 3).times(2)
+    plain = shallow.without_attention
+    assert plain is not None
+    whole = cost.times(2).with_fixed([2 * shallow.full, None], [2 * plain.full, None])
     assert Cost.from_json(json.loads(json.dumps(whole.to_json()))) == whole
     assert whole.without_attention is not None
-    assert shallow.without_attention is not None
-    assert whole.without_attention.shallow == pytest.approx(2 * shallow.without_attention.full)
+    assert whole.without_attention.fixed == [2 * plain.full, None]
+    assert whole.full == pytest.approx(2 * cost.full)
+    before_plans = {**cost.to_json(), "shallow": 0.5, "shallow_steps": 2}
+    del before_plans["fixed"]
+    assert Cost.from_json(before_plans).fixed == [0.5, 0.5]
     old = {key: value for key, value in cost.to_json().items() if key != "without_attention"}
     assert Cost.from_json(old).without_attention is None
 

@@ -150,13 +150,22 @@ def test_guidance_needs_the_label_for_no_class_in_both_networks(folder: Path) ->
     assert len(list(sample(model, num_samples=2, policy=policy, steps=2))) == 2
 
 
-def test_a_trace_of_two_networks_answers_no_threshold(folder: Path) -> None:
+def test_a_threshold_leaves_the_steps_of_another_network_as_they_are(folder: Path) -> None:
     trace = deediff.read_trace(
         sample_trace(folder / "run", folder / "dual", 2, spec("dual", folder, None), steps=5, record="full")
     )
     assert trace.meta.layer_ratio == pytest.approx((2 * 3 / 13 + 3) / 5)
-    with pytest.raises(UserError, match="its first steps were taken by a shallow network without exits"):
-        trace.what_if(0.5)
+    everyone, nobody = trace.what_if(1.0), trace.what_if(0.0)
+    assert everyone.exits.argmax(axis=1).tolist() == [3, 3, 0, 0, 0]
+    assert nobody.exits.argmax(axis=1).tolist() == [3, 3, 13, 13, 13]
+    shallow = trace.cost.fixed[0]
+    assert shallow is not None
+    first, last = trace.cost.at_exit(with_uem=True)[[0, 13]]
+    assert everyone.gflops == pytest.approx((2 * shallow + 3 * first) / 5)
+    assert nobody.gflops == pytest.approx((2 * shallow + 3 * last) / 5)
+    exits_only = deediff.read_trace(sample_trace(folder / "run", folder / "d2", 2, spec("dual", folder, None), steps=5))
+    with pytest.raises(UserError, match="holds no uncertainties"):
+        exits_only.what_if(0.5)
 
 
 @pytest.mark.parametrize(

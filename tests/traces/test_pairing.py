@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import deediff
 from deediff.analysis.compare import comparison_table
 from deediff.errors import UserError
 from deediff.json_files import read_json, write_json
+from deediff.plans import Plan, PlanStep
 from deediff.quality.pairs import find_full, image_distances
 from deediff.settings import SamplingSettings
 from deediff.traces.pairing import full_twin, same_machine, same_noise, speed_up
@@ -118,9 +120,8 @@ def test_every_setting_survives_the_json() -> None:
     settings = SamplingSettings(
         policy="threshold:0.5,min:2",
         solver="ddpm",
-        steps=7,
-        spacing="linspace",
-        timesteps=(999, 640, 410, 300, 200, 90, 5),
+        steps=4,
+        timesteps=(640, 410, 90, 5),
         clip_x0=True,
         dynamic_threshold=0.9,
         eta=0.0,
@@ -133,12 +134,25 @@ def test_every_setting_survives_the_json() -> None:
         guidance=1.5,
         recalibrated=True,
         dtype="float32",
+        plan=Plan(
+            (PlanStep(640, 0, "gaussian"), PlanStep(410, "policy"), PlanStep(90, network="../b"), PlanStep(5, 13)),
+            num_blocks=13,
+            solver="ddpm",
+            clip_x0=True,
+            dynamic_threshold=0.9,
+            name="p",
+        ),
         checkpoint="7.safetensors",
         checkpoint_sha256="a",
     )
     default = vars(SamplingSettings())
-    assert [name for name, value in vars(settings).items() if value == default[name]] == ["eta"]
-    assert SamplingSettings.from_json(settings.to_json()) == settings
+    assert [name for name, value in vars(settings).items() if value == default[name]] == ["spacing", "eta"]
+    again = SamplingSettings.from_json(json.loads(json.dumps(settings.to_json())))
+    assert again == settings
+    assert again.plan is not None
+    assert again.plan.name == "p"
+    spaced = replace(settings, plan=None, spacing="linspace", solver="ddim", eta=0.5)
+    assert SamplingSettings.from_json(spaced.to_json()) == spaced
 
 
 def _meta() -> Any:

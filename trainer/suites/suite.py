@@ -104,7 +104,7 @@ class Suite:
             "name": row.name,
             "published": row.published,
             "measured": {
-                "policy": str(meta.policy),
+                "policy": meta.title,
                 "steps": len(trace.timesteps),
                 "images": int(trace.summary.samples),
                 "num_blocks": trace.num_blocks,

@@ -51,7 +51,7 @@ def _draw_row(trace: Trace, numbers: range, selected: Selection) -> None:
     if trace.path.parents[1] == selected.run.path and trace.path != (selected.trace and selected.trace.path):
         letters.append("B")
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.caption(f"**{trace.meta.policy}** · {key_of(trace)}", width="content")
+        st.caption(f"**{trace.meta.title}** · {key_of(trace)}", width="content")
         for letter in letters:
             st.button(
                 letter,

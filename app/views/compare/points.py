@@ -90,7 +90,7 @@ def family_of(trace: Trace) -> tuple[str, str]:
     """
     meta = trace.meta
     solver, steps = (meta.solver or "unknown solver").upper(), len(trace.timesteps)
-    head, *bounds = str(meta.policy).split(",")
+    head, *bounds = meta.title.split(",")
     kind, _, argument = head.partition(":")
     again = ["recalibrated u"] if meta.recalibration_sha256 else []
     again += [f"guidance {meta.guidance:g}"] if meta.guidance is not None else []

@@ -61,7 +61,7 @@ def _draw_grid(letter: str, trace: Trace, numbers: list[int], name: str, selecte
     shown = found[found["png"].notna()]
     values = _values(trace, name)
     mean = f"{found['mean_exit_layer'].mean():.2f} of {trace.num_blocks}" if len(found) else "unknown"
-    title = f"Trace {letter}, {trace.meta.policy}: mean exit layer {mean} on this page"
+    title = f"Trace {letter}, {trace.meta.title}: mean exit layer {mean} on this page"
     subtitle = f"{len(shown)} images, sorted by {ORDERS[name].label.lower()} · {trace.path.name}{_missing(trace)}"
     heading(title, subtitle, HELP, partial(_table, found, values, name), f"images {letter}")
     if shown.empty:

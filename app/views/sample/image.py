@@ -35,7 +35,7 @@ def _draw_image(job: FilmJob | None, film_comes: bool, selected: Selection) -> N
         st.info(f"The image of sample {number} is not stored: {how}.")
         return
     is_full = trace.meta.is_full
-    tiles = [gallery.Tile(gallery.encode(mine), str(trace.meta.policy), f"sample {number} of {trace.path.name}")]
+    tiles = [gallery.Tile(gallery.encode(mine), trace.meta.title, f"sample {number} of {trace.path.name}")]
     if is_full:
         st.caption("This trace is the full network's: there is nothing to compare with.")
     elif full is not None:

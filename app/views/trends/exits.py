@@ -47,7 +47,7 @@ def label(trace: Trace) -> str:
     """Name of a measured trace in a legend."""
     if trace.threshold is not None:
         return f"τ = {trace.threshold:g}"
-    return trace.path.name if trace.meta.imported else str(trace.meta.policy)
+    return trace.path.name if trace.meta.imported else trace.meta.title
 
 
 def closest_measured(selection: Selection) -> Trace | None:

@@ -59,7 +59,7 @@ def _lines(selection: Selection) -> list[Line]:
 
 def _is_drawn(measured: Trace, selection: Selection) -> bool:
     """Traces at a threshold, and A and B; the full network has its own line, other policies need to be A or B."""
-    policy = str(measured.meta.policy)
+    policy = measured.meta.title
     return policy != "never" and (_color(measured, selection) is not None or policy.startswith("threshold:"))
 
 

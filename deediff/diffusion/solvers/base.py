@@ -5,6 +5,7 @@ To add a solver: subclass `Solver` in a file of its own and add a line to `regis
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
@@ -52,8 +53,13 @@ class Solver(ABC):
         return (x - a**0.5 * x0) / (1 - a) ** 0.5
 
     def alpha_bar(self, s: int) -> float:
-        """ᾱ of the timestep of step `s`."""
+        """ᾱ of the timestep of step `s`; 1 after the last step."""
         return self._alpha_bar[s]
+
+    def log_snr(self, s: int) -> float:
+        """λ = log(√ᾱ / √(1−ᾱ)) of the timestep of step `s`, half of the log signal-to-noise ratio."""
+        a = self._alpha_bar[s]
+        return 0.5 * math.log(a / (1 - a))
 
     def needs_noise(self, s: int) -> bool:
         """Whether step `s` adds noise; the last step never does."""

@@ -23,14 +23,9 @@ class DPMSolver(Solver):
         x0 = self.predict_x0(s, x, eps)
         if s == len(self.timesteps) - 1:
             return x0
-        h = self._half_log_snr(s + 1) - self._half_log_snr(s)
+        h = self.log_snr(s + 1) - self.log_snr(s)
         if previous_x0 is not None:
-            r = (self._half_log_snr(s) - self._half_log_snr(s - 1)) / h
+            r = (self.log_snr(s) - self.log_snr(s - 1)) / h
             x0 = x0 + (x0 - previous_x0) / (2 * r)
         a, a_next = self._alpha_bar[s], self._alpha_bar[s + 1]
         return ((1 - a_next) / (1 - a)) ** 0.5 * x - a_next**0.5 * math.expm1(-h) * x0
-
-    def _half_log_snr(self, s: int) -> float:
-        """λ = log(√ᾱ / √(1−ᾱ))."""
-        a = self._alpha_bar[s]
-        return 0.5 * math.log(a / (1 - a))
