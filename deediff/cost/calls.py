@@ -42,7 +42,7 @@ def component_calls(model: EarlyExitModel, batch: int = 1) -> dict[str, Componen
             single = build_uem({**model.uem.config(), "layers": [i]}, shape).to(device)  # without the other layers
             calls[f"UEM {i}"] = ComponentCall(single, "forward", (i,), (states[i], t))
         if model.heads is not None:
-            calls[f"head {i}"] = ComponentCall(model, "read_out", (i,), (states[i],))
+            calls[f"head {i}"] = ComponentCall(model, "read_out", (i,), (states[i], t))
         source = net.skip_source(i)
         skip = () if source is None else (states[source + 1],)
         calls[f"block {i}"] = ComponentCall(net, "block", (i,), (states[i], *skip))

@@ -64,8 +64,8 @@ class EarlyExitModel(nn.Module):
         """(B,C,H,W), (B,) → (B,C,H,W): the full network, no early exit."""
         return self.backbone(x, t, y)
 
-    def read_out(self, layer: int, state: Tensor) -> Tensor:
-        """Prediction of exit `layer` (0 … N) from its input state: (B, …) → (B,C,H,W).
+    def read_out(self, layer: int, state: Tensor, t: Tensor) -> Tensor:
+        """Prediction of exit `layer` (0 … N) from its input state: (B, …), (B,) → (B,C,H,W).
 
         Raises ValueError when `layer` < N and the model has no output heads.
         """
@@ -73,7 +73,7 @@ class EarlyExitModel(nn.Module):
             return self.backbone.decode(state)
         if self.heads is None:
             raise ValueError("this model has no output heads: train them first (stage 'exits' of the trainer)")
-        return self.heads.predict(layer, state, self.backbone)
+        return self.heads.predict(layer, state, t, self.backbone)
 
     def uncertainty(self, layer: int, state: Tensor, t: Tensor) -> Tensor:
         """u of exit `layer` (0 … N−1) from its input state: (B, …), (B,) → (B,).
@@ -114,7 +114,7 @@ class EarlyExitModel(nn.Module):
         """
         predictions, u = [], []
         for i, state in enumerate(self.backbone.states(x, t, y)):
-            predictions.append(self.read_out(i, state))
+            predictions.append(self.read_out(i, state, t))
             if i < self.num_blocks:
                 known = self.uem is None or i in self.uem.layers
                 u.append(self.uncertainty(i, state, t) if known else torch.full((len(x),), torch.nan, device=x.device))

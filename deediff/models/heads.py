@@ -22,8 +22,8 @@ class OutputHeads(nn.ModuleList, ABC):
         """Fresh heads for this backbone."""
 
     @abstractmethod
-    def predict(self, layer: int, state: Tensor, net: Backbone) -> Tensor:
-        """Input state (B, …) of block `layer` → prediction (B,C,H,W)."""
+    def predict(self, layer: int, state: Tensor, t: Tensor, net: Backbone) -> Tensor:
+        """Input state (B, …) of block `layer`, timesteps (B,) → prediction (B,C,H,W)."""
 
     def train_layers(self, layers: Collection[int]) -> None:
         """Exclude the parameters of other layers' heads from training: no loss depends on them."""
@@ -38,7 +38,7 @@ class HeadPerExit(OutputHeads):
     def build(cls, net: Backbone) -> HeadPerExit:
         return cls(net.make_head() for _ in range(net.num_blocks))
 
-    def predict(self, layer: int, state: Tensor, net: Backbone) -> Tensor:
+    def predict(self, layer: int, state: Tensor, t: Tensor, net: Backbone) -> Tensor:
         prediction: Tensor = self[layer](state)
         return prediction
 
@@ -56,7 +56,7 @@ class SharedHead(OutputHeads):
     def build(cls, net: Backbone) -> SharedHead:
         return cls([net.make_head()])
 
-    def predict(self, layer: int, state: Tensor, net: Backbone) -> Tensor:
+    def predict(self, layer: int, state: Tensor, t: Tensor, net: Backbone) -> Tensor:
         prediction: Tensor = self[0](state)
         return prediction
 
@@ -70,7 +70,7 @@ class DecoderHead(OutputHeads):
     def build(cls, net: Backbone) -> DecoderHead:
         return cls()
 
-    def predict(self, layer: int, state: Tensor, net: Backbone) -> Tensor:
+    def predict(self, layer: int, state: Tensor, t: Tensor, net: Backbone) -> Tensor:
         return net.decode(state)
 
 

@@ -43,7 +43,8 @@ class ExitsObjective(nn.Module):
         assert uem is not None
         with torch.no_grad() if self.frozen else contextlib.nullcontext():
             states = list(model.backbone.states(x, t, y))
-        predictions = torch.stack([model.read_out(i, states[i]).float() for i in [*uem.layers, model.num_blocks]])
+        exits = [*uem.layers, model.num_blocks]
+        predictions = torch.stack([model.read_out(i, states[i], t).float() for i in exits])
         with torch.autocast(x.device.type, enabled=False):
             inputs = [(i, states[i].float(), t) for i in uem.layers]
             maps = torch.stack([uem.map(*args) for args in inputs]) if uem.gives_map else None

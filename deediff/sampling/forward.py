@@ -196,7 +196,7 @@ class ForwardPass:
             if i - 1 in network.skip_source:
                 mb.skips[i - 1] = (mb.rows, mb.state)
         if self.request.deviations:
-            mb.outputs.append(self._combined(network.model.read_out(i, mb.state)))
+            mb.outputs.append(self._combined(network.model.read_out(i, mb.state, self.t[: len(mb.state)])))
         mb.decision = to_host(self._decide(i, mb)) if i < network.num_blocks else None
 
     def _embed(self, mb: MicroBatch) -> Tensor:
@@ -263,7 +263,8 @@ class ForwardPass:
         """Evaluate the output heads of samples that exited, once per layer."""
         for layer, same in groupby(sorted(exited, key=lambda each: each.layer), lambda each: each.layer):
             parts = list(same)
-            output = self.network.model.read_out(layer, torch.cat([part.state for part in parts]))
+            state = torch.cat([part.state for part in parts])
+            output = self.network.model.read_out(layer, state, self.t[: len(state)])
             self.outputs.append((np.concatenate([part.rows for part in parts]), self._combined(output)))
 
     def _combined(self, output: Tensor) -> Tensor:

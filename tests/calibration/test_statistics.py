@@ -29,7 +29,7 @@ class ExactUncertainty(UEM):
         self.answer, self.noise, self.layers = model.read_out, noise, tuple(range(model.num_blocks))
 
     def forward(self, layer: int, state: Tensor, t: Tensor) -> Tensor:
-        return (self.answer(layer, state) - self.noise).abs().tanh().mean(dim=(1, 2, 3))
+        return (self.answer(layer, state, t) - self.noise).abs().tanh().mean(dim=(1, 2, 3))
 
     def config(self) -> dict[str, object]:
         return {}

@@ -27,7 +27,7 @@ class Adapter(OutputHeads):
     def build(cls, net: Backbone) -> Adapter:
         return cls(nn.Linear(net.dim, net.dim) for _ in range(net.num_blocks))
 
-    def predict(self, layer: int, state: Tensor, net: Backbone) -> Tensor:
+    def predict(self, layer: int, state: Tensor, t: Tensor, net: Backbone) -> Tensor:
         adapter = self[layer]
         return net.decode(adapter(state))
 
