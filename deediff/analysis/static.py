@@ -19,13 +19,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deediff.analysis.knapsack import Floats, Layers, exit_distance, static_layers
 from deediff.analysis.variance import IntervalEstimate
 from deediff.errors import UserError
 from deediff.json_files import write_json
 from deediff.policies.from_trace.budget import budget_threshold
-from deediff.policies.from_trace.oracle_exits import trained_exits
+from deediff.policies.from_trace.knapsack import Floats, Layers, static_layers
+from deediff.policies.from_trace.oracle_exits import mean_deviation, trained_exits
 from deediff.traces.reader import Trace
+from deediff.traces.summary import Ints
 
 
 @dataclass
@@ -110,6 +111,15 @@ def fit_static(trace: Trace, budget: float | None = None, imitate: bool = False)
     return StaticFit(kind, fitted, held_out.tested, saved, held_out.rows())
 
 
+def best_exit_layer(trace: Trace, budget: float) -> int:
+    """The layer of least mean deviation, over samples and steps, that costs at most `budget` GFLOPs per step.
+
+    Raises UserError when the trace has no deviations, and when every layer costs more.
+    """
+    price = mean_deviation(trace).mean(axis=0, keepdims=True)  # as a schedule of one step
+    return int(static_layers(price, trace.cost.at_exit(with_uem=False), budget, spend=False)[0])
+
+
 def _half(trace: Trace, kind: str, tau: float | None, odd: int) -> Iterator[_Block]:
     """The samples of odd numbers (1) or even numbers (0), part by part."""
     for part, (numbers, exits) in zip(trace.parts, trace.iter_exit_layers(), strict=True):
@@ -175,6 +185,15 @@ class _Test:
 def _paid(price: NDArray[np.float32], exits: NDArray[np.int64]) -> Floats:
     """(B, S, N+1), (B, S) → (B,): mean over steps of the chosen layers' price."""
     return np.take_along_axis(price, exits[:, :, None], axis=2)[:, :, 0].mean(axis=1, dtype=np.float64)
+
+
+def exit_distance(exits: Ints) -> Floats:
+    """Mean distance from the adaptive exit layer, per step and static layer: counts (S, N+1) → (S, N+1).
+
+    The layer of least distance is the median.
+    """
+    layers = np.arange(exits.shape[1])
+    return exits @ np.abs(layers[:, None] - layers) / exits.sum(axis=1, keepdims=True)
 
 
 def save_schedule(path: Path, trace: Trace, layers: Layers) -> None:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deediff.analysis.knapsack import exit_distance, static_layers
+from deediff.analysis.static import exit_distance
 from deediff.errors import UserError
+from deediff.policies.from_trace.knapsack import static_layers
 from tests.analysis.traces import STATIC_COST, counts_of
 
 exit_layers = st.integers(1, 40).flatmap(

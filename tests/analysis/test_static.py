@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deediff.analysis.knapsack import static_layers
-from deediff.analysis.static import fit_static
+from deediff.analysis.static import best_exit_layer, fit_static
+from deediff.errors import UserError
 from deediff.policies.base import LayerState
-from deediff.policies.from_trace.oracle_exits import oracle_exits, weighted_deviation
+from deediff.policies.from_trace.knapsack import static_layers
+from deediff.policies.from_trace.oracle_exits import oracle_exits
 from deediff.policies.registry import make_policy
 from deediff.policies.schedule import ScheduledExit
 from tests.analysis.traces import COST, STATIC_COST, command_json, make_trace
@@ -64,9 +65,25 @@ def test_no_exit_at_layers_without_a_trained_head(tmp_path: Path, kind: str) -> 
         assert set(fit.layers.tolist()) <= {2, 9, 13}
         assert np.isfinite(fit.held_out[1].gflops)
     if kind == "deviation":
-        weighted = weighted_deviation(trace, 0, np.ones(6))
-        assert (oracle_exits(weighted, 0.0) == 13).all()
-        assert (oracle_exits(weighted, 10.0) == 2).all()
+        assert (oracle_exits(trace, float(STATIC_COST[13])) == 13).all()
+        assert (oracle_exits(trace, float(STATIC_COST[2])) == 2).all()
+        assert set(oracle_exits(trace, budget).flatten().tolist()) <= {2, 9, 13}
+
+
+@pytest.mark.parametrize("kind", ["all exits", "exits at 2, 7 and 9"])
+def test_one_exit_for_all_is_the_affordable_layer_of_least_deviation(tmp_path: Path, kind: str) -> None:
+    """As on the shipped models, the deviation rises again in the middle, so that the deepest layer is not the best."""
+    u = np.random.default_rng(0).random((6, 4, 13))
+    if kind != "all exits":
+        u[:, :, np.delete(np.arange(13), [2, 7, 9])] = np.nan
+    deviation = np.tile([9.0, 8, 5, 3, 4, 5, 6, 7, 8, 7, 6, 2, 1], (6, 4, 1)) + np.zeros((6, 4, 1))
+    trace = make_trace(tmp_path / "t", np.full((6, 4), 13), u, deviation)
+    best = {10: 3, 11: 11, 2: 2} if kind == "all exits" else {10: 2, 11: 2, 2: 2}
+    for affordable, layer in best.items():
+        assert best_exit_layer(trace, float(STATIC_COST[affordable]) + 0.5) == layer
+    assert best_exit_layer(trace, float(STATIC_COST[13])) == 13
+    with pytest.raises(UserError, match="the cheapest is"):
+        best_exit_layer(trace, float(STATIC_COST[0]) / 2)
 
 
 def test_a_planted_schedule_is_found_and_its_file_runs_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

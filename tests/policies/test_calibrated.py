@@ -15,7 +15,6 @@ from deediff.cost.components import model_cost
 from deediff.diffusion.noise import sample_noise
 from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import make_solver
-from deediff.diffusion.solvers.sensitivity import x0_weights
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 from deediff.policies import ExitPolicy, make_policy
@@ -78,7 +77,7 @@ def test_a_tiny_budget_exits_at_the_first_layer_and_a_large_one_never() -> None:
         stopping.within(0.09)
 
 
-def test_stopping_spends_more_on_steps_of_larger_weight() -> None:
+def test_stopping_spends_more_on_steps_of_larger_errors() -> None:
     u, error, cost = toy(steps=2)
     error[0], u[0] = error[1], u[1]
     thresholds, _, _ = Stopping(u, error * np.array([1.0, 9.0])[:, None, None], cost).within(0.5)
@@ -100,12 +99,15 @@ def test_stopping_beats_one_threshold_of_the_same_cost() -> None:
         assert best < plain
 
 
-def test_stopping_weighs_an_x0_error_as_the_equivalent_epsilon_error(loaded: EarlyExitModel) -> None:
+@pytest.mark.parametrize("prediction", ["epsilon", "x0"])
+def test_stopping_counts_the_squared_error_in_epsilon_of_every_step_alike(
+    loaded: EarlyExitModel, prediction: str
+) -> None:
     solver = make_solver("ddim", Schedule(), 6)
-    loaded.prediction = "x0"
+    loaded.prediction = prediction
     policy = make_policy("stopping:0.004").prepared(loaded, solver)
     a = np.array([solver.alpha_bar(s) for s in range(6)])
-    weights = x0_weights(solver) ** 2 * a / (1 - a)
+    weights = a / (1 - a) if prediction == "x0" else np.ones(6)
     found = calibration_of(loaded)
     error = found.at(found.squared_error, solver.timesteps) * weights[:, None, None]
     cost = model_cost(loaded).at_exit(with_uem=True)

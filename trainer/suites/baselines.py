@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deediff.analysis.static import fit_static, save_schedule
+from deediff.analysis.static import best_exit_layer, fit_static, save_schedule
 from deediff.checkpoints import load_checkpoint
 from deediff.cost.components import model_cost
 from deediff.diffusion.schedule import Schedule
@@ -62,8 +62,7 @@ class Baselines:
                 switch = 1000 * (self.budget - cheap) / (cost.full - cheap)  # full network for t below
                 return f"dual:{max(0, round(switch))}:{shallow}", steps
             case "fixed":
-                affordable = [i for i, gflops in enumerate(cost.at_exit(with_uem=False)) if gflops <= self.budget]
-                return f"fixed:{max(affordable, default=0)}", steps
+                return f"fixed:{best_exit_layer(self._recording, self.budget)}", steps
             case "static":
                 schedule = self.run / "static-schedule.json"
                 save_schedule(schedule, self._recording, fit_static(self._recording, self.budget).layers)

@@ -1,10 +1,9 @@
 """Early exit as optimal stopping: thresholds on u that spend a budget of GFLOPs where it reduces the error most.
 
-At each step s, an image that exits at layer i costs w_s² MSE_i plus λ times the GFLOPs of that exit. MSE_i is the
-squared error of exit i, and w_s² (`x0_weights`) turns it into a squared error of the final image. Backward from
-the last layer, the threshold on u_i is the best prefix of the calibration's images in the order of u_i: the images
-for which the exit here costs less, in total, than the later layers with their thresholds. λ is the price of a
-GFLOP at which the mean cost meets the budget.
+At each step, an image that exits at layer i costs MSE_i plus λ times the GFLOPs of that exit. MSE_i is the squared
+error of exit i in ε; every step counts alike. Backward from the last layer, the threshold on u_i is the best prefix of
+the calibration's images in the order of u_i: the images for which the exit here costs less, in total, than the later
+layers with their thresholds. λ is the price of a GFLOP at which the mean cost meets the budget.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ Array = NDArray[np.float64]
 
 
 class Stopping:
-    """Thresholds for a calibration with weighted errors, at a price per GFLOP or within a budget."""
+    """Thresholds for a calibration, at a price per GFLOP or within a budget."""
 
     def __init__(
         self,
         u: NDArray[np.floating],  # (S, M, N); NaN at layers without an exit
-        error: NDArray[np.floating],  # (S, M, N+1) weighted
+        error: NDArray[np.floating],  # (S, M, N+1) squared
         cost: Array,  # (N+1,) GFLOPs of an exit at each layer
     ):
         self.u, self.error, self.cost = u, error, cost
@@ -34,7 +33,7 @@ class Stopping:
         self._edges = np.unique(np.linspace(0, u.shape[1], min(BINS, u.shape[1]) + 1).round().astype(int))
 
     def at_price(self, price: float) -> tuple[NDArray[np.float32], float, float]:
-        """Thresholds (S, N), mean GFLOPs and mean weighted error on the calibration, for a λ per GFLOP."""
+        """Thresholds (S, N), mean GFLOPs and mean error on the calibration, for a λ per GFLOP."""
         steps, images, layers = self.u.shape
         thresholds = np.full((steps, layers), -np.inf, np.float32)
         exit_at = np.full((steps, images), layers)  # by the thresholds of the layers from i on

@@ -11,7 +11,6 @@ from deediff.calibration.file import Calibration
 from deediff.cost.components import model_cost
 from deediff.diffusion.prediction import epsilon_scale
 from deediff.diffusion.solvers import Solver
-from deediff.diffusion.solvers.sensitivity import x0_weights
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 from deediff.policies.calibrated.optimal_stopping import Stopping
@@ -36,8 +35,7 @@ class OptimalStopping(CalibratedThresholds):
         self, calibration: Calibration, model: EarlyExitModel, solver: Solver, guidance: float | None
     ) -> NDArray[np.float32]:
         scale = [epsilon_scale(model.prediction, solver.alpha_bar(s)) for s in range(len(solver.timesteps))]
-        weights = np.square(x0_weights(solver) * scale)
-        error = calibration.at(calibration.squared_error, solver.timesteps) * weights[:, None, None]
+        error = calibration.at(calibration.squared_error, solver.timesteps) * np.square(scale)[:, None, None]
         cost = model_cost(model).times(1 if guidance is None else 2).at_exit(with_uem=True)
         stopping = Stopping(calibration.at(calibration.u, solver.timesteps), error, cost)
         return stopping.within(self.gflops)[0]

@@ -1,4 +1,4 @@
-"""Exits that are known to be nearly free: a bound on what a policy that reads u alone can reach."""
+"""Exits by deviations that are known in advance: a bound on what a policy that reads u alone can reach."""
 
 from __future__ import annotations
 
@@ -9,25 +9,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deediff.diffusion.prediction import epsilon_scale
 from deediff.diffusion.solvers import Solver
-from deediff.diffusion.solvers.sensitivity import x0_weights
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 from deediff.policies.base import ExitPolicy, LayerState
 from deediff.policies.from_trace.budget import gflops_and_trace
-from deediff.policies.from_trace.oracle_exits import affordable_tolerance, oracle_exits, weighted_deviation
+from deediff.policies.from_trace.oracle_exits import oracle_exits
 from deediff.traces.reader import Trace
 
 
 class Oracle(ExitPolicy):
-    """Exit at the first layer whose recorded deviation from the full network, weighted by its effect on x_0, is small.
+    """Exit where the deviations from the full network, recorded in advance, are least in total within the budget.
 
-    The tolerance follows from the budget. The deviations are those of the full network's trajectories of the same
-    seed, so the exits are fixed in advance (open loop); exits change the trajectories, the deviations do not follow.
+    The deviations are those of the full network's trajectories of the same seed, so the exits are fixed in advance
+    (open loop); exits change the trajectories, the deviations do not follow.
     """
 
-    exit_layers: NDArray[np.int64] | None = None  # (samples, S)
+    exit_layers: NDArray[np.int8] | None = None  # (samples, S)
 
     def __init__(self, gflops: float, trace: Trace):
         if not (trace.meta.has_deviations and trace.meta.is_full and trace.meta.complete):
@@ -52,12 +50,8 @@ class Oracle(ExitPolicy):
                 f"policy {self.spec}: that trace has guidance {self.trace.meta.guidance}, this sampling "
                 f"{guidance}; record one with the same"
             )
-        scale = [epsilon_scale(model.prediction, solver.alpha_bar(s)) for s in range(len(solver.timesteps))]
-        weights = x0_weights(solver) * scale
-        tolerance = affordable_tolerance(self.trace, self.gflops, weights)
         ready = copy.copy(self)
-        parts = [weighted_deviation(self.trace, part, weights) for part in self.trace.parts]
-        ready.exit_layers = np.concatenate([oracle_exits(part, tolerance) for part in parts])
+        ready.exit_layers = oracle_exits(self.trace, self.gflops)
         return ready
 
     def should_exit(self, state: LayerState) -> Tensor:

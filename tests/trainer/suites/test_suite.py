@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deediff.analysis.static import best_exit_layer
 from deediff.traces.reader import read_trace
 from trainer.run import main
 from trainer.suites import experiments
@@ -58,6 +59,8 @@ def test_baselines_spend_no_more_than_early_exit(tmp_path: Path, shared: Path) -
         assert rows[name]["gflops_per_image"] <= budget * 1.001
     fitting = read_trace(tmp_path / "toy-mlp-frozen" / "traces" / "full-recording-for-fitting")
     assert fitting.meta.seed != 0  # baselines are not fitted on the evaluated seed
+    best = best_exit_layer(fitting, rows["MLP per layer, frozen"]["gflops"])
+    assert rows["one exit for all"]["policy"] == f"fixed:{best}"
     for row in rows.values():
         assert row["images_seen"] == 4 * 4  # every network, including the shallow and the smaller one
 

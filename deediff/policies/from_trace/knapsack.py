@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deediff.errors import UserError
-from deediff.traces.summary import Ints
 
 Layers = NDArray[np.int64]  # (S,)
 Floats = NDArray[np.float64]
@@ -45,12 +44,3 @@ def static_layers(price: Floats, cost: Floats, budget: float, spend: bool) -> La
         left -= cost[to] - cost[chosen[step]]
         chosen[step] = to
     return order[chosen]
-
-
-def exit_distance(exits: Ints) -> Floats:
-    """Mean distance from the adaptive exit layer, per step and static layer: counts (S, N+1) → (S, N+1).
-
-    The layer of least distance is the median.
-    """
-    layers = np.arange(exits.shape[1])
-    return exits @ np.abs(layers[:, None] - layers) / exits.sum(axis=1, keepdims=True)
