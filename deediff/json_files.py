@@ -22,6 +22,8 @@ def read_json(path: AnyPath) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
+    except RecursionError:
+        raise UserError(f"{path} cannot be read as JSON (nested too deeply): restore the file") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error})") from None
     if not isinstance(content, dict):

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from deediff.errors import UserError
 from deediff.plans.plan import Plan
 
+PARTS = 100_000  # of a trace at most: their files are numbered with five digits
 Record = Literal["exit", "full"]
 DType = Literal["auto", "float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -110,6 +111,11 @@ class SamplingSettings:
             raise UserError(f"the number of samples is {self.num_samples}, expected 1 or more")
         if self.batch_size < 1:
             raise UserError(f"the batch size is {self.batch_size}, expected 1 or more")
+        if self.num_samples > PARTS * self.batch_size:
+            raise UserError(
+                f"{self.num_samples} samples in batches of {self.batch_size} are more than {PARTS} parts: "
+                "raise the batch size, or sample several traces"
+            )
         if not 0 <= self.seed < 2**63:
             raise UserError(f"the seed is {self.seed}, expected 0 or more (and below 2^63)")
         if self.record not in ("exit", "full"):

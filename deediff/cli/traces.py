@@ -27,18 +27,22 @@ def trace_argument(path: str) -> Trace:
     return trace
 
 
+SMALLEST_STEP = 1e-4  # of thresholds; they are rounded to multiples of 0.005
+
+
 def parse_thresholds(text: str) -> list[float]:
     """'0.01:0.2:0.01' (start:stop:step, stop included) or '0.05,0.1' → numbers. Raises UserError."""
     try:
         if ":" not in text:
             return [float(part) for part in text.split(",")]
         start, stop, step = (float(part) for part in text.split(":"))
-        if not (step > 0 and 0 <= start <= stop <= 1):
+        if not (step >= SMALLEST_STEP and 0 <= start <= stop <= 1):
             raise ValueError
         return [round(start + i * step, 6) for i in range(math.floor((stop - start) / step + 1e-9) + 1)]
     except ValueError:
         raise UserError(
-            f"thresholds {text!r}: expected start:stop:step or a comma-separated list, e.g. 0.01:0.2:0.01"
+            f"thresholds {text!r}: expected start:stop:step with 0 ≤ start ≤ stop ≤ 1 and steps of "
+            f"{SMALLEST_STEP:g} or more, or a comma-separated list, e.g. 0.01:0.2:0.01"
         ) from None
 
 

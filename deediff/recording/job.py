@@ -15,7 +15,7 @@ from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.json_files import read_json, write_json
 from deediff.recording.finish import finish
-from deediff.recording.maps import check_maps, write_maps
+from deediff.recording.maps import check_maps, check_samples, write_maps
 from deediff.recording.parts import part_is_complete
 from deediff.recording.writer import TraceWriter, cannot_write
 from deediff.sampling.planned import plan_content
@@ -109,9 +109,7 @@ def _check_maps(job: Sampling, maps: Collection[int]) -> None:
     if not maps:
         return
     check_maps(job.model, job.has_uncertainty)
-    last = job.settings.num_samples - 1
-    if not all(0 <= number <= last for number in maps):
-        raise UserError(f"maps are requested for samples {min(maps)} … {max(maps)}, but the samples are 0 … {last}")
+    check_samples(maps, job.settings.num_samples)
 
 
 def _process() -> tuple[int, int]:

@@ -6,7 +6,7 @@ Sampling does not compute maps, so its decisions and its cost are the same with 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,13 @@ from deediff.sampling.sampler import Step, make_condition
 from deediff.storage import write_atomically
 from deediff.traces.reader import Trace
 from deediff.traces.schema import FORMAT_VERSION, maps_file
+
+
+def check_samples(wanted: Collection[int], num_samples: int) -> None:
+    """Raises UserError unless all of these are samples of a trace."""
+    wrong = next((number for number in wanted if not 0 <= number < num_samples), None)  # a range may be huge
+    if wrong is not None:
+        raise UserError(f"the trace has no sample {wrong} to map, expected 0 … {num_samples - 1}")
 
 
 def check_maps(model: EarlyExitModel, has_uncertainty: bool) -> None:
@@ -82,7 +89,7 @@ def compute_maps(
 
 def write_maps(
     trace: Trace,
-    samples: Iterable[int],
+    samples: Collection[int],
     checkpoint: Path,  # from which the trace was sampled
     device: str = "auto",
     on_step: Callable[[Step], None] | None = None,
@@ -90,8 +97,9 @@ def write_maps(
 ) -> None:
     """Write the maps of these samples into the trace's folder, in float16, unless they exist.
 
-    Raises UserError when the trace can have no maps, or the folder cannot be written.
+    Raises UserError when the trace can have no maps or lacks a sample, or the folder cannot be written.
     """
+    check_samples(samples, trace.meta.num_samples)
     missing = [k for k in samples if not maps_file(trace.path, k).exists()]
     if not missing:
         return

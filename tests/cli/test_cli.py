@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from deediff.cli import main
+from tests.conftest import REPO
+
+DDIM50 = str(REPO / "runs" / "mnist_tiny" / "traces" / "ddim50-never-full")
 
 
 def result(capsys: pytest.CaptureFixture[str], *args: object) -> dict:
@@ -52,6 +55,8 @@ def test_a_preset_is_counted_with_the_given_uem(capsys: pytest.CaptureFixture[st
         (["--num-samples", "0"], "the number of samples is 0"),
         (["--batch-size", "0"], "the batch size is 0"),
         (["--steps", "0"], "steps is 0"),
+        (["--num-samples", "7000000"], "7000000 samples in batches of 64 are more than 100000 parts"),
+        (["--maps", f"0:{10**12}", "--policy", "threshold:0.1"], "the trace has no sample 64 to map"),
     ],
 )
 def test_bad_settings(run: Path, capsys: pytest.CaptureFixture[str], args: list[str], sentence: str) -> None:
@@ -68,12 +73,14 @@ def test_bad_settings(run: Path, capsys: pytest.CaptureFixture[str], args: list[
     ("args", "sentence"),
     [
         (["trends", "nowhere"], "does not exist"),
+        (["trends", DDIM50, "--thresholds", "0:1:1e-9"], "steps of 0.0001 or more"),
+        (["trends", DDIM50, "--thresholds", "0.1:nan:0.1"], "0 ≤ start ≤ stop ≤ 1"),
         (["trends", "memory://nowhere/x"], "memory://nowhere/x/trace.json does not exist"),
         (["flops", "nowhere"], "checkpoint nowhere does not exist"),
         (["import", "nowhere.pth", "--layout", "uvit", "--out", "x"], "nowhere.pth does not exist"),
     ],
 )
-def test_missing_files(capsys: pytest.CaptureFixture[str], args: list[str], sentence: str) -> None:
+def test_unusable_arguments(capsys: pytest.CaptureFixture[str], args: list[str], sentence: str) -> None:
     assert main(args) == 2
     assert sentence in capsys.readouterr().err
 

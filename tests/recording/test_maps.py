@@ -161,7 +161,7 @@ def test_what_has_no_maps_says_so_before_anything_is_sampled(tmp_path: Path) -> 
     for name, model, policy, samples, sentence in (
         ("a", attention, "threshold:0.5", [0], "give one value per image"),
         ("b", watched(), "never", [0], r"a policy that evaluates the UEMs, .* or --record full"),
-        ("c", watched(), "threshold:0.5", range(4, 6), r"samples 4 … 5, but the samples are 0 … 4"),
+        ("c", watched(), "threshold:0.5", range(4, 6), r"the trace has no sample 5 to map, expected 0 … 4"),
     ):
         run = make_run(tmp_path / name, model)
         with pytest.raises(UserError, match=sentence):
