@@ -31,6 +31,35 @@ FORWARD = "deediff/sampling/forward.py"
 
 MUTANTS = [
     Mutant(
+        "a plan's exits are simulated: the full network runs at a step that has a readout",
+        "deediff/sampling/sampler.py",
+        "                    p = without_network(planned.readout, state, model.num_blocks)\n",
+        "                    model(x, torch.full((len(x),), timestep))\n"
+        "                    p = without_network(planned.readout, state, model.num_blocks)\n",
+        "tests/sampling/test_plans.py",
+    ),
+    Mutant(
+        "stale prediction: output:o reuses the first predictions in place of the last",
+        "deediff/readouts/output.py",
+        "        points = state.earlier[-self.needs_earlier :]\n",
+        "        points = state.earlier[: self.needs_earlier]\n",
+        "tests/readouts/test_readouts.py",
+    ),
+    Mutant(
+        "the Gaussian readout forgets the noise",
+        "deediff/calibration/gaussian.py",
+        "            return a**0.5 * variance / (a * variance + 1 - a)\n",
+        "            return a**0.5 * variance / (a * variance + 1)\n",
+        "tests/readouts/test_readouts.py",
+    ),
+    Mutant(
+        "a plan costs what its exit layers would",
+        "deediff/sampling/planned.py",
+        "    if all(step.decides for step in steps):\n",
+        "    if True:\n",
+        "tests/sampling/test_plans.py",
+    ),
+    Mutant(
         "an oracle takes a recording of other noise",
         "deediff/traces/pairing.py",
         "    return [name for name, x, y in pairs if x != y and not",

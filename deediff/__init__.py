@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from deediff.diffusion.solvers import Solver, make_solver
     from deediff.errors import UserError
     from deediff.models import UEM, Backbone, EarlyExitModel, make_backbone
+    from deediff.plans import Plan, PlanStep
     from deediff.policies import ExitPolicy, make_policy
+    from deediff.readouts import Readout
     from deediff.sampling import Step, sample
     from deediff.settings import SamplingSettings
     from deediff.traces.reader import Trace, read_trace
@@ -26,6 +28,9 @@ __all__ = [
     "Backbone",
     "EarlyExitModel",
     "ExitPolicy",
+    "Plan",
+    "PlanStep",
+    "Readout",
     "SamplingSettings",
     "Schedule",
     "Solver",
@@ -46,6 +51,9 @@ _MODULES = {  # the module that defines each name
     "Backbone": "deediff.models",
     "EarlyExitModel": "deediff.models",
     "ExitPolicy": "deediff.policies",
+    "Plan": "deediff.plans",
+    "PlanStep": "deediff.plans",
+    "Readout": "deediff.readouts",
     "SamplingSettings": "deediff.settings",
     "Schedule": "deediff.diffusion.schedule",
     "Solver": "deediff.diffusion.solvers",

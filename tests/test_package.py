@@ -13,7 +13,7 @@ import deediff
 
 API = {
     *("Backbone", "EarlyExitModel", "ExitPolicy", "SamplingSettings", "Schedule", "Solver", "Step"),
-    *("Trace", "UEM", "UserError"),
+    *("Plan", "PlanStep", "Readout", "Trace", "UEM", "UserError"),
     *("load", "make_backbone", "make_policy", "make_solver", "read_trace", "recalibrate", "sample"),
 }
 

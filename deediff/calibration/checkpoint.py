@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from deediff.calibration.file import calibration_file
 from deediff.calibration.measure import HeldOutImages, calibrate_model
 from deediff.calibration.summary import summarise
 from deediff.checkpoints import find_checkpoint, load_checkpoint
-from deediff.datasets import NAMED, load_images, load_labels
+from deediff.datasets import NAMED, load_images, load_labels, to_model_range
 from deediff.devices import choose_device
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
@@ -64,6 +64,25 @@ def calibrate_checkpoint(
     calibration.save(file)
     write_json(file.with_suffix(".json"), summary)
     return file, summary
+
+
+def training_images(
+    checkpoint: Path,  # a .safetensors file
+    images: int,
+    dataset: str | None = None,  # default: the data set of the run
+    data_root: Path | None = None,
+    batch_size: int = 500,
+) -> Iterator[Tensor]:
+    """Images of the training split, spread evenly over it, in batches (B,C,H,W) in [−1, 1].
+
+    Raises UserError when the data cannot be loaded.
+    """
+    info = read_json(checkpoint.with_suffix(".json"))
+    name = dataset or info.get("dataset") or _dataset_of_run(checkpoint)
+    net = info["backbone"]
+    data = load_images(name, net["img_size"], net["in_chans"], data_root, train=True)
+    numbers = torch.linspace(0, len(data) - 1, min(images, len(data)), dtype=torch.float64).round().long()
+    return (to_model_range(data[part]) for part in numbers.split(batch_size))
 
 
 def _labels(

@@ -28,7 +28,7 @@ FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
-class Gaussian:
+class ImageGaussian:
     """Mean and covariance of images in [−1, 1]; D = C·H·W."""
 
     mean: Tensor  # (C,H,W) float32
@@ -43,10 +43,10 @@ class Gaussian:
         """Of one evaluation for one image: the products with U and Uᵀ."""
         return 2 * 2 * self.axes.numel() / 1e9
 
-    def to(self, device: torch.device) -> Gaussian:
+    def to(self, device: torch.device) -> ImageGaussian:
         """On another device."""
         mean, axes, variances = (part.to(device) for part in (self.mean, self.axes, self.variances))
-        return Gaussian(mean, axes, variances, self.rest, self.info, self.sha256)
+        return ImageGaussian(mean, axes, variances, self.rest, self.info, self.sha256)
 
     def predict_x0(self, x: Tensor, alpha_bar: float) -> Tensor:
         """E[x_0 | x_t], the least-squares denoiser: (B,C,H,W) → (B,C,H,W).
@@ -94,7 +94,7 @@ class Gaussian:
         write_atomically(path, buffer.getvalue())
 
     @classmethod
-    def load(cls, path: Path) -> Gaussian:
+    def load(cls, path: Path) -> ImageGaussian:
         """Raises UserError when the file is missing or is not readable."""
         try:
             data = path.read_bytes()
@@ -119,7 +119,7 @@ def fit_gaussian(
     batches: Iterable[Tensor],  # (B,C,H,W) each, in [−1, 1]
     rank: int = 256,  # axes to keep, at most D − 1
     info: dict[str, Any] | None = None,
-) -> Gaussian:
+) -> ImageGaussian:
     """Mean and covariance of these images; the directions beyond the first `rank` get their mean variance.
 
     Raises UserError when there are fewer than two images or `rank` is below 1.
@@ -139,7 +139,7 @@ def fit_gaussian(
     kept, rest = variances[-rank:].clamp(min=0), variances[:-rank].clamp(min=0).mean()
     order = torch.arange(rank - 1, -1, -1)
     chosen = axes[:, -rank:].T[order]
-    return Gaussian(
+    return ImageGaussian(
         mean.float().view(shape), chosen.float(), kept[order].float(), float(rest), {**(info or {}), "images": count}
     )
 

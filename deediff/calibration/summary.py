@@ -34,7 +34,7 @@ def summarise(calibration: Calibration) -> dict[str, Any]:
         for name, table in columns.items():
             row[name] = float(table[:, i].mean()) if i in layers else None
         for name, part in (("mse_early", early), ("mse_middle", middle), ("mse_late", late)):
-            row[name] = float(mse[part, i].mean())
+            row[name] = float(mse[part, i].mean()) if len(part) else None
         rows.append({key: None if value != value else value for key, value in row.items()})
     over_layers = mean_u[:, layers]
     rise = over_layers - np.minimum.accumulate(over_layers, axis=1)

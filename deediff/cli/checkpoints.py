@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 from tyro.conf import Positional, arg
 
 from deediff.bench.components import time_components
-from deediff.calibration.checkpoint import calibrate_checkpoint
-from deediff.checkpoints import load_checkpoint
+from deediff.calibration.checkpoint import calibrate_checkpoint, training_images
+from deediff.calibration.gaussian import fit_gaussian, gaussian_file
+from deediff.checkpoints import find_checkpoint, load_checkpoint
 from deediff.cli.command import Command, Count, Result, defaults_to, one_of
+from deediff.cli.sampling import progress
 from deediff.cost.table import component_table, exit_cost_table
 from deediff.devices import choose_device, device_name
 from deediff.diffusion.schedule import Schedule
+from deediff.errors import UserError
+from deediff.json_files import read_json
 from deediff.models import PRESETS, EarlyExitModel, make_backbone
 from deediff.models.uems import UEMS
-from deediff.settings import Device
+from deediff.sampling import sample
+from deediff.settings import Device, SamplingSettings
 
 CALIBRATION_NOTE = (
     "u and error = mean tanh|error| are means over the timesteps. ece and rank (Spearman, over images at a fixed "
@@ -51,9 +58,11 @@ def schedule_argument(name: str) -> Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrate(Command):
-    """Compare u with the real error on held-out images, and fit maps that correct u.
+    """Compare u with the real error on held-out images, fit maps that correct u, and fit a Gaussian to the images.
 
-    The result is written beside the checkpoint, for the policies excess and stopping, and for --recalibrated.
+    The calibration serves the policies excess and stopping and --recalibrated; the Gaussian serves
+    the readouts gaussian and teleport of a plan. Both are written beside the checkpoint.
+    A model without exits gets the Gaussian only.
     """
 
     checkpoint: Positional[Path]
@@ -68,11 +77,56 @@ class Calibrate(Command):
     """Folder with the data set in torchvision's layout."""
     seed: int = 0
     """Seed of the noise."""
+    gaussian: Literal["data", "samples", "none"] = "data"
+    """Images of the Gaussian: of the training split, or drawn by the network in 20 steps of DPM-Solver++."""
+    gaussian_images: Count = 20_000
+    """Number of those images."""
+    rank: Count = 256
+    """Principal axes of the Gaussian; the rest of the variance is spread evenly."""
     device: Device = "auto"
     """auto: CUDA if available, else MPS, else the CPU."""
 
     def run(self) -> Result:
-        """A row per layer."""
+        """A row per layer with an exit, and the Gaussian."""
+        checkpoint = find_checkpoint(self.checkpoint)
+        has_exits = read_json(checkpoint.with_suffix(".json")).get("uem") is not None
+        if not has_exits and self.gaussian == "none":
+            raise UserError(f"{checkpoint} has no exits to calibrate: leave --gaussian none out, or train its exits")
+        result = self._exits() if has_exits else {}
+        return result if self.gaussian == "none" else {**self._gaussian(checkpoint), **result}
+
+    def _gaussian(self, checkpoint: Path) -> Result:
+        """Fit and write the Gaussian."""
+        if self.gaussian == "data":
+            batches = training_images(checkpoint, self.gaussian_images, self.dataset, self.data_root)
+        else:
+            batches = self._samples(checkpoint)
+        source = {"source": self.gaussian, "checkpoint": checkpoint.name}
+        fitted = fit_gaussian(batches, self.rank, source)
+        fitted.save(gaussian_file(checkpoint))
+        kept = float(fitted.variances.sum())
+        total = kept + fitted.rest * (fitted.mean.numel() - len(fitted.variances))
+        return {
+            "gaussian": str(gaussian_file(checkpoint)),
+            "gaussian_images": fitted.info["images"],
+            "gaussian_axes": len(fitted.variances),
+            "gaussian_variance_kept": kept / total,
+        }
+
+    def _samples(self, checkpoint: Path) -> Iterator[Tensor]:
+        """The network's own images, (B,C,H,W) each."""
+        model, info = load_checkpoint(checkpoint, choose_device(self.device))
+        settings = SamplingSettings(
+            solver="dpm-solver++", steps=20, clip_x0=True, num_samples=self.gaussian_images, seed=self.seed
+        )
+        with progress("draw images") as on_step:
+            for step in sample(model, settings, schedule=Schedule(**info["schedule"])):
+                on_step(step)
+                if step.step == settings.steps - 1:
+                    yield step.x.clamp(-1, 1).cpu()
+
+    def _exits(self) -> Result:
+        """Calibrate the exits."""
         with tqdm(unit="batch", desc="calibrate", disable=None, mininterval=0.5) as bar:
 
             def on_batch(done: int, total: int) -> None:

@@ -7,7 +7,7 @@ from typing import Self
 
 from torch import Tensor
 
-from deediff.calibration.gaussian import Gaussian, gaussian_file
+from deediff.calibration.gaussian import ImageGaussian, gaussian_file
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 from deediff.readouts.base import Readout, ReadoutState
@@ -17,7 +17,7 @@ class GaussianReadout(Readout):
     """E[ε | x_t] = (x_t − √ᾱ E[x_0 | x_t]) / √(1−ᾱ); the solver takes the step."""
 
     spec = "gaussian"
-    gaussian: Gaussian | None = None
+    gaussian: ImageGaussian | None = None
 
     def prepared(self, model: EarlyExitModel) -> Self:
         if model.origin is None:
@@ -28,7 +28,7 @@ class GaussianReadout(Readout):
                 f"readout {self.spec} needs the mean and covariance of the images in {file}, which is missing: "
                 "'deediff calibrate CHECKPOINT' writes it"
             )
-        gaussian = Gaussian.load(file)
+        gaussian = ImageGaussian.load(file)
         if tuple(gaussian.mean.shape) != model.image_shape:
             raise UserError(
                 f"{file} is of images of shape {tuple(gaussian.mean.shape)}, this model's are {model.image_shape}: "

@@ -26,7 +26,6 @@ from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import SOLVERS, Solver, make_solver
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
-from deediff.plans import Plan
 from deediff.plans.file import find_plan
 from deediff.policies import ExitPolicy, make_policy
 from deediff.readouts import Readout, ReadoutState
@@ -240,11 +239,10 @@ def sample(
     *,
     policy: str | ExitPolicy | None = None,
     solver: str | Solver | None = None,
-    plan: Plan | str | Path | None = None,  # also a plan file, or the name of a plan of the model's run
     schedule: Schedule | None = None,  # that the model was trained with; default: Schedule()
     parts: Sequence[range] | None = None,  # ranges of sample numbers in place of batches
     cancelled: Callable[[], bool] | None = None,  # called before each step; True ends the iteration
-    **fields: Any,  # fields of SamplingSettings, e.g. num_samples=16, steps=20, seed=1
+    **fields: Any,  # of SamplingSettings, e.g. num_samples=16; plan: also a plan file, or its name in the model's run
 ) -> Iterator[Step]:
     """Sample images; yields a `Step` per denoising step, batch after batch.
 
@@ -254,8 +252,8 @@ def sample(
     `Step.done` and `Step.total` give the progress; to stop early, stop iterating.
     Raises UserError, before the first step, for settings that do not fit the model.
     """
-    if plan is not None:
-        fields["plan"] = plan if isinstance(plan, Plan) else find_plan(str(plan), run_folder(model))
+    if isinstance(plan := fields.get("plan"), str | Path):
+        fields["plan"] = find_plan(str(plan), run_folder(model))
     settings = replace(settings or SamplingSettings(), **fields)
     if isinstance(policy, str):
         settings, policy = replace(settings, policy=policy), None

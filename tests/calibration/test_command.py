@@ -10,6 +10,8 @@ import pytest
 import deediff
 from deediff.cli import main
 from deediff.models import EarlyExitModel
+from deediff.plans import Plan, PlanStep
+from tests.conftest import make_model, make_run
 
 
 def result(capsys: pytest.CaptureFixture[str], *args: object) -> dict:
@@ -27,6 +29,7 @@ def test_calibrate_then_sample_with_it(run: Path, image_folder: Path, capsys: py
     assert first["ece_recalibrated"] < first["ece"]
     assert last["ece"] is None
     assert last["mse_late"] > 0
+    assert (found["gaussian_images"], found["gaussian_axes"]) == (24, 256)
     summary = json.loads((run / "checkpoints" / "7.calibration.json").read_text())
     weights = json.loads((run / "checkpoints" / "7.json").read_text())["sha256"]
     assert summary["checkpoint_sha256"] == weights
@@ -50,3 +53,21 @@ def test_calibrate_then_sample_with_it(run: Path, image_folder: Path, capsys: py
     compared = result(capsys, "compare", out, run / "traces" / "excess")
     assert [row["policy"] for row in compared["traces"]] == ["threshold:0.5, recalibrated u", "excess:0.05"]
     assert isinstance(deediff.load(run, recalibrated=True), EarlyExitModel)
+
+
+@pytest.mark.parametrize("source", ["data", "samples"])
+def test_a_model_without_exits_gets_a_gaussian_that_a_plan_uses(
+    source: str, tmp_path: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = make_model()
+    bare.uem = bare.heads = None
+    run = make_run(tmp_path / "bare", bare)
+    options = ("--gaussian", source, "--gaussian-images", 8, "--rank", 4, "--dataset", image_folder)
+    found = result(capsys, "calibrate", run, *options)
+    assert (found["gaussian_images"], found["gaussian_axes"]) == (8, 4)
+    assert 0 < found["gaussian_variance_kept"] < 1
+    assert "layers" not in found
+    plan = Plan((PlanStep(999, 0, "gaussian"), PlanStep(100)), num_blocks=13)
+    assert [int(step.exit_layer[0]) for step in deediff.sample(deediff.load(run), plan=plan, num_samples=2)] == [0, 13]
+    assert main(["calibrate", str(run), "--gaussian", "none"]) == 2
+    assert "has no exits to calibrate" in capsys.readouterr().err
