@@ -58,11 +58,11 @@ def schedule_argument(name: str) -> Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrate(Command):
-    """Compare u with the real error on held-out images, fit maps that correct u, and fit a Gaussian to the images.
+    """Compare u with the real error on held-out images, fit maps that correct u, and fit a Gaussian.
 
-    The calibration serves the policies excess and stopping and --recalibrated; the Gaussian serves
-    the readouts gaussian and teleport of a plan. Both are written beside the checkpoint.
-    A model without exits gets the Gaussian only.
+    For the policies excess and stopping, --recalibrated, and the readouts gaussian and teleport of plans.
+
+    Both are written beside the checkpoint. A model without exits gets the Gaussian only.
     """
 
     checkpoint: Positional[Path]
