@@ -6,6 +6,7 @@ because other processes may disturb a shared machine at any time.
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from deediff.bench.clock import Clock, make_clock, matmul_peak
 from deediff.bench.profiles import Profile, bimodal_exits, independent_exits, read_profile
+from deediff.calibration.gaussian import ImageGaussian
 from deediff.cost.components import model_cost
 from deediff.cost.cost import Cost
 from deediff.devices import device_name, keep_freed_memory
@@ -27,6 +29,9 @@ from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import DDPM, Solver
 from deediff.models import EarlyExitModel
 from deediff.policies import ExitPolicy, Never, Replay
+from deediff.policies.fixed import Fixed
+from deediff.readouts import make_readout
+from deediff.readouts.gaussian import GaussianReadout
 from deediff.recording.writer import TraceWriter
 from deediff.sampling.planned import PlannedStep
 from deediff.sampling.sampler import Networks, Sampling, Step, denoise
@@ -61,6 +66,7 @@ class Variant:
     record: Record = "exit"
     deviations: bool = False
     logged: bool = True  # whether a trace is written
+    planned: Sequence[PlannedStep] = ()  # what runs at each step; empty: what the policy decides
 
 
 def bench_sampler(
@@ -69,7 +75,7 @@ def bench_sampler(
     bench: SamplerBench | None = None,  # None: the defaults
     schedule: Schedule | None = None,
 ) -> dict[str, Any]:
-    """One table: full, recorded in full, simulated (every block, UEM and head), and real exits on replayed profiles.
+    """One table: full, recorded in full, simulated (every block, UEM and head), replayed real exits, and a plan.
 
     efficiency = (time of the full network / time with exits) × (GFLOPs with exits / GFLOPs of the full network).
     With exits, the UEMs and the trace are included; the full network has neither. At 1, every saved FLOP is saved time.
@@ -83,9 +89,11 @@ def bench_sampler(
     model, cost = model.to(device), model_cost(model)
     clock, solver = make_clock(device, bench.cpu_time), DDPM(schedule or Schedule(), bench.steps)
     peak = matmul_peak(device, clock)
+    plan = plan_variant(model, bench.steps)
     sizes = list(bench.batch_sizes or ([1, 16, 64, 512] if device.type == "cuda" else [1, 16, 64]))
     rounds = [
-        _Rounds(model, solver, make_variants(cost, given, solver.timesteps, batch), batch, clock) for batch in sizes
+        _Rounds(model, solver, [*make_variants(cost, given, solver.timesteps, batch), plan], batch, clock)
+        for batch in sizes
     ]
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -138,6 +146,25 @@ def make_variants(cost: Cost, given: Profile | None, timesteps: list[int], batch
     ]
 
 
+def plan_variant(model: EarlyExitModel, steps: int) -> Variant:
+    """By quarters of the steps: the Gaussian, an exit after a quarter of the blocks, all blocks, and ε reused."""
+    flat = math.prod(model.image_shape)
+    axes = torch.eye(flat)[: min(256, flat - 1)]
+    gaussian = GaussianReadout()
+    gaussian.gaussian = ImageGaussian(torch.zeros(model.image_shape), axes, torch.ones(len(axes)), 0.1)
+    gaussian.gaussian = gaussian.gaussian.to(next(model.parameters()).device)
+    gaussian.gflops = gaussian.gaussian.gflops
+    quarters = [
+        PlannedStep(Never(), False, readout=gaussian),
+        PlannedStep(Fixed(max(1, model.num_blocks // 4)), False),
+        PlannedStep(Never(), False),
+        PlannedStep(Never(), False, readout=make_readout("output:0")),
+    ]
+    planned = [quarters[step * 4 // steps] for step in range(steps)]
+    fixed = [step.gflops(model, 1) or 0.0 for step in planned]
+    return Variant("real, a plan", Never(), sum(fixed) / steps, planned=planned)
+
+
 @dataclass(frozen=True)
 class _Rounds:
     """Rounds of the variants with one batch size."""
@@ -178,7 +205,7 @@ class _Rounds:
             deviations=variant.deviations,
             classes=tuple(range(self.model.backbone.num_classes)) or None,
         )
-        planned = [PlannedStep(variant.policy)] * len(self.solver.timesteps)
+        planned = variant.planned or [PlannedStep(variant.policy)] * len(self.solver.timesteps)
         return Sampling(self.model, settings, self.solver, variant.policy, planned)
 
 
@@ -198,7 +225,7 @@ def _rows(rounds: _Rounds, times: list[NDArray[np.float64]], full: float, peak: 
                 "gflop_per_s": variant.gflops * rounds.batch / t,
                 "share_of_peak": variant.gflops * rounds.batch / t / peak,
                 "speed_up": speed_up,
-                "efficiency": speed_up * variant.gflops / full if isinstance(variant.policy, Replay) else None,
+                "efficiency": speed_up * variant.gflops / full if variant.name.startswith("real") else None,
             }
         )
     return rows

@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 def test_every_variant_is_compared_with_the_full_network() -> None:
     cost = model_cost(MODEL)
     result = bench_sampler(MODEL, CPU, SamplerBench(batch_sizes=(3, 1), steps=2, repeats=2))
-    assert [row["batch"] for row in result["rows"]] == [3] * 6 + [1] * 6
+    assert [row["batch"] for row in result["rows"]] == [3] * 7 + [1] * 7
     for row in result["rows"]:
         full = next(r for r in result["rows"] if r["batch"] == row["batch"])
         assert full["variant"] == "full"
@@ -43,10 +43,12 @@ def test_every_variant_is_compared_with_the_full_network() -> None:
             assert row["efficiency"] == pytest.approx(row["speed_up"] * row["gflops"] / cost.full)
         else:
             assert row["efficiency"] is None
-    rows = {row["variant"]: row for row in result["rows"][:6]}
+    rows = {row["variant"]: row for row in result["rows"][:7]}
     assert rows["full"]["gflops"] == cost.full
     assert rows["recorded in full"]["gflops"] == pytest.approx(cost.full + sum(cost.uems))
     assert rows["simulated"]["gflops"] == pytest.approx(cost.full + sum(cost.uems) + sum(cost.heads))
+    gaussian = 4 * 256 * 3 * 16 * 16 / 1e9  # the first of two steps; all blocks in the second
+    assert rows["real, a plan"]["gflops"] == pytest.approx((gaussian + cost.full) / 2)
     counts = torch.bincount(independent_exits(3, 2, 13, 0.5).flatten(), minlength=14).numpy()
     assert rows["real, independent 0.5"]["gflops"] == pytest.approx(cost.mean_gflops(counts, with_uem=True))
 
@@ -83,6 +85,8 @@ def test_a_published_profile_is_read_with_row_0_at_t_0(shared: Path) -> None:
 
     bench = SamplerBench((4,), 2, 1, profile=f"{path}:mlp_layer_finetuned")
     rows = {row["variant"]: row for row in bench_sampler(MODEL, CPU, bench)["rows"]}
+    gaussian = 4 * 256 * 3 * 16 * 16 / 1e9  # the first of two steps; all blocks in the second
+    assert rows["real, a plan"]["gflops"] == pytest.approx((gaussian + cost.full) / 2)
     counts = torch.bincount(profile.at([999, 499], 4).flatten(), minlength=14).numpy()
     row = rows["real, mlp_layer_finetuned"]
     assert row["gflops"] == pytest.approx(model_cost(MODEL).mean_gflops(counts, with_uem=True))
