@@ -85,8 +85,6 @@ def test_a_published_profile_is_read_with_row_0_at_t_0(shared: Path) -> None:
 
     bench = SamplerBench((4,), 2, 1, profile=f"{path}:mlp_layer_finetuned")
     rows = {row["variant"]: row for row in bench_sampler(MODEL, CPU, bench)["rows"]}
-    gaussian = 4 * 256 * 3 * 16 * 16 / 1e9  # the first of two steps; all blocks in the second
-    assert rows["real, a plan"]["gflops"] == pytest.approx((gaussian + cost.full) / 2)
     counts = torch.bincount(profile.at([999, 499], 4).flatten(), minlength=14).numpy()
     row = rows["real, mlp_layer_finetuned"]
     assert row["gflops"] == pytest.approx(model_cost(MODEL).mean_gflops(counts, with_uem=True))
