@@ -165,7 +165,7 @@ def test_bytes_per_row_are_those_of_the_files(tmp_path: Path, monkeypatch: pytes
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = str(make_run(tmp_path / "run"))
     assert main(["bench", "sampler", run, "--batch-sizes", "2", "--steps", "1", "--repeats", "1", "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)["rows"]) == 6
+    assert len(json.loads(capsys.readouterr().out)["rows"]) == 7
     assert main(["bench", "trace", run, "--num-samples", "2", "--steps", "2", "--repeats", "1"]) == 0
     assert "logging_share" in capsys.readouterr().out
     assert main(["bench", "sampler", run, "--profile", "nowhere.npz"]) == 2

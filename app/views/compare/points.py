@@ -86,10 +86,13 @@ class Point:
 def family_of(trace: Trace) -> tuple[str, str]:
     """The family of a trace's policy, and its label within the family.
 
-    Traces of the full network with different numbers of steps are a family of their own.
+    Traces of the full network with different numbers of steps are a family of their own, and so are plans.
     """
     meta = trace.meta
     solver, steps = (meta.solver or "unknown solver").upper(), len(trace.timesteps)
+    if meta.plan is not None:
+        kind = "plans of the full network" if meta.is_full else "plans"
+        return f"{kind}, {solver}", meta.plan.name or f"{steps} steps"
     head, *bounds = meta.title.split(",")
     kind, _, argument = head.partition(":")
     again = ["recalibrated u"] if meta.recalibration_sha256 else []

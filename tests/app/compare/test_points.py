@@ -26,6 +26,7 @@ from app.views.compare.points import (
     points,
 )
 from deediff.cost.cost import Cost
+from deediff.plans import Plan, PlanStep
 from deediff.quality.results import Quality
 from deediff.traces.meta import TraceMeta
 from deediff.traces.reader import Trace
@@ -114,6 +115,17 @@ def test_fewer_steps_of_the_full_network_are_one_family_and_those_of_a_policy_ar
     assert family_of(make_trace("a", steps=4))[0] != family_of(make_trace("b", steps=2))[0]
     again = make_trace("a", recalibration_sha256="y")
     assert family_of(again)[0] != family_of(make_trace("a"))[0]
+
+
+def test_plans_of_one_run_are_a_family_by_name_and_those_of_the_full_network_another() -> None:
+    exits = Plan((PlanStep(1, 0, "input"), PlanStep(0)), num_blocks=2, num_timesteps=4, name="cheap")
+    full = replace(exits, steps=(PlanStep(1), PlanStep(0)), name="all")
+    traces = [make_trace("t", "never", 2, plan=plan.to_json(), solver=plan.solver) for plan in (exits, full)]
+    assert [family_of(trace) for trace in traces] == [
+        ("plans, DPM-SOLVER++", "cheap"),
+        ("plans of the full network, DPM-SOLVER++", "all"),
+    ]
+    assert [trace.meta.is_full for trace in traces] == [False, True]
 
 
 def test_only_equal_protocols_share_an_axis() -> None:
