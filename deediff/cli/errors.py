@@ -34,11 +34,19 @@ def run_command(function: Callable[[], object]) -> int:
         if debug:
             raise
         reason = " ".join(str(error).split())[:300]
+        if _is_out_of_memory(error):
+            return _fail(f"out of memory ({reason}): {KEPT}; smaller batches need less")
         return _fail(f"{type(error).__name__} ({reason}): a damaged file or a bug; DEEDIFF_DEBUG=1 shows where")
     except KeyboardInterrupt:
         print(f"stopped: {KEPT}; run the same command again to resume", file=sys.stderr)
         return 130
     return 0
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Of Python, NumPy, CUDA, or torch's CPU allocator, which raises a plain RuntimeError; without importing torch."""
+    named = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return named or isinstance(error, MemoryError)
 
 
 def _fail(sentence: str) -> int:
