@@ -11,7 +11,7 @@ import pandas as pd
 
 from app.state.traces import key_of
 from deediff.quality.results import Quality
-from deediff.traces.pairing import noise_key
+from deediff.traces.pairing import NOISE, noise_key
 from deediff.traces.reader import Trace
 
 KINDS = {
@@ -26,16 +26,7 @@ KINDS = {
     "dual": "down to t = {}",
 }
 
-NAMES = (
-    "seed",
-    "solver",
-    "steps",
-    "clipping",
-    "η",
-    "classes",
-    "guidance",
-    "weights",
-)  # of deediff.traces.pairing.NOISE
+NAMES = {"timesteps": "steps", "eta": "η", "checkpoint_sha256": "weights"}  # of NOISE, where others are clearer
 
 
 @dataclass(frozen=True)
@@ -122,9 +113,10 @@ def axes(traces: Sequence[Trace], quality: dict[str, list[Quality]]) -> list[Axi
 
 
 def _changes(traces: Sequence[Trace]) -> list[Axis]:
-    groups: dict[str, list[Trace]] = {}
+    groups: dict[tuple[object, ...], list[Trace]] = {}
     for trace in traces:
-        groups.setdefault(repr([trace.path.parents[1].name, *noise_key(trace.meta)]), []).append(trace)
+        if trace.meta.settings is not None:  # an imported trace has no noise in common with another
+            groups.setdefault((trace.path.parents[1].name, *noise_key(trace.meta)), []).append(trace)
     made = []
     for group in groups.values():
         never = sorted((t for t in group if t.meta.is_full), key=lambda t: t.meta.record != "exit")
@@ -174,7 +166,7 @@ def points(traces: Sequence[Trace], axis: Axis) -> list[Point]:
 def other_differences(traces: Sequence[Trace]) -> str:
     """Settings other than the policy in which the traces differ, as a sentence, or nothing."""
     values = zip(*(noise_key(trace.meta) for trace in traces), strict=True)
-    different = [name for name, found in zip(NAMES, values, strict=True) if len(set(found)) > 1]
+    different = [NAMES.get(name, name) for name, found in zip(NOISE, values, strict=True) if len(set(found)) > 1]
     if "seed" in different:
         return "These traces differ in their seed: images of one column do not start from the same noise."
     if different:

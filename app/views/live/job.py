@@ -82,13 +82,14 @@ class LiveJob(Job):
         self.full: Side | None = None
         self.early: Side | None = None
         self._remember = remember
+        full = replace(settings, policy="never")
         self._jobs = {
-            "full": prepare_sampling(model, replace(settings, policy="never"), schedule),
+            "full": prepare_sampling(model, full, schedule),
             "early": prepare_sampling(model, settings, schedule),
         }
         self.evaluates_uems = self._jobs["early"].policy.needs_uncertainty
         self.timesteps = self._jobs["early"].solver.timesteps
-        self._key = (model.origin, id(model), s.solver, s.steps, s.num_samples, s.seed)
+        self._key = (model.origin, id(model), full)
         self._streams = {name: job.steps() for name, job in self._jobs.items()}
 
     def work(self) -> None:
