@@ -81,8 +81,7 @@ def _choose_threshold(trace: Trace, siblings: list[Trace]) -> float | None:
     lowest, highest = stops(trace)
     tau = inputs.slider(
         "What-if threshold τ",
-        (lowest, highest),
-        STEP,
+        (lowest, highest, STEP),
         "tau",
         min(max(_default_threshold([trace, *siblings]), lowest), highest),
         fit=lambda value: min(max(value, lowest), highest),  # another trace has another range

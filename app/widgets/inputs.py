@@ -66,8 +66,7 @@ def optional_number(
 
 def slider(
     label: str,
-    bounds: tuple[Number, Number],
-    step: Number,
+    stops: tuple[Number, Number, Number],  # lowest, highest, step
     key: str,
     default: Number,
     led: Number | None = None,  # the value of a widget that this one follows, if that one moved
@@ -76,9 +75,10 @@ def slider(
     **more: Any,
 ) -> Number:
     """`st.slider`."""
-    value = resolve(key, default, _between(*bounds), fit, led, impossible=impossible)
+    low, high, step = stops
+    value = resolve(key, default, _between(low, high), fit, led, impossible=impossible)
     more = {"key": key, "persist_state": "session", **more}
-    return _written(key, st.slider(label, *bounds, widget_default(key, value), step, **more))
+    return _written(key, st.slider(label, low, high, widget_default(key, value), step, **more))
 
 
 def range_slider(label: str, low: int, high: int, key: str, **more: Any) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,21 @@ from deediff.json_files import read_json, write_json
 from deediff.models import EarlyExitModel
 
 
+@dataclass(frozen=True)
+class CalibrationSettings:
+    """Images, timesteps and noise on which u is compared with the real error."""
+
+    images: int = 256  # of the test split, spread evenly over it
+    bins: int = 20  # timesteps, spread evenly over 0 … T−1
+    dataset: str | None = None  # default: the data set of the run
+    data_root: Path | None = None
+    seed: int = 0
+
+
 def calibrate_checkpoint(
     checkpoint: Path,  # a run folder or a .safetensors file
-    images: int = 256,
-    bins: int = 20,  # timesteps, spread evenly over 0 … T−1
-    dataset: str | None = None,  # default: the data set of the run
-    data_root: Path | None = None,
+    settings: CalibrationSettings,
     device: str = "auto",
-    seed: int = 0,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Calibrate a checkpoint on images of the test split, and write the calibration and its summary beside it.
@@ -42,7 +49,8 @@ def calibrate_checkpoint(
     """
     checkpoint = find_checkpoint(checkpoint)
     model, info = load_checkpoint(checkpoint, choose_device(device))
-    name = dataset or info.get("dataset") or _dataset_of_run(checkpoint)
+    images, bins, data_root = settings.images, settings.bins, settings.data_root
+    name = settings.dataset or info.get("dataset") or _dataset_of_run(checkpoint)
     data = load_images(name, model.image_shape[1], model.image_shape[0], data_root, train=False)
     if images < 4 or bins < 2:
         raise UserError(f"a calibration on {images} images and {bins} bins is too small: give at least 4 and 2")
@@ -51,7 +59,7 @@ def calibrate_checkpoint(
     timesteps = np.unique(np.linspace(0, schedule.num_timesteps - 1, bins).round().astype(np.int64)).tolist()
     labels, label_source = _labels(model, name, data_root, numbers)
     held_out = HeldOutImages(data[torch.from_numpy(numbers)], numbers.tolist(), labels)
-    calibration = calibrate_model(model, schedule, held_out, timesteps, seed, on_batch=on_batch)
+    calibration = calibrate_model(model, schedule, held_out, timesteps, settings.seed, on_batch=on_batch)
     source = {
         "checkpoint": checkpoint.name,
         "checkpoint_sha256": info["sha256"],

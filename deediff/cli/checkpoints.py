@@ -13,7 +13,7 @@ from tqdm import tqdm
 from tyro.conf import Positional, arg
 
 from deediff.bench.components import time_components
-from deediff.calibration.checkpoint import calibrate_checkpoint, training_images
+from deediff.calibration.checkpoint import CalibrationSettings, calibrate_checkpoint, training_images
 from deediff.calibration.gaussian import fit_gaussian, gaussian_file
 from deediff.checkpoints import find_checkpoint, load_checkpoint
 from deediff.cli.command import Command, Count, Result, defaults_to, one_of
@@ -133,8 +133,8 @@ class Calibrate(Command):
                 bar.total = total
                 bar.update(done - bar.n)
 
-            data = (self.images, self.bins, self.dataset, self.data_root)
-            file, summary = calibrate_checkpoint(self.checkpoint, *data, self.device, self.seed, on_batch)
+            settings = CalibrationSettings(self.images, self.bins, self.dataset, self.data_root, self.seed)
+            file, summary = calibrate_checkpoint(self.checkpoint, settings, self.device, on_batch)
         keys = ("dataset", "split", "label_source", "images", "seed", "monotone_timesteps", "largest_rise", "layers")
         return {
             "calibration": str(file),

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import deediff
-from deediff.calibration.checkpoint import calibrate_checkpoint
+from deediff.calibration.checkpoint import CalibrationSettings, calibrate_checkpoint
 from deediff.calibration.file import Calibration
 from deediff.calibration.measure import HeldOutImages, calibrate_model
 from deediff.cli import main
@@ -55,7 +55,7 @@ def expected(model: EarlyExitModel, folder: Path, timesteps: list[int], labels: 
 @pytest.mark.parametrize("null_label", [False, True])
 def test_each_image_is_evaluated_with_its_own_label(tmp_path: Path, null_label: bool) -> None:
     folder, run = fill(tmp_path / "images", "a", "b", "c"), make_run(tmp_path / "run", conditional(null_label))
-    file, summary = calibrate_checkpoint(run, images=12, bins=3, dataset=str(folder), device="cpu")
+    file, summary = calibrate_checkpoint(run, CalibrationSettings(images=12, bins=3, dataset=str(folder)), "cpu")
     found, model = Calibration.load(file), deediff.load(run)
     right = expected(model, folder, found.timesteps.tolist(), load_labels(str(folder)))
     np.testing.assert_array_equal(found.u, right.u)
@@ -77,25 +77,25 @@ def test_a_calibration_does_not_depend_on_how_its_labels_are_batched(tmp_path: P
 def test_images_without_classes_get_the_label_for_no_class(tmp_path: Path) -> None:
     folder = fill(tmp_path / "images", ".")
     run = make_run(tmp_path / "run", conditional(null_label=True))
-    file, summary = calibrate_checkpoint(run, images=4, bins=3, dataset=str(folder), device="cpu")
+    file, summary = calibrate_checkpoint(run, CalibrationSettings(images=4, bins=3, dataset=str(folder)), "cpu")
     found = Calibration.load(file)
     right = expected(deediff.load(run), folder, found.timesteps.tolist(), torch.full((4,), CLASSES))
     np.testing.assert_array_equal(found.u, right.u)
     assert summary["label_source"].startswith("none")
     without = make_run(tmp_path / "without", conditional(null_label=False))
     with pytest.raises(UserError, match="has no class"):
-        calibrate_checkpoint(without, images=4, bins=3, dataset=str(folder), device="cpu")
+        calibrate_checkpoint(without, CalibrationSettings(images=4, bins=3, dataset=str(folder)), "cpu")
 
 
 def test_images_of_other_classes_are_refused(tmp_path: Path) -> None:
     folder, run = fill(tmp_path / "images", "a", "b"), make_run(tmp_path / "run", conditional(null_label=True))
     with pytest.raises(UserError, match="has 2 classes and the model 3: name its own data with --dataset"):
-        calibrate_checkpoint(run, images=4, bins=3, dataset=str(folder), device="cpu")
+        calibrate_checkpoint(run, CalibrationSettings(images=4, bins=3, dataset=str(folder)), "cpu")
 
 
 def test_under_guidance_the_budget_of_stopping_covers_both_evaluations(tmp_path: Path) -> None:
     folder, run = fill(tmp_path / "images", "a", "b", "c"), make_run(tmp_path / "run", conditional(null_label=True))
-    calibrate_checkpoint(run, images=12, bins=3, dataset=str(folder), device="cpu")
+    calibrate_checkpoint(run, CalibrationSettings(images=12, bins=3, dataset=str(folder)), "cpu")
     model, solver = deediff.load(run), make_solver("ddim", Schedule(), 4)
     once = make_policy("stopping:0.003").prepared(model, solver)
     twice = make_policy("stopping:0.006,min:1").prepared(model, solver, guidance=2.0)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import deediff
 from deediff.analysis.origin import origin_of
-from deediff.calibration.checkpoint import calibrate_checkpoint
+from deediff.calibration.checkpoint import CalibrationSettings, calibrate_checkpoint
 from deediff.cost.components import model_cost
 from deediff.diffusion.noise import sample_noise
 from deediff.models import BACKBONES, Backbone, BackboneConfig, EarlyExitModel
@@ -118,7 +118,7 @@ def run(image_folder: Path, tmp_path: Path) -> Path:
 
 
 def test_it_trains_calibrates_samples_and_is_described(run: Path, image_folder: Path) -> None:
-    calibrate_checkpoint(run, 8, 3, dataset=str(image_folder), device="cpu")
+    calibrate_checkpoint(run, CalibrationSettings(8, 3, dataset=str(image_folder)), "cpu")
     for policy in ("never", "threshold:0.5", "fixed:2", "excess:0.1", "stopping:0.0002"):
         folder = run / "traces" / policy.partition(":")[0]
         sample_trace(run, folder, 4, policy, steps=3, record="full", maps=range(2))

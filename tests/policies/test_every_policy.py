@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import deediff
-from deediff.calibration.checkpoint import calibrate_checkpoint
+from deediff.calibration.checkpoint import CalibrationSettings, calibrate_checkpoint
 from deediff.checkpoints import save_checkpoint
 from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import make_solver
@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(4):
             pixels = np.random.default_rng(ord(name) + i).integers(0, 255, (16, 16, 3), np.uint8)
             Image.fromarray(pixels).save(folder / "images" / name / f"{i}.png")
-    calibrate_checkpoint(run, images=12, bins=3, dataset=str(folder / "images"), device="cpu")
+    calibrate_checkpoint(run, CalibrationSettings(images=12, bins=3, dataset=str(folder / "images")), "cpu")
     for guidance in (None, 2.5):
         options = {"record": "full", "deviations": True, "guidance": guidance, "device": "cpu"}
         sample_trace(run, folder / f"full-{guidance}", SAMPLES, steps=STEPS, seed=SEED, **options)

@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from deediff.calibration.checkpoint import calibrate_checkpoint
+from deediff.calibration.checkpoint import CalibrationSettings, calibrate_checkpoint
 from deediff.calibration.file import calibration_file
 from deediff.checkpoints import find_checkpoint
 from deediff.json_files import read_json, write_json
@@ -124,7 +124,7 @@ class Experiments:
         """Calibrate the run's checkpoint, if that is not done yet."""
         if not calibration_file(find_checkpoint(run)).exists():
             images, bins = self.scale.calibration
-            calibrate_checkpoint(run, images, bins, data_root=self.data_root, device=self.device)
+            calibrate_checkpoint(run, CalibrationSettings(images, bins, data_root=self.data_root), self.device)
 
     def quality(self, trace: Trace) -> dict[str, Quality]:
         """The scale's metrics of a trace by name, measured if necessary."""

@@ -65,8 +65,7 @@ def _threshold(kind: str, selection: Selection, model: EarlyExitModel, schedule:
     st.session_state["live tau followed"] = shared
     tau = inputs.slider(
         "Threshold τ",
-        (0.0, HIGHEST),
-        STEP,
+        (0.0, HIGHEST, STEP),
         "live tau",
         shared,
         led=None if before == shared else shared,
@@ -82,7 +81,7 @@ def _never(kind: str, selection: Selection, model: EarlyExitModel, schedule: Sch
 
 def _fixed(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
     last = model.num_blocks
-    layer = inputs.slider("Exit layer", (0, last), 1, "live layer", last // 2)
+    layer = inputs.slider("Exit layer", (0, last, 1), "live layer", last // 2)
     return f"{kind}:{layer}"
 
 
@@ -101,8 +100,7 @@ def _gflops(label: str, key: str, model: EarlyExitModel) -> float:
     full = model_cost(model).full
     return inputs.slider(
         label,
-        (0.0, float(f"{full:.3g}")),
-        float(f"{full / 200:.1g}"),
+        (0.0, float(f"{full:.3g}"), float(f"{full / 200:.1g}")),
         key,
         float(f"{0.8 * full:.3g}"),
         format="%.4g",
@@ -129,8 +127,7 @@ def _calibrated(selection: Selection) -> None:
 def _excess(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
     delta = inputs.slider(
         "Excess δ",
-        (-0.5, 2.0),
-        0.05,
+        (-0.5, 2.0, 0.05),
         "live delta",
         0.25,
         format="%.2f",
@@ -170,8 +167,7 @@ def _other(kind: str, selection: Selection, model: EarlyExitModel, schedule: Sch
 def _dual(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
     switch = inputs.slider(
         "Switch at timestep",
-        (0, schedule.num_timesteps),
-        1,
+        (0, schedule.num_timesteps, 1),
         "live switch",
         schedule.num_timesteps // 2,
         help="Timesteps from this one up, the first steps of sampling, use the shallow network.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +12,25 @@ from torch import Tensor, nn
 
 from deediff.models.embedding import timestep_embedding
 from deediff.models.uems.base import UEM, NetworkShape, check_layers, check_option
+
+
+@dataclass(frozen=True)
+class MLPOptions:
+    """The options of an MLP UEM, as `config` stores them."""
+
+    scope: str = "layer"  # own weights per "layer", "timestep" or "layer_timestep"
+    tokens: str = "all"  # "all", or "image": without the time and class tokens
+    timestep_embedding: bool = False  # append the timestep's embedding to every token (Eq. 5, literally)
+    map: bool = False  # one value per value of the image instead of one per token (AdaDiff)
+    aggregation: str = "mean"  # "mean" or "max" over tokens; "sum" is normalised by their number: the mean
+    detach: bool = False  # no gradient into the network
+    layers: Sequence[int] | None = None  # exits with a UEM; None: all
+    first_timestep: bool = False  # the public code's error: the first sample's timestep for the whole batch
+
+    def __post_init__(self) -> None:
+        check_option("scope", self.scope, ("layer", "timestep", "layer_timestep"))
+        check_option("tokens", self.tokens, ("all", "image"))
+        check_option("aggregation", self.aggregation, ("mean", "max", "sum"))
 
 
 class MLPUncertainty(UEM):
@@ -22,29 +42,18 @@ class MLPUncertainty(UEM):
 
     by_token = True
 
-    def __init__(
-        self,
-        shape: NetworkShape,
-        scope: str = "layer",  # own weights per "layer", "timestep" or "layer_timestep"
-        tokens: str = "all",  # "all", or "image": without the time and class tokens
-        timestep_embedding: bool = False,  # append the timestep's embedding to every token (Eq. 5, literally)
-        map: bool = False,  # one value per value of the image instead of one per token (AdaDiff)
-        aggregation: str = "mean",  # "mean" or "max" over tokens; "sum" is normalised by their number: the mean
-        detach: bool = False,  # no gradient into the network
-        layers: Sequence[int] | None = None,  # exits with a UEM; None: all
-        first_timestep: bool = False,  # the public code's error: the first sample's timestep for the whole batch
-    ):
+    def __init__(self, shape: NetworkShape, **options: Any):  # see MLPOptions
         super().__init__()
-        self.scope = check_option("scope", scope, ("layer", "timestep", "layer_timestep"))
-        self.tokens = "image" if map else check_option("tokens", tokens, ("all", "image"))
-        self.aggregation = check_option("aggregation", aggregation, ("mean", "max", "sum"))
-        self.layers = check_layers(layers, shape.num_layers)
-        self.timestep_embedding, self.gives_map, self.detach = timestep_embedding, map, detach
-        self.first_timestep, self.shape = first_timestep, shape
-        self.values = shape.patch_dim if map else 1  # per token
-        rows = 1 if scope == "timestep" else len(self.layers)
-        rows *= 1 if scope == "layer" else shape.num_timesteps
-        width = shape.dim * (2 if timestep_embedding else 1)
+        chosen = MLPOptions(**options)
+        self.scope, self.aggregation = chosen.scope, chosen.aggregation
+        self.tokens = "image" if chosen.map else chosen.tokens
+        self.layers = check_layers(chosen.layers, shape.num_layers)
+        self.timestep_embedding, self.gives_map, self.detach = chosen.timestep_embedding, chosen.map, chosen.detach
+        self.first_timestep, self.shape = chosen.first_timestep, shape
+        self.values = shape.patch_dim if chosen.map else 1  # per token
+        rows = 1 if self.scope == "timestep" else len(self.layers)
+        rows *= 1 if self.scope == "layer" else shape.num_timesteps
+        width = shape.dim * (2 if chosen.timestep_embedding else 1)
         self.weight = nn.Parameter(torch.randn(rows * self.values, width) * 0.02)
         self.bias = nn.Parameter(torch.zeros(rows * self.values))
 
