@@ -24,7 +24,7 @@ from deediff.storage import AnyPath
 REPO = Path(__file__).resolve().parents[1]
 TINY = UViTConfig(img_size=16, patch_size=4, in_chans=3, embed_dim=32, depth=12, num_heads=2)
 
-TAU = 0.4  # under which the samples of `record` leave at many layers
+TAU = 0.4  # at which the samples of `record` exit at many layers
 
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
@@ -32,7 +32,7 @@ torch.set_num_threads(1)  # these networks are too small to share between cores
 
 
 def make_model(seed: int = 0, config: UViTConfig = TINY) -> EarlyExitModel:
-    """13 blocks with random weights large enough that every block, head and UEM answers differently."""
+    """13 blocks with random weights large enough that the outputs of all blocks, heads and UEMs differ."""
     torch.manual_seed(seed)
     model = EarlyExitModel(UViT(config)).add_exits({"name": "mlp", "scope": "layer"})
     with torch.no_grad():
@@ -79,7 +79,7 @@ def record(run: Path, name: str, **kwargs: object) -> deediff.Trace:
 
 
 def comparable(trace: deediff.Trace) -> dict[str, bytes]:
-    """Every file of a trace but the one that says when and how fast it was sampled."""
+    """The content of every file of a trace but trace.json, which holds times."""
     return {p.name: p.read_bytes() for p in sorted(trace.path.iterdir()) if p.name != "trace.json"}
 
 

@@ -1,4 +1,4 @@
-"""The documents hold true: examples run, commands and options exist, links lead somewhere."""
+"""The documents: examples run, commands and options exist, and links lead to files."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def commands() -> Iterator[Any]:
 
 @cache
 def help_of(*command: str) -> str:
-    """What a command prints for --help."""
+    """The output of a command's --help."""
     printed: list[str] = []
     with mock.patch("sys.stdout.write", printed.append), mock.patch.dict("os.environ", {"COLUMNS": "200"}):
         try:

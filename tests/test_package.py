@@ -1,4 +1,4 @@
-"""The public API of `deediff`, and what importing it costs."""
+"""The public API of `deediff`, and the modules that importing it loads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ API = {
 
 
 def run_python(code: str) -> str:
-    """What `code` prints in a fresh interpreter."""
+    """The output of `code` in a fresh interpreter."""
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 

@@ -1,4 +1,4 @@
-"""Traces beside each other: what they are, what may share a column, what others published, in every format."""
+"""The comparison table: its rows, which values may share a column, published values, and every format."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_imported_sets_stand_beside_their_own_line(tmp_path: Path) -> None:
     assert table["published_layer_ratio"][0] == pytest.approx(1 - 0.311)
     assert table["published_gflops_per_step_without_attention"].tolist()[:3] == [15.58, 14.68, 15.13]
     assert table["published_source"].tolist()[:3] == ["Table 1", "Table 1", "Table 3"]
-    assert table.loc[3, ["published_fid", "published_source"]].isna().all()  # nobody published that one
+    assert table.loc[3, ["published_fid", "published_source"]].isna().all()  # not published
     assert table["strategy"].tolist()[:3] == ["frozen", "finetuned", "finetuned"]
     assert table["losses"].tolist()[:3] == ["3", "3", "4"]
     assert table["gflops_per_step_without_attention"][0] == pytest.approx(22.65, abs=0.01)
@@ -194,7 +194,7 @@ def test_a_published_line_is_for_exactly_its_configuration(tmp_path: Path) -> No
 
 
 def with_none(table: pd.DataFrame) -> pd.DataFrame:
-    """What is missing looks the same, whatever the type of its column."""
+    """Missing values as None, for columns of any type."""
     return table.astype(object).where(table.notna(), None)
 
 

@@ -34,7 +34,7 @@ def runs(shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 @pytest.fixture
 def tables(runs: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, pd.DataFrame]:
-    """What the CSV buttons of the page hand out, by panel."""
+    """Downloads of the page's CSV buttons, by panel."""
     found: dict[str, pd.DataFrame] = {}
 
     def keep(table: Callable[[], pd.DataFrame], name: str) -> None:

@@ -54,12 +54,12 @@ def open_app(page: str | None = None, **link: str) -> AppTest:
 
 
 def metric(app: AppTest, label: str, which: int = 0) -> str:
-    """What a figure on screen says; `which` counts those of the same label from the top."""
+    """The value of a headline figure; `which` counts figures of the same label from the top."""
     return [m.value for m in app.metric if m.label == label][which]
 
 
 def sentences(app: AppTest) -> str:
-    """Everything that complains or explains."""
+    """All errors, warnings, notes and captions."""
     return " ".join(box.value for boxes in (app.error, app.warning, app.info) for box in boxes)
 
 
@@ -86,13 +86,13 @@ def line(app: AppTest, panel: str, name: str) -> np.ndarray:
 
 
 def select(app: AppTest, **point: int) -> AppTest:
-    """What a click in a figure leaves behind, and the run after it."""
+    """Click in a figure, and run the script again."""
     app.session_state["clicked"] = {"t" if key == "timestep" else key: value for key, value in point.items()}
     return app.run()
 
 
 def in_the_link(app: AppTest) -> dict[str, str]:
-    """What the browser's address says."""
+    """The parameters in the URL."""
     return {key: values[0] if isinstance(values, list) else values for key, values in app.query_params.items()}
 
 

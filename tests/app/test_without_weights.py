@@ -1,4 +1,4 @@
-"""A run that was handed on without its weights, its rows and most of its images: each page says what is missing."""
+"""A run copied without weights, rows and most images: each page names the missing files."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def test_a_published_profile_is_read_with_row_0_at_t_0(shared: Path) -> None:
     profile = read_profile(f"{path}:mlp_layer_finetuned", 13)
     exits = profile.at([999, 749, 249, 0], 2000)  # of 1280 samples
     assert exits.shape == (2000, 4)
-    assert exits[:, 0].float().mean() < 2  # noisy images leave early
+    assert exits[:, 0].float().mean() < 2  # noisy images exit early
     assert exits[:, 3].float().mean() > 12.5
     published = np.load(path)["mlp_layer_finetuned"]
     assert exits[1285].tolist() == published[[999, 749, 249, 0], 5].tolist()
@@ -188,7 +188,7 @@ def test_the_synthetic_trace_is_what_its_rows_say(tmp_path: Path) -> None:
     trace = read_trace(write_synthetic(tmp_path / "t", cost, (1, 8, 8), samples=10 * PART, steps=5, parts=2))
     assert trace.problems == []
     assert (int(trace.summary.samples), trace.meta.num_samples, trace.parts) == (10 * PART, 10 * PART, [0, 1])
-    u = np.concatenate([trace.uncertainty(part) for part in trace.parts])  # each part stands for five
+    u = np.concatenate([trace.uncertainty(part) for part in trace.parts])  # each part is repeated five times
     tau = 0.2
     leaves = u <= np.float32(tau)
     layers = np.where(leaves.any(axis=-1), leaves.argmax(axis=-1), 13)

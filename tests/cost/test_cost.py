@@ -68,7 +68,7 @@ def test_norms_and_elementwise_operations_are_counted_separately() -> None:
 
 @pytest.mark.parametrize("uem", UEM_VARIANTS, ids=lambda uem: "-".join(map(str, uem.values())))
 def test_macs_are_those_of_another_counter(uem: dict) -> None:
-    """torch's own, on an attention written out, because on the CPU it misses the fused one."""
+    """Torch's counter, on an explicit attention: on the CPU it misses the fused one."""
     model = EarlyExitModel(UViT(CONDITIONAL)).add_exits(uem)
     parts = {part.name: part for part in model_components(model)}
     calls = component_calls(model)

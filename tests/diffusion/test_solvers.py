@@ -28,7 +28,7 @@ CASES = [(steps, kind) for steps in (1, 2, 3, 7, 50) for kind in PREDICTIONS] + 
 
 
 def scheduler(name: str, ours: Solver, steps: int, spacing: str, kind: str) -> Any:
-    """Theirs, with our timesteps, which are its own wherever it has the same spacing."""
+    """The scheduler of diffusers, set to our timesteps; they are its own where it has the same spacing."""
     cls, options = THEIRS[name]
     theirs = cls(**TRAINED, **options, timestep_spacing=spacing, prediction_type=PREDICTIONS[kind])
     theirs.set_timesteps(steps)

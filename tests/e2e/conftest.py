@@ -54,13 +54,13 @@ def tab() -> Iterator[Page]:
 
 
 def meta_of(root: Path, trace: str) -> dict[str, Any]:
-    """What trace.json says."""
+    """The content of trace.json."""
     found: dict[str, Any] = json.loads((root / "mnist_tiny" / "traces" / trace / "trace.json").read_text())
     return found
 
 
 def recorded(root: Path, trace: str) -> tuple[np.ndarray, np.ndarray]:
-    """(samples, steps) exit layers and (samples, steps, layers) u, as they stand in the rows."""
+    """(samples, steps) exit layers and (samples, steps, layers) u, from the rows."""
     meta = meta_of(root, trace)
     rows = pq.read_table(sorted((root / "mnist_tiny" / "traces" / trace).glob("part-*.parquet")))
     rows = rows.sort_by([("sample", "ascending"), ("step", "ascending")])
@@ -76,7 +76,7 @@ def leaving(u: np.ndarray, tau: float) -> np.ndarray:
 
 
 def prices(root: Path, trace: str, asked: bool) -> np.ndarray:
-    """(layers + 1,) GFLOPs of leaving at each exit, from the parts in trace.json; with the UEMs that were asked."""
+    """(layers + 1,) GFLOPs of each exit, from the components in trace.json; with UEMs where they are evaluated."""
     cost = meta_of(root, trace)["cost"]
     ends = [*cost["heads"], cost["decode"]]
     run = [cost["embed"] + sum(cost["blocks"][:i]) + asked * sum(cost["uems"][: i + 1]) for i in range(len(ends))]
@@ -84,7 +84,7 @@ def prices(root: Path, trace: str, asked: bool) -> np.ndarray:
 
 
 def shown(page: Page, where: str, label: str) -> Locator:
-    """The value of a figure on screen; `where` is the key of the line it stands in."""
+    """The value of a figure on screen; `where` is the key of its container."""
     metric = page.locator(f".st-key-{where} [data-testid=stMetric]").filter(has_text=re.compile(f"^{re.escape(label)}"))
     return metric.locator("[data-testid=stMetricValue]").first
 
@@ -96,7 +96,7 @@ def drawn(page: Page, plot: str) -> list[dict[str, Any]]:
 
 
 def reopened(page: Page) -> str:
-    """What a colleague does with the address; returns it."""
+    """Open the page's address in a new tab; returns the address."""
     link = page.url
     page.goto("about:blank")
     page.goto(link)
@@ -104,10 +104,10 @@ def reopened(page: Page) -> str:
 
 
 def exported(page: Page, name: str) -> pd.DataFrame:
-    """What the CSV button of this name hands out."""
+    """The download of the CSV button of this name."""
     button = page.locator(f".st-key-csv-{name} button >> visible=true").first
     button.wait_for()
-    settle(page)  # a run of the script would take away what the click asks for
+    settle(page)  # a run of the script would remove the download
     with page.expect_download() as download:
         button.click()
     return pd.read_csv(download.value.path())

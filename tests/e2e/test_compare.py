@@ -1,4 +1,4 @@
-"""*Compare* as a person uses it: clicks pick, hovering tells exact values, exports are the table."""
+"""*Compare* in a browser: clicks pick traces, hovering shows exact values, exports equal the table."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BOLD = "ddim50-threshold-0.11"
 
 @pytest.fixture(scope="module")
 def counted(copied: Path) -> pd.DataFrame:
-    """What the command line says of these traces."""
+    """The table of `deediff compare` of these traces."""
     table = comparison_table([deediff.read_trace(copied / "mnist_tiny" / "traces" / name) for name in TRACES])
     return table.set_index("trace", drop=False)
 
@@ -127,7 +127,7 @@ COSTS = {"GFLOPs": gflops_per_image, "seconds": seconds_per_image}
 
 
 def marks(page: Page) -> dict[str, tuple[float, float]]:
-    """Where the traces stand, by run/trace."""
+    """The positions of the traces in the figure, by run/trace."""
     found: dict[str, tuple[float, float]] = {}
     for line in drawn(page, PLOT):
         keys = [key for key, *_ in line.get("customdata", [])]

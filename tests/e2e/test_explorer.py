@@ -1,4 +1,4 @@
-"""*Exit trends* and *Uncertainty* as a person uses them: what is clicked is selected, and the numbers are the rows'."""
+"""*Exit trends* and *Uncertainty* in a browser: clicks select, and the numbers are those of the rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def counted(trace: deediff.Trace, tau: float) -> np.ndarray:
 
 
 def sees(page: Page, plot: str, x: float, y: float, text: str) -> None:
-    """The mouse on a point shows this, as soon as Plotly has come round to it."""
+    """Hovering over a point shows this text, once Plotly has drawn it."""
     hover_point(page, plot, x, y)
     expect(page.locator(f"{plot} .hoverlayer").first).to_contain_text(text, timeout=PATIENCE)
 
@@ -132,7 +132,7 @@ def test_figures_are_saved(kind: str, begins: bytes, tab: Page, served: str) -> 
 
 
 def titles_of_buttons(tab: Page) -> list[str]:
-    """What the buttons over the heatmap do: none of them sends the figure anywhere."""
+    """Titles of the heatmap's buttons: none uploads the figure."""
     buttons = tab.locator(f"{HEATMAP} .modebar-btn")
     assert buttons.count() >= 3
     return [buttons.nth(k).get_attribute("data-title") or "" for k in range(buttons.count())]

@@ -1,4 +1,4 @@
-"""*Images* and *Sample* as people use them: sort, open one, look at its film, go on with the arrow keys."""
+"""*Images* and *Sample* in a browser: sort, open a sample, see its denoising, step with the arrow keys."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.e2e
 
 
 def film_of(page: Page, number: int) -> None:
-    """Wait for a sample's page, its film included."""
+    """Wait for a sample's page and its recomputation."""
     expect(page.get_by_text(f"Sample {number} of {TRACE}")).to_be_visible(timeout=PATIENCE)
     expect(page.get_by_text(f"sample {number}, recomputed from seed 0")).to_be_visible(timeout=3 * PATIENCE)
     settle(page)

@@ -1,4 +1,4 @@
-"""*Sample live* as people use it: start, progress, cancel, keep; and two tabs at once."""
+"""*Sample live* in a browser: start, progress, cancel, keep; and two tabs at once."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def on_screen(page: Page) -> tuple[str, list[str]]:
 
 
 def policy(page: Page) -> str:
-    """What the slider says."""
+    """The policy that the slider sets."""
     return f"threshold:{round(float(page.locator('.st-key-live-tau input').input_value()), 3):g}"
 
 

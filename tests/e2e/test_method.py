@@ -1,4 +1,4 @@
-"""*Method* as a person uses it: what is clicked is explained, with the model's own numbers."""
+"""*Method* in a browser: clicks select layers and timesteps, and the numbers are the model's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""*Runs* as a person uses it: rename, delete only when confirmed, and a training that moves by itself."""
+"""*Runs* in a browser: rename, delete after confirmation, and progress of a running training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""*Exit trends* says what the rows say: estimates, budgets, where the variance comes from, and every table."""
+"""*Exit trends* in a browser: estimates, budgets, variance and all tables are those of the rows."""
 
 from __future__ import annotations
 

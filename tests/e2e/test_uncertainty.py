@@ -1,4 +1,4 @@
-"""*Uncertainty* says what rows and calibration say, and its address reopens what was looked at."""
+"""*Uncertainty* in a browser: values of rows and calibration, and an address that restores the selection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whoever has to wait sees that something is on its way; and hears of it where nothing is going to come."""
+"""Waiting is visible: spinners while the server computes, a sentence where a file does not arrive."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RESTS = f"() => !({TURNS})()"
 
 
 class SlowServer:
-    """After `hold` the server's next run of the script begins and does not get on, until `release`."""
+    """After `hold`, the server's next run of the script is paused until `release`."""
 
     def __init__(self, page: Page):
         self._holds, self._begun = False, False
@@ -71,7 +71,7 @@ class Held:
 
 @pytest.fixture
 def page(tab: Page, served: str) -> Iterator[Page]:
-    """A tab of its own: what is routed stays there."""
+    """A separate tab, so that its routes do not affect other tests."""
     browser = tab.context.browser
     assert isinstance(browser, Browser)
     page = browser.new_page(viewport={"width": 1440, "height": 900})
@@ -145,5 +145,5 @@ def test_where_plotly_does_not_arrive_the_figures_say_so(how: str, page: Page, s
     figure = page.locator(".st-key-plot-exit-heatmap .plot")
     expect(figure).to_contain_text("No figure can be drawn: plotly.js did not arrive from http", timeout=PATIENCE)
     expect(figure).to_have_css("animation-name", "none")
-    move_slider(page)  # the rest of the page goes on
+    move_slider(page)  # the rest of the page still answers
     page.wait_for_function("!location.search.includes('tau=0.105')")

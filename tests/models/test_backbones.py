@@ -1,4 +1,4 @@
-"""The rest of the package depends on the `Backbone` interface alone: another backbone trains, samples and so on."""
+"""All other code depends on the `Backbone` interface alone: another backbone trains, calibrates and samples."""
 
 from __future__ import annotations
 

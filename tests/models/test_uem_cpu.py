@@ -1,4 +1,4 @@
-"""The prepared UEMs of a CPU give what the model's own give."""
+"""The prepared UEMs of a CPU return the values of the model's UEMs."""
 
 from __future__ import annotations
 

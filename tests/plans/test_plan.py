@@ -1,4 +1,4 @@
-"""Plans and plan files: what is read, and what is refused."""
+"""Plans and plan files: reading, writing, and refused content."""
 
 from __future__ import annotations
 

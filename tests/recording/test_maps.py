@@ -1,4 +1,4 @@
-"""Maps of u over the image: before it becomes one number it is the same u, and logging it changes nothing else."""
+"""Maps of u over the image: their mean is the recorded u, and recording them changes nothing else."""
 
 from __future__ import annotations
 

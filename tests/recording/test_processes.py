@@ -74,7 +74,7 @@ def test_two_processes_of_torchrun_write_the_trace_of_one(run_folder: Path) -> N
 
 @pytest.mark.slow
 def test_a_killed_process_is_resumed_to_the_same_trace(run_folder: Path) -> None:
-    """kill -9 as soon as the first part stands, wherever the second one is."""
+    """kill -9 as soon as the first part is written, at any point of the second one."""
     whole, killed = (command_line(run_folder, name, "--steps", "200") for name in ("unharmed", "killed-hard"))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, *whole], check=True, cwd=REPO, env=environment)

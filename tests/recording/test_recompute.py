@@ -1,4 +1,4 @@
-"""A sample of a trace, computed again from its seed alone, is that sample."""
+"""A sample recomputed from its seed equals the recorded one."""
 
 from __future__ import annotations
 

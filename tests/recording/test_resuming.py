@@ -1,4 +1,4 @@
-"""A sampling may be shared between processes, stopped or killed at any moment: the same command goes on."""
+"""Resuming: sampling may be stopped or killed at any moment, and the same command completes the trace."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Killed(BaseException):
 
 
 def interrupt(patch: pytest.MonkeyPatch, moment: int, error: BaseException) -> list[str]:
-    """From the `moment`-th time on that a file is synced, renamed or removed, that fails. Returns what was asked."""
+    """Make every sync, rename and removal of a file fail from the `moment`-th on. Returns the attempted calls."""
     asked: list[str] = []
 
     def failing(name: str, real: Callable[..., Any]) -> Callable[..., Any]:

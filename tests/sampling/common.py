@@ -19,7 +19,7 @@ def u_of_all_layers(x: torch.Tensor, timestep: int) -> torch.Tensor:
 
 
 def a_threshold_that_splits(x: torch.Tensor, timestep: int) -> float:
-    """So that within one batch some samples leave early, some late, some not at all."""
+    """A threshold at which some samples of a batch exit early, some late, some not at all."""
     return float(u_of_all_layers(x, timestep).amin(dim=0).median()) + 0.01
 
 

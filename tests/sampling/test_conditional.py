@@ -37,7 +37,7 @@ def test_the_class_of_a_sample_depends_on_its_number_only() -> None:
 
 @pytest.mark.parametrize("record", ["exit", "full"])
 def test_guidance_combines_both_halves_and_they_leave_together(record: str) -> None:
-    """ε = ε(∅) + w (ε(y) − ε(∅)), and a pair leaves once both are certain."""
+    """ε = ε(∅) + w (ε(y) − ε(∅)), and a pair exits once both u are at most τ."""
     x, labels = sample_noise(3, range(8), 0, CONDITIONAL.image_shape), torch.tensor([2, 0] * 4)
     t = torch.full((8,), 700)
     eps_y, u_y = CONDITIONAL.all_exits(x, t, labels)

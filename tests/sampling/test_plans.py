@@ -1,4 +1,4 @@
-"""Plans obey the sampler's laws: what runs is what the plan says, for any batch, resume and recomputation."""
+"""Plans obey the sampler's laws: each step runs as planned, for any batch, resume and recomputation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written is what happened, and can be read back and asked."""
+"""Traces: rows, summary and metadata are those of the sampler, and can be read back."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_headline_counts_every_uem_on_the_way(run_folder: Path, exits: deediff.T
     by_hand = [
         cost.embed
         + sum(cost.blocks[:i])
-        + sum(cost.uems[: min(i, 12) + 1])  # UEM 0 … i were asked; the one before block 12 is the last
+        + sum(cost.uems[: min(i, 12) + 1])  # UEM 0 … i were evaluated; the one before block 12 is the last
         + (cost.heads[i] if i < 13 else cost.decode)
         for i in layers.reshape(-1)
     ]
@@ -139,7 +139,7 @@ def test_headline_counts_every_uem_on_the_way(run_folder: Path, exits: deediff.T
         ('{"format_version": 1}', "it is not a trace written by deediff"),
     ],
 )
-def test_what_is_read_is_not_trusted(tmp_path: Path, content: str, sentence: str) -> None:
+def test_a_damaged_trace_json_is_a_sentence(tmp_path: Path, content: str, sentence: str) -> None:
     (tmp_path / "trace.json").write_text(content)
     with pytest.raises(UserError, match=sentence):
         deediff.read_trace(tmp_path)
@@ -170,7 +170,7 @@ def test_cost_survives_json(full: deediff.Trace) -> None:
 
 
 def test_a_trace_may_come_without_its_rows(run_folder: Path) -> None:
-    """As shipped traces do, to save space: summary and images answer all the same."""
+    """As for most included traces: summary and images are enough for estimates and pages."""
     trace = record(run_folder, "light")
     for rows in trace.path.glob("part-*.parquet"):
         rows.unlink()

@@ -1,4 +1,4 @@
-"""The training loop: two stages, exact resume, one process like several."""
+"""The training loop: two stages, exact resume, equal results of one process and several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""*Compare*: table, picture and images on screen are those of the traces; what was evaluated stands on its own axis."""
+"""*Compare*: table, figure and images are those of the traces, and each evaluated metric has an axis."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ FID = Quality(
 
 
 def make_trace(name: str, policy: str = "threshold:0.1", steps: int = 4, run: str = "a", **meta: Any) -> Trace:
-    """Two blocks; everybody exits at layer 1 unless the policy is never."""
+    """A trace of two blocks; all samples exit at layer 1 unless the policy is never."""
     cost = Cost(0.1, [1.0, 1.0], [0.0, 0.0], [0.2, 0.2], 0.2).to_json()
     common = {"solver": "ddim", "timesteps": list(range(steps))[::-1], "eta": 0.0, "seed": 0, "checkpoint_sha256": "x"}
     fixed = {

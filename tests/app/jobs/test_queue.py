@@ -1,4 +1,4 @@
-"""Jobs take turns; waiting ones can be withdrawn; what nobody looks at any more ends, what is kept goes on."""
+"""The queue: order, withdrawal, cancellation, and jobs whose tab is closed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PATIENCE = 20
 
 @pytest.fixture
 def gate() -> Iterator[threading.Event]:
-    """What the jobs of a test wait for; opened at its end, so that no thread stays behind."""
+    """An event that a test's jobs wait for; it is set at the end, so that no thread keeps running."""
     event = threading.Event()
     yield event
     event.set()
@@ -30,7 +30,7 @@ def gate() -> Iterator[threading.Event]:
 def make_job(
     gate: threading.Event, log: list[str], name: str = "job", connected: Wait = lambda: True, keep: bool = False
 ):
-    """A job of 100 steps that goes on while the gate is open."""
+    """A job of 100 steps that runs while the gate is open."""
 
     class Steps(Job):
         kept = keep

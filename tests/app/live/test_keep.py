@@ -19,7 +19,7 @@ from tests.app.helpers import (
 
 
 def keep(app: AppTest, button: str, count: int, name: str) -> AppTest:
-    """Fill in *Keep as a trace* and wait until everything asked for is done."""
+    """Fill in *Keep as a trace* and wait for the jobs."""
     next(n for n in app.number_input if n.label == "Images" and n.key is None).set_value(count)
     next(t for t in app.text_input if t.label == "Name").set_value(name).run()
     app.button(key=button).click().run()

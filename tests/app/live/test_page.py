@@ -60,7 +60,7 @@ def test_a_link_samples_what_a_colleague_saw(runs: Path) -> None:
     app.slider(key="live bounds").set_value((2, 9)).run()
     job = press(app).session_state["job"]
     assert job.settings.policy == "patience:0.15,min:2,max:9"
-    theirs = open_app("live", **in_the_link(app)).session_state["job"]  # nobody pressed a button
+    theirs = open_app("live", **in_the_link(app)).session_state["job"]  # without a click
     theirs.join(60)
     assert theirs.settings == job.settings
     np.testing.assert_array_equal(theirs.early.images, job.early.images)
@@ -108,8 +108,8 @@ def test_a_policy_that_lacks_what_it_needs_shows_the_command(
     assert complaint in sentences(app)
 
 
-def test_a_calibrated_checkpoint_leaves_by_what_is_still_to_gain(runs: Path) -> None:
-    """What was found: `excess` beats plain thresholds, so it comes first where it can be asked for."""
+def test_a_calibrated_checkpoint_defaults_to_excess(runs: Path) -> None:
+    """`excess` gives better images than plain thresholds, so it is the default where a calibration exists."""
     assert open_app("live").selectbox(key="live policy").value == "threshold"
     calibrate_run(runs)
     app = open_app("live")
@@ -160,7 +160,7 @@ def test_live_mode_samples_when_the_slider_is_released(runs: Path) -> None:
     app.slider(key="live tau").set_value(0.1).run()
     assert app.session_state["job"] is second
     third = press(app).session_state["job"]
-    assert not third.full.remembered  # asked for: both are measured side by side
+    assert not third.full.remembered  # both are measured side by side
 
 
 def test_live_mode_leaves_big_jobs_to_the_button(runs: Path) -> None:

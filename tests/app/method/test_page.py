@@ -1,4 +1,4 @@
-"""*Method*: what its pictures show is what the model answers for that image at that timestep."""
+"""*Method*: its figures show the model's outputs for the selected image and timestep."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_maps_of_u_average_to_u_over_image_tokens(runs: Path) -> None:
     png = deediff.read_trace(runs / "toy" / "traces" / FULL).images(range(1))[0]
     e = explain(model, Schedule(), png, TIMESTEP, seed=0)
     tokens = e.u_maps[0].size
-    time_token = e.u * (tokens + 1) - e.u_maps.sum(axis=(1, 2))  # what the one other token says
+    time_token = e.u * (tokens + 1) - e.u_maps.sum(axis=(1, 2))  # u of the time token
     assert ((time_token > 0) & (time_token < 1)).all()
     assert e.exit_layer(1.0) == 0
     assert e.exit_layer(0.0) == BLOCKS

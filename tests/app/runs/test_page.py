@@ -1,4 +1,4 @@
-"""*Runs*: tables are what the files say; what differs stands alone; nothing is deleted without being confirmed."""
+"""*Runs*: tables of the files, differing settings, and confirmation before a deletion."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def write_curves(run: Path, steps: int = 40) -> pd.DataFrame:
 
 
 def tick(app: AppTest, key: str, names: list[str]) -> AppTest:
-    """As ticking these rows does."""
+    """Tick these rows of a table."""
     app.session_state[key] = names
     app.run()
     assert not app.exception

@@ -13,7 +13,7 @@ from tests.app.helpers import BLOCKS, EXITS, FULL, metric, open_app, sentences, 
 
 
 def open_sample(number: int, trace: str = EXITS) -> AppTest:
-    """The page of a sample, once its film is computed."""
+    """The page of a sample, after its recomputation."""
     app = open_app("sample", trace=trace, sample=str(number))
     for job in app.session_state["films"].values():
         job.join(60)

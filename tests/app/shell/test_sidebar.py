@@ -58,7 +58,7 @@ def test_the_link_says_everything_that_is_selected_defaults_too(runs: Path) -> N
 
 
 def test_widgets_show_the_selection_even_where_the_first_answer_never_arrived(runs: Path) -> None:
-    """A second run of the script may drop what the first has not sent yet; a link still opens what it asks for."""
+    """A second run of the script may drop unsent updates of the first; a link still selects its values."""
     asked = {"trace": EXITS, "b": FULL, "tau": "0.12", "t": str(times(runs)[1]), "layer": "3", "sample": "4"}
     app = open_app(**asked).run()
     assert not app.warning

@@ -1,4 +1,4 @@
-"""Lists of names in the URL: whatever runs and traces are called, a link reopens them."""
+"""Lists of names in the URL: a link reopens runs and traces of any name."""
 
 from __future__ import annotations
 

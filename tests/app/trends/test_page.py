@@ -1,4 +1,4 @@
-"""*Exit trends*: every panel shows, and hands out as CSV, what the Parquet rows say."""
+"""*Exit trends*: the values of each panel and of its CSV are those of the Parquet rows."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from tests.app.helpers import (
 
 
 def recorded(runs: Path, trace: str) -> np.ndarray:
-    """(samples, steps, N) u from the Parquet rows; NaN where no UEM was asked."""
+    """(samples, steps, N) u from the Parquet rows; NaN where no UEM was evaluated."""
     parts = sorted((runs / "toy" / "traces" / trace).glob("part-*.parquet"))
     rows = [row for part in parts for row in pq.read_table(part)["uncertainty"].to_pylist()]
     return np.asarray(rows, np.float64).reshape(SAMPLES, STEPS, BLOCKS)
