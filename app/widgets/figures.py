@@ -73,7 +73,7 @@ def packed(values: NDArray[Any]) -> dict[str, str]:
 def spec(data: list[Trace], x: dict[str, Any], y: dict[str, Any], height: int = HEIGHT, **layout: Any) -> Spec:
     """A figure with the common margins and legend, unless `layout` overrides them."""
     legend = {"orientation": "h", "y": 1.01, "yanchor": "bottom", "x": 0, "xanchor": "left"}
-    margin = {"l": 8, "r": 8, "t": 30, "b": 8}  # top: room for legend and mode bar
+    margin = {"l": 8, "r": 8, "t": 36, "b": 8}  # top: a legend of one row (29) and its gap, or the mode bar
     common = {"height": height, "margin": margin, "hovermode": "closest", "legend": legend, "showlegend": False}
     return {"data": data, "layout": {**common, "dragmode": "zoom", "xaxis": x, "yaxis": y, **layout}}
 

@@ -48,6 +48,6 @@ def test_clicks_choose_the_exit_and_the_timestep(tab: Page, served: str, copied:
     expect(tab.get_by_text(f"UEM: u = {u[5]:.3f}")).to_be_visible()
     tab.get_by_text("t = 714", exact=True).locator("xpath=..").locator("img").click()
     tab.wait_for_url("**t=719*")  # the trace's nearest timestep
-    expect(tab.get_by_text("At t = 719 the second image is the input")).to_be_visible()
+    expect(tab.get_by_text("At t = 719, the second image is the input")).to_be_visible()
     settle(tab)
     tab.screenshot(path=SHOTS / "method.png", full_page=True)

@@ -62,7 +62,7 @@ def _draw_coefficients(example: Example) -> None:
 
 def _draw_pair(example: Example, image: float, noise: float) -> None:
     e, as_noise = example.e, not example.predicts_image
-    title = f"At t = {e.timestep} the second image is the input and the third the target"
+    title = f"At t = {e.timestep}, the second image is the input and the third the target"
     heading(title, f"noisy image and target (Figure 8) · sample {example.sample}", PAIR_HELP)
     error = e.errors[-1]
     tiles = [

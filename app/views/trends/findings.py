@@ -26,10 +26,10 @@ def about_moment(exits: NDArray[np.int64], timestep: int) -> str:
     last = len(exits) - 1
     where = f"run all {last} blocks" if top == last else f"exit at layer {top}"
     if share[top] > 0.9995:
-        return f"At t = {timestep} all samples {where}"
+        return f"At t = {timestep}, all samples {where}"
     second = int(np.argsort(share)[-2])
     rest = f"run all {last} blocks" if second == last else f"at layer {second}"
-    return f"At t = {timestep} {share[top]:.0%} of samples {where}, {share[second]:.0%} {rest}"
+    return f"At t = {timestep}, {share[top]:.0%} of samples {where}, {share[second]:.0%} {rest}"
 
 
 def about_depth_reached(arriving: Floats) -> str:

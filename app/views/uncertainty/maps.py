@@ -42,7 +42,7 @@ def draw_maps(selection: Selection) -> None:
     maps = _maps(trace, (str(trace.path), cache.stamp(trace)), sample)
     here = maps[selection.step]
     if np.isnan(here).all():
-        st.info(f"At t = {selection.timestep} no UEM was queried for sample {sample}: choose another timestep.")
+        st.info(f"At t = {selection.timestep}, no UEM was queried for sample {sample}: choose another timestep.")
         return
     queried = np.flatnonzero(~np.isnan(here).all(axis=(1, 2)))
     layer = selection.layer if selection.layer is not None and selection.layer in queried else int(queried[-1])
