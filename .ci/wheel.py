@@ -1,13 +1,16 @@
 """Checks the wheel: builds it from the files in git, installs it into a fresh environment, and uses it from there.
 
 The environment reads the dependencies of the current one, which saves downloading them again; its `deediff`, `trainer`
-and `app` come from the wheel. All commands run in an empty folder outside the repository, on generated images.
+and `app` come from the wheel. Hence a separate check that the wheel requires every package that its code imports. All
+commands run in an empty folder outside the repository, on generated images.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -16,13 +19,17 @@ import sysconfig
 import tempfile
 import time
 import urllib.request
+from email import message_from_bytes
+from importlib.metadata import packages_distributions
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 from PIL import Image
 
 REPO = Path(__file__).resolve().parents[1]
 START = 120.0  # seconds for the explorer to answer
+OPTIONAL = {"playwright"}  # distributions whose absence is a sentence
 DRAW = """
 from pathlib import Path
 import app
@@ -60,6 +67,36 @@ def build(folder: Path) -> Path:
     subprocess.run([sys.executable, "-m", "build", "-q", "--wheel", "--outdir", folder, source], check=True)
     (wheel,) = folder.glob("*.whl")
     return wheel
+
+
+def check_requirements(wheel: Path) -> None:
+    """Every third-party package that the wheel's code imports is among the requirements of its metadata."""
+    required, imported = set(), dict[str, str]()
+    with ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            if name.endswith(".dist-info/METADATA"):
+                lines = message_from_bytes(archive.read(name)).get_all("Requires-Dist") or []
+                required = {distribution(re.split(r"[^\w.-]", line)[0]) for line in lines if "extra ==" not in line}
+            elif name.endswith(".py"):
+                imported |= dict.fromkeys(imports(archive.read(name)), name)
+    found = packages_distributions()
+    ours = {"app", "deediff", "trainer", *sys.stdlib_module_names}
+    for module, file in sorted(imported.items()):
+        names = {distribution(name) for name in found.get(module, [module])}
+        assert module in ours or names & (required | OPTIONAL), f"{file} imports {module}: add it to the dependencies"
+
+
+def distribution(name: str) -> str:
+    """A distribution's name in its normal form (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def imports(source: bytes) -> set[str]:
+    """The top-level packages that a file imports."""
+    nodes = list(ast.walk(ast.parse(source)))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level]
+    return {name.split(".")[0] for name in names}
 
 
 class Installed:
@@ -137,7 +174,9 @@ def main() -> int:
     """Returns the exit code."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        installed = Installed(build(folder), folder)
+        wheel = build(folder)
+        check_requirements(wheel)
+        installed = Installed(wheel, folder)
         installed.check_packages()
         assert installed.run("deediff", "--version").startswith("deediff ")
         write_images(installed.folder / "images")
