@@ -20,6 +20,7 @@ from deediff.errors import UserError
 COMMANDS = {  # name: (module and class, what it does)
     "explore": ("explore.Explore", "open the explorer on a folder of runs"),
     "sample": ("sampling.Sample", "sample images into a trace; run it again to resume"),
+    "search": ("search.Search", "find sampling plans: timesteps and exits together, validated on other seeds"),
     "evaluate": ("quality.Evaluate", "image quality: distances, precision and recall, with intervals and floors"),
     "compare": ("compare.Compare", "a table of traces: GFLOPs, seconds, quality, and published values"),
     "trends": ("traces.Trends", "layer ratio, GFLOPs and exits per threshold, without sampling"),

@@ -56,8 +56,8 @@ class Evaluator:
         images = TraceImages(trace)
         if len(images) < LEAST:
             raise UserError(f"{trace.path} holds {len(images)} images, expected at least {LEAST}")
-        names = expand(self.metrics or [_built_in(images)])
-        reference = self.reference or _training_images(trace)
+        names = expand(self.metrics or [built_in_metric(images.shape)])
+        reference = self.reference or training_images(trace.path.parent.parent, str(trace.path))
         held_out = self.held_out or held_out_of(reference)
         results: list[Quality] = []
         problems: list[str] = []
@@ -162,16 +162,17 @@ class Evaluator:
         return self._floors[key]
 
 
-def _training_images(trace: Trace) -> str:
-    """The reference of a trace whose run was trained on one of NAMED. Raises UserError for others."""
-    run = trace.path.parent.parent / "run.json"
-    name = read_json(run).get("dataset") if run.exists() else None
+def training_images(run: AnyPath, what: str) -> str:
+    """The reference of a run trained on one of NAMED. Raises UserError for others; `what` names what is judged."""
+    file = run / "run.json"
+    name = read_json(file).get("dataset") if file.exists() else None
     if name not in NAMED:
-        raise UserError(f"{trace.path} was not trained on {' or '.join(NAMED)}: name real images with --reference")
+        raise UserError(f"{what} was not trained on {' or '.join(NAMED)}: name real images with --reference")
     return f"{name}-train"
 
 
-def _built_in(images: TraceImages) -> str:
-    if images.shape not in BUILT_IN:
-        raise UserError(f"no built-in metric fits images of shape {images.shape}: choose with --metrics, e.g. fid")
-    return BUILT_IN[images.shape]
+def built_in_metric(shape: tuple[int, int], option: str = "--metrics") -> str:
+    """The metric for images of this many channels and pixels per side. Raises UserError when there is none."""
+    if shape not in BUILT_IN:
+        raise UserError(f"no built-in metric fits images of shape {shape}: choose with {option}, e.g. fid")
+    return BUILT_IN[shape]

@@ -1,0 +1,95 @@
+"""`deediff search`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from tqdm import tqdm
+from tyro.conf import Positional, arg
+
+from deediff.cli.command import Command, Count, Flag, Result, defaults_to, one_of
+from deediff.quality.metrics import METRICS
+from deediff.search import SearchSettings, SearchState, search
+from deediff.search.space import Choices
+from deediff.settings import Device
+
+METRIC_HELP = f"A distance: {', '.join(name for name, metric in METRICS.items() if not metric.share)}."
+NOTE = (
+    "evaluations: cost of one image in evaluations of the full network. searched: on the noise by which the plan was "
+    "chosen; the other columns: on other noise. Plans are in RUN/plans, everything in RUN/front.json."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search(Command):
+    """Search sampling plans for a run, and validate the best of each budget with noise not used for choosing.
+
+    The study is kept in RUN/search; the same command goes on with it.
+    """
+
+    run_folder: Annotated[Positional[Path], arg(name="run", metavar="RUN")]
+    """A run folder."""
+    choices: Annotated[str, one_of(get_args(Choices))] = "all"
+    """full: timesteps only; ends: also a start without the network, and a last step that reuses the prediction;
+    all: every exit, readout and network at every step."""
+    minutes: float = 20.0
+    """Time for the search; validation comes on top."""
+    metric: Annotated[str | None, arg(help=METRIC_HELP), defaults_to("the fd- metric of the data set")] = None
+    reference: Annotated[str | None, defaults_to("the training data set")] = None
+    """cifar10-train, mnist-train, … or a folder of images."""
+    data_root: Annotated[Path | None, defaults_to("a cache folder")] = None
+    """Folder with the data set in torchvision's layout."""
+    weights: Annotated[Path | None, defaults_to("shipped, found or downloaded")] = None
+    """Weights of an extractor, or a folder of such files."""
+    seed: int = 0
+    """Plans are chosen with noise of seed 2·SEED and validated with that of 2·SEED + 1."""
+    batch_size: Count = 64
+    """Images per batch."""
+    storage: Annotated[str | None, defaults_to("SQLite in RUN/search")] = None
+    """URL of an Optuna storage, for several processes or machines."""
+    validate_only: Flag = False
+    """Validate the best plans of the study as it is."""
+    device: Device = "auto"
+    """auto: CUDA if available, else MPS, else the CPU."""
+
+    def run(self) -> Result:
+        """Write the plans and front.json."""
+        names = ("choices", "minutes", "metric", "reference", "data_root", "weights", "seed", "batch_size", "storage")
+        fields: dict[str, Any] = {name: getattr(self, name) for name in (*names, "device")}
+        with _progress() as on_state:
+            settings = SearchSettings(**fields)
+            found = search(self.run_folder, settings, on_state, search_first=not self.validate_only)
+        front = found[self.choices]
+        return {
+            "plans": [_row(point) for point in front["points"]],
+            "uniform": [_row(point) for point in found["uniform"]["points"]],
+            **{key: front[key] for key in ("trials", "seconds", "rank_correlations", "validation_seconds")},
+            "note": NOTE,
+        }
+
+
+def _row(point: dict[str, Any]) -> dict[str, Any]:
+    row: dict[str, Any] = {"plan": point["plan"], "evaluations": point["evaluations"]}
+    row |= point["metrics"]
+    return row | {"searched": point.get("searched", {}).get("value"), "steps": point["steps"]}
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[SearchState], None]]:
+    """Trials, the best per budget and the time left, on a terminal."""
+    with tqdm(unit="s", disable=None, bar_format="{desc} {postfix}") as bar:
+
+        def on_state(state: SearchState) -> None:
+            if state.task == "search":
+                best = " ".join(f"{budget}:{value:.2f}" for budget, value in state.best.items())
+                bar.set_description_str(f"{state.trials} trials, {max(state.seconds_left, 0) / 60:.1f} min left", False)
+                bar.set_postfix_str(f"best per budget {best}")
+            else:
+                bar.set_postfix_str("", False)
+                bar.set_description_str(state.task)
+
+        yield on_state

@@ -1,0 +1,42 @@
+"""The non-dominated plans of a search, and the best one for each budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from deediff.search.study import Tried
+
+BUDGETS = range(2, 11)  # evaluations of the full network
+TOLERANCE = 0.1  # of a budget, for readouts that cost little
+
+
+def non_dominated(tried: Sequence[Tried], count: int) -> list[Tried]:
+    """Plans with this many images than which none is cheaper and as near, or nearer and as cheap; by cost."""
+    front: list[Tried] = []
+    for plan in sorted((p for p in tried if count in p.distances), key=lambda p: (p.cost, p.distances[count])):
+        if not front or plan.distances[count] < front[-1].distances[count]:
+            front.append(plan)
+    return front
+
+
+def best_of(tried: Sequence[Tried], budget: float, count: int) -> Tried | None:
+    """The plan of the smallest distance within the budget; None without one."""
+    within = [plan for plan in tried if count in plan.distances and plan.cost <= budget + TOLERANCE]
+    return min(within, key=lambda plan: (plan.distances[count], plan.cost), default=None)
+
+
+def to_refine(tried: Sequence[Tried], coarse: int, fine: int) -> Tried | None:
+    """The next plan to measure with more images: one that beats the best refined plan of its budget with few."""
+    for budget in BUDGETS:
+        best, champion = best_of(tried, budget, coarse), best_of(tried, budget, fine)
+        if best is None or fine in best.distances:
+            continue
+        if champion is None or best.distances[coarse] < champion.distances[coarse]:
+            return best
+    return None
+
+
+def chosen(tried: Sequence[Tried], fine: int) -> list[Tried]:
+    """The best refined plan of every budget, each once, by cost."""
+    found = [best_of(tried, budget, fine) for budget in BUDGETS]
+    return sorted({plan.digest: plan for plan in found if plan is not None}.values(), key=lambda plan: plan.cost)

@@ -1,0 +1,83 @@
+"""Cheap measures of a plan, from a few images, and how well each ranks plans."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+from deediff.plans import Plan
+from deediff.search.judge import Draw, Judge, plan_digest
+from deediff.search.start import uniform_plan
+from deediff.search.study import Tried
+from deediff.storage import write_atomically
+
+SOLUTION_STEPS = 100
+NAMES = ("image", "features", "metric")
+LEAST_RANKED = 8  # plans, for a rank correlation
+
+
+@dataclass(frozen=True, eq=False)
+class Proxies:
+    """Measures of the first images of a plan.
+
+    - image: RMS of the difference from a solution in 100 steps by the full network from the same noise
+    - features: the same of the extractor's features
+    - metric: the metric of these few images, whose bias is nearly the same for all plans
+    """
+
+    judge: Judge
+    solution: Draw
+
+    def measure(self, draw: Draw) -> dict[str, float]:
+        """The proxies of a plan by name."""
+        image = (draw.images - self.solution.images).square().mean().sqrt()
+        features = np.sqrt(np.square(draw.features - self.solution.features).mean())
+        return {"image": float(image), "features": float(features), "metric": self.judge.distance(draw.features)}
+
+
+def make_proxies(judge: Judge, seed: int, count: int, folder: Path) -> Proxies:
+    """With the solution from the cache in `folder` if it is there."""
+    schedule = judge.schedule
+    plan = uniform_plan(judge.model.num_blocks, schedule, min(SOLUTION_STEPS, schedule.num_timesteps))
+    return Proxies(judge, cached_draw(judge, plan, seed, range(count), folder))
+
+
+def cached_draw(judge: Judge, plan: Plan, seed: int, samples: range, folder: Path) -> Draw:
+    """A draw that is kept in a file."""
+    sha256 = "" if judge.model.origin is None else judge.model.origin[1][:8]
+    file = folder / f"{plan_digest(plan)}-{sha256}-{seed}-{samples.stop}-{judge.extractor.key[:8]}.npz"
+    if file.exists():
+        with np.load(file) as saved:
+            return Draw(torch.from_numpy(saved["images"]), saved["features"])
+    draw = judge.draw(plan, seed, samples)
+    buffer = io.BytesIO()
+    np.savez(buffer, images=draw.images.numpy(), features=draw.features)
+    write_atomically(file, buffer.getvalue(), sync=False)
+    return draw
+
+
+def rank_correlations(tried: Sequence[Tried], count: int) -> dict[str, float]:
+    """Spearman's ρ of each proxy with the metric of `count` images, over the plans that have both."""
+    both = [plan for plan in tried if count in plan.distances]
+    if len(both) < LEAST_RANKED:
+        return {}
+    metric = [plan.distances[count] for plan in both]
+    return {name: float(spearmanr([plan.proxies[name] for plan in both], metric).statistic) for name in NAMES}
+
+
+def best_proxy(tried: Sequence[Tried], count: int) -> str:
+    """The proxy that ranks best so far."""
+    found = rank_correlations(tried, count)
+    return max(found, key=lambda name: found[name]) if found else "features"
+
+
+def promising(proxies: dict[str, float], cost: float, tried: Sequence[Tried], name: str, allowed: int = 3) -> bool:
+    """Whether fewer than `allowed` plans are at most as expensive and at most as far by this proxy."""
+    better = sum(1 for other in tried if other.cost <= cost + 0.05 and other.proxies[name] <= proxies[name])
+    return better < allowed

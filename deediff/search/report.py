@@ -1,0 +1,98 @@
+"""What a search leaves: a file per validated plan, and front.json with the validated plans of every kind of search."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from deediff.devices import device_name
+from deediff.errors import UserError
+from deediff.json_files import FORMAT_VERSION, read_json, write_json
+from deediff.plans.file import read_plan, write_plan
+from deediff.search.front import chosen
+from deediff.search.space import Choices
+from deediff.search.start import uniform_plan
+from deediff.search.study import Tried
+from deediff.search.validate import Validated, Validation, same_cost
+
+UNIFORM = (4, 5, 6, 8, 10, 12)  # steps of the uniform plans that every plan is compared with
+
+
+def write_front(
+    validation: Validation,
+    tried: Sequence[Tried],
+    choices: str,
+    fine: int,  # images by which plans were chosen
+    run: Path,
+    summary: dict[str, Any],  # of the search, for front.json
+    report: Callable[[str, int, int], None],
+) -> dict[str, Any]:
+    """Validate the best plan of each budget and the uniform ones; write each plan, and front.json after each.
+
+    Returns the content of front.json. Raises UserError when no plan was measured with `fine` images.
+    """
+    judge, picked, begun = validation.cache.judge, chosen(tried, fine), time.monotonic()
+    if not picked:
+        raise UserError(f"no plan of {run} was measured with {fine} images yet: search for more minutes")
+    total, done = len(UNIFORM) + len(picked), 0
+    uniform = list[Validated]()
+    for steps in UNIFORM:
+        report("uniform plans", done, total)
+        plan = uniform_plan(judge.model.num_blocks, judge.schedule, steps)
+        uniform.append(validation.of(plan, f"{steps}-uniform"))
+        done += 1
+    front = _read_front(run / "front.json", validation)
+    front["uniform"] = {"points": [validation.point(found) for found in uniform]}
+    others = {kind: _validated(front, kind, run, validation) for kind in get_args(Choices) if kind != choices}
+    points = list[dict[str, Any]]()
+    for best in picked:
+        report("best plans", done, total)
+        found = validation.of(best.plan, f"{best.cost:.2f}-{choices}")
+        rivals = [*uniform, *(rival for kind in others.values() for rival in same_cost(found.cost, kind))]
+        searched = {"value": best.distances[fine], "images": fine, "seed": summary["seed"]}
+        point = validation.point(found) | {"searched": searched}
+        points.append(point | {"compared_with": validation.differences(found, rivals)})
+        write_plan(run / "plans" / f"{found.name}.json", found.plan, _record(points[-1], judge.metric, validation))
+        done += 1
+    summary = summary | {"validation_seconds": round(time.monotonic() - begun, 1)}
+    front[choices] = {**summary, "device": device_name(judge.device), "points": points}
+    write_json(run / "front.json", front)
+    return front
+
+
+def _record(point: dict[str, Any], metric: str, validation: Validation) -> dict[str, Any]:
+    """The `validation` of a plan file."""
+    reference = validation.cache.judge.reference
+    protocol = {"metric": metric, "reference": reference.name, "reference_images": reference.count}
+    extractor = {"extractor": validation.cache.judge.extractor.name}
+    left_out = ("plan", "steps", "timesteps")
+    return {**protocol, **extractor, **{key: value for key, value in point.items() if key not in left_out}}
+
+
+def _read_front(file: Path, validation: Validation) -> dict[str, Any]:
+    """The file with the head of this protocol; the fronts of another protocol are dropped: they are not comparable."""
+    judge = validation.cache.judge
+    head: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "metric": judge.metric,
+        "extractor": judge.extractor.name,
+        "reference": judge.reference.name,
+        "reference_images": judge.reference.count,
+        "checkpoint_sha256": None if judge.model.origin is None else judge.model.origin[1],
+        "full_gflops": round(judge.full_gflops, 6),
+        "images": validation.images,
+        "seed": validation.seed,
+    }
+    found = read_json(file) if file.exists() else {}
+    if any(found.get(key) != value for key, value in head.items()):
+        return head
+    return found
+
+
+def _validated(front: dict[str, Any], kind: str, run: Path, validation: Validation) -> list[Validated]:
+    """The validated plans of another kind of search."""
+    names = [point["plan"] for point in front.get(kind, {}).get("points", [])]
+    files = [run / "plans" / f"{name}.json" for name in names]
+    return [validation.of(read_plan(file), file.stem) for file in files if file.exists()]
