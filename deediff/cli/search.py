@@ -31,7 +31,7 @@ class Search(Command):
     The study is kept in RUN/search; the same command goes on with it.
     """
 
-    run_folder: Annotated[Positional[Path], arg(name="run", metavar="RUN")]
+    folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """A run folder."""
     choices: Annotated[str, one_of(get_args(Choices))] = "all"
     """full: timesteps only; ends: also a start without the network, and a last step that reuses the prediction;
@@ -62,7 +62,7 @@ class Search(Command):
         fields: dict[str, Any] = {name: getattr(self, name) for name in (*names, "device")}
         with _progress() as on_state:
             settings = SearchSettings(**fields)
-            found = search(self.run_folder, settings, on_state, search_first=not self.validate_only)
+            found = search(self.folder, settings, on_state, search_first=not self.validate_only)
         front = found[self.choices]
         return {
             "plans": [_row(point) for point in front["points"]],

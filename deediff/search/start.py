@@ -32,10 +32,10 @@ def uniform_plan(num_blocks: int, schedule: Schedule, steps: int) -> Plan:
 
 
 def start_plans(space: Space, schedule: Schedule, run: Path) -> list[Plan]:
-    """Uniform plans, spaced ones with and without cheap ends, and plans of this run and of the runs beside it."""
-    plans = [uniform_plan(space.num_blocks, schedule, steps) for steps in UNIFORM]
+    """Plans of this run and of the runs beside it, spaced ones with and without cheap ends, and uniform ones."""
+    plans = [*_found(run)]
     plans += [plan for timesteps in SPACED for plan in _with_ends(space, timesteps)]
-    plans += list(_found(run))
+    plans += [uniform_plan(space.num_blocks, schedule, steps) for steps in UNIFORM]
     return [plan for plan in dict.fromkeys(plans) if space.holds(plan)]
 
 
