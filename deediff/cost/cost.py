@@ -55,13 +55,14 @@ class Cost:
         return gflops
 
     def mean_gflops(self, exits: NDArray[np.int64], with_uem: bool) -> float:
-        """Mean over samples and steps, from exit counts (S, N+1), or (N+1,) without fixed steps."""
+        """Mean over samples and the first S steps, from exit counts (S, N+1), or (N+1,) without fixed steps."""
         by_step = exits.reshape(-1, len(self.blocks) + 1)
-        decided = np.setdiff1d(np.arange(len(by_step)), self.fixed_steps)
+        fixed = [step for step in self.fixed_steps if step < len(by_step)]
+        decided = np.setdiff1d(np.arange(len(by_step)), fixed)
         counts = by_step[decided].sum(axis=0)
         used = counts > 0
         total = float((counts[used] * self.at_exit(with_uem)[used]).sum())
-        total += sum(float(self.fixed[step] or 0.0) * int(by_step[step].sum()) for step in self.fixed_steps)
+        total += sum(float(self.fixed[step] or 0.0) * int(by_step[step].sum()) for step in fixed)
         return total / int(by_step.sum())
 
     def times(self, evaluations: int) -> Cost:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import streamlit as st
 import torch
@@ -15,10 +15,13 @@ from deediff.cost.components import model_cost
 from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import SOLVERS
 from deediff.models import EarlyExitModel
+from deediff.plans.file import find_plan, plan_names
 from deediff.policies.registry import POLICIES
 from deediff.runs import list_runs
 from deediff.settings import SamplingSettings
 
+PLAN = "plan"
+PLAN_HELP = "timesteps and exits chosen together, from the run's folder `plans`; left the full network at its timesteps"
 SMALL = 106  # pixels of a narrow control
 MOST_STEPS, MOST_IMAGES = 50, 16  # that live mode follows …
 MOST_GFLOPS = {"cpu": 200.0, "cuda": 20_000.0}  # … and in all, for the full network: a second or two
@@ -30,13 +33,17 @@ def live_settings(selection: Selection, model: EarlyExitModel, schedule: Schedul
     best = "excess" if calibration_file(selection.checkpoint).exists() else "threshold"  # the best of the findings
     best = "never" if model.uem is None else best
     with st.container(horizontal=True, gap="xsmall"):  # beside each other where the window is narrow
+        plans = plan_names(selection.run.path)
         kind = inputs.selectbox(
             "Policy",
-            list(POLICIES),
+            [*POLICIES, *[PLAN] * bool(plans)],
             "live policy",
             best,
-            help="\n".join(f"- `{entry.usage}`: {entry.help}" for entry in POLICIES.values()),
+            help="\n".join(f"- `{entry.usage}`: {entry.help}" for entry in POLICIES.values())
+            + f"\n- `{PLAN}`: {PLAN_HELP}",
         )
+        if kind == PLAN:
+            return _plan_settings(selection, plans)
         policy = ARGUMENTS.get(kind, _other)(kind, selection, model, schedule) + _bounds(kind, model.num_blocks)
         solver = inputs.selectbox("Solver", list(SOLVERS), "live solver", format_func=str.upper, width=SMALL)
         steps = inputs.number_input("Steps", 1, schedule.num_timesteps, "live steps", 20, width=SMALL)
@@ -44,6 +51,17 @@ def live_settings(selection: Selection, model: EarlyExitModel, schedule: Schedul
         seed = inputs.number_input("Seed", 0, 2**31 - 1, "live seed", 0, width=SMALL)
     st.caption(f"{selected_weights(selection)} (chosen in the sidebar)")
     return SamplingSettings(policy, solver, steps, num_samples=count, batch_size=count, seed=seed)
+
+
+def _plan_settings(selection: Selection, plans: Sequence[str]) -> SamplingSettings:
+    """The widgets of a plan of the run, which decides solver, timesteps and exits."""
+    name = inputs.selectbox("Plan", plans, "live plan", help=PLAN_HELP)
+    count = inputs.number_input("Images", 1, 64, "live images", 4, width=SMALL)
+    seed = inputs.number_input("Seed", 0, 2**31 - 1, "live seed", 0, width=SMALL)
+    plan = find_plan(name, selection.run.path)
+    policy = f"threshold:{selection.threshold or 0.1:g}" if plan.uses_policy else "never"
+    st.caption(f"{plan.solver.upper()}, {len(plan.steps)} steps: {plan}")
+    return SamplingSettings(policy, plan=plan, num_samples=count, batch_size=count, seed=seed)
 
 
 def selected_weights(selection: Selection) -> str:

@@ -21,7 +21,9 @@ from deediff.settings import SamplingSettings
 
 
 def short_policy(settings: SamplingSettings) -> str:
-    """The policy, with files and folders by their names alone."""
+    """The plan or the policy, with files and folders by their names alone."""
+    if settings.plan is not None:
+        return f"plan {settings.plan.name}"
     return re.sub(r"([@:])[^@:]*/([^/,]+)", r"\1\2", settings.policy)
 
 
@@ -82,7 +84,7 @@ class LiveJob(Job):
         self.full: Side | None = None
         self.early: Side | None = None
         self._remember = remember
-        full = replace(settings, policy="never")
+        full = replace(settings, policy="never", plan=None)
         self._jobs = {
             "full": prepare_sampling(model, full, schedule),
             "early": prepare_sampling(model, settings, schedule),

@@ -10,6 +10,9 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 import deediff
+from deediff.cost.components import model_cost
+from deediff.plans import Plan, PlanStep
+from deediff.plans.file import write_plan
 from deediff.policies.registry import POLICIES
 from tests.app.helpers import (
     APP,
@@ -63,6 +66,24 @@ def test_a_link_samples_what_a_colleague_saw(runs: Path) -> None:
     theirs = open_app("live", **in_the_link(app)).session_state["job"]  # without a click
     theirs.join(60)
     assert theirs.settings == job.settings
+    np.testing.assert_array_equal(theirs.early.images, job.early.images)
+
+
+def test_a_plan_of_the_run_is_sampled_beside_the_full_network_at_its_timesteps(runs: Path) -> None:
+    steps = (PlanStep(900, 0, "input"), PlanStep(500, 3), PlanStep(200), PlanStep(50, 0, "output:0"))
+    write_plan(runs / "toy" / "plans" / "cheap.json", Plan(steps, BLOCKS, clip_x0=True))
+    app = open_app("live")
+    app.selectbox(key="live policy").set_value("plan").run()
+    app = press(app)
+    job = app.session_state["job"]
+    assert job.timesteps == [900, 500, 200, 50]
+    assert (job.early.exit_layers == [0, 3, BLOCKS, 0]).all()
+    assert (job.full.exit_layers == BLOCKS).all()
+    cost = model_cost(deediff.load(runs / "toy"))
+    by_hand = (cost.at_exit(with_uem=False)[3] + cost.full) / 4
+    assert f" → {by_hand:.4g} (" in metric(app, "GFLOPs per image and step")
+    theirs = open_app("live", **in_the_link(app)).session_state["job"]
+    theirs.join(60)
     np.testing.assert_array_equal(theirs.early.images, job.early.images)
 
 
