@@ -26,6 +26,7 @@ PAGES = {  # folder in views/, and path of the URL: title, icon
     "images": ("Images", "grid_view"),
     "sample": ("Sample", "movie"),
     "compare": ("Compare", "scatter_plot"),
+    "plans": ("Plans", "timeline"),
     "method": ("Method", "school"),
 }
 FIRST = "trends"  # the page at the server's bare address

@@ -1,0 +1,111 @@
+"""Plans: are timesteps and exits, chosen together, worth it, and what do they do?"""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from app.state.choice import resolve
+from app.state.selection import Selection, current
+from app.views.plans.figures import fronts, strips
+from app.views.plans.found import front_table, read_front, read_plans
+from app.views.plans.search import SEARCH
+from app.widgets import inputs
+from app.widgets.panels import Panel, Picture, guarded, show
+from app.widgets.plot import Point
+from deediff.plans.plan import step_name
+
+CHOSEN = "plan"  # key of the chosen plan, in the URL as in the session
+FRONT_HELP = (
+    "Each mark is a plan, sampled again with noise that was not used for choosing it; bars are 95 % intervals "
+    "(delete-a-group jackknife). Grey is the rival: the full network alone, at uniform or at searched timesteps. "
+    "Lower and further left is better. A click chooses a plan."
+)
+STRIP_HELP = (
+    "One row per plan, the cheapest on top, from noise (left) to image. Grey squares run the full network. Circles and "
+    "triangles run no block: the closed-form Gaussian, ε = x, or earlier predictions of ε reused."
+)
+
+
+def draw_fronts(selected: Selection) -> Picture | None:
+    """The validated fronts of the run."""
+    front = read_front(selected.run.path)
+    if front is None:
+        st.info("No plan of this run has been validated yet. This command searches some (20 minutes):")
+        st.code(f"deediff search {selected.run.path}", language="bash", wrap_lines=True)
+        return None
+    title = f"Validated plans of {selected.run.name}"
+    uniform = front.points.get("uniform", [])
+    if uniform and (cheap := front.cheapest_like(uniform[-1])) is not None:
+        saved = 1 - cheap["evaluations"] / uniform[-1]["evaluations"]
+        title = f"{saved:.0%} cheaper than {uniform[-1]['evaluations']:.0f} uniform steps at equal {front.metric}"
+    subtitle = f"measured · {front.metric}, N = {front.images:,}, against {front.reference}"
+    return Picture(title, subtitle, fronts(front, chosen_plan(selected)), lambda: front_table(front), _choose)
+
+
+def draw_strips(selected: Selection) -> Picture | None:
+    """What every plan does."""
+    plans, problems = read_plans(selected.run.path)
+    for problem in problems:
+        st.warning(problem)
+    if not plans:
+        return None
+    front = read_front(selected.run.path)
+    points = [point for found in (front.points.values() if front else []) for point in found]
+    costs = {point["plan"]: point["evaluations"] for point in points}
+
+    def table() -> pd.DataFrame:
+        steps = [(name, step) for name, plan in plans.items() for step in plan.steps]
+        return pd.DataFrame([{"plan": n, "timestep": s.timestep, "does": step_name(s)} for n, s in steps])
+
+    title = "What each plan does, from noise to image"
+    return Picture(title, f"{len(plans)} plans in {selected.run.path / 'plans'}", strips(plans, costs), table, _choose)
+
+
+def draw_chosen(selected: Selection) -> Picture | None:
+    """The chosen plan: what it is compared with, its file, and the command that samples it."""
+    plans, _ = read_plans(selected.run.path)
+    if not plans:
+        return None
+    name = inputs.selectbox("Plan", list(plans), CHOSEN, chosen_plan(selected))
+    front = read_front(selected.run.path)
+    points = [point for found in (front.points.values() if front else []) for point in found]
+    point = next((point for point in points if point["plan"] == name), None)
+    st.caption(f"{plans[name].solver.upper()}: {plans[name]}")
+    if front is not None and point is not None and point.get("compared_with"):
+        rows = [
+            {"compared with": row["plan"], "evaluations": row["evaluations"], "saving": f"{row['saving']:.0%}"}
+            | {m: f"{d['value']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]" for m, d in row["differences"].items()}
+            for row in point["compared_with"]
+        ]
+        st.dataframe(pd.DataFrame(rows), hide_index=True)
+        st.caption("Paired differences at equal noise, plan minus rival, with 95 % intervals; lower is better.")
+    out = selected.run.path / "traces" / f"plan-{name}"
+    st.code(f"deediff sample {selected.run.path} --plan {name} --num-samples 64 --out {out}", "bash", wrap_lines=True)
+    file = selected.run.path / "plans" / f"{name}.json"
+    st.download_button("JSON", file.read_bytes(), file.name, "application/json", on_click="ignore", type="tertiary")
+    return None
+
+
+def chosen_plan(selected: Selection) -> str | None:
+    """The chosen plan, else the cheapest one with exits, else any."""
+    plans, _ = read_plans(selected.run.path)
+    if not plans:
+        return None
+    with_exits = [name for name, plan in plans.items() if not plan.is_full]
+    return resolve(CHOSEN, next(iter(with_exits or plans)), {name: name for name in plans}.get)
+
+
+def _choose(point: Point) -> None:
+    st.session_state[CHOSEN] = point["customdata"][0]
+
+
+PANELS = [
+    Panel("fronts", draw_fronts, help=FRONT_HELP),
+    Panel("plan strips", draw_strips, help=STRIP_HELP),
+    Panel("chosen plan", draw_chosen),
+    SEARCH,
+]
+
+with guarded():
+    show(PANELS, current())
