@@ -74,7 +74,7 @@ def calibrate_checkpoint(
     return file, summary
 
 
-def training_images(
+def training_batches(
     checkpoint: Path,  # a .safetensors file
     images: int,
     dataset: str | None = None,  # default: the data set of the run

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from tyro.conf import Positional, arg
 
 from deediff.bench.components import time_components
-from deediff.calibration.checkpoint import CalibrationSettings, calibrate_checkpoint, training_images
+from deediff.calibration.checkpoint import CalibrationSettings, calibrate_checkpoint, training_batches
 from deediff.calibration.gaussian import fit_gaussian, gaussian_file
 from deediff.checkpoints import find_checkpoint, load_checkpoint
 from deediff.cli.command import Command, Count, Result, defaults_to, one_of
@@ -98,7 +98,7 @@ class Calibrate(Command):
     def _gaussian(self, checkpoint: Path) -> Result:
         """Fit and write the Gaussian."""
         if self.gaussian == "data":
-            batches = training_images(checkpoint, self.gaussian_images, self.dataset, self.data_root)
+            batches = training_batches(checkpoint, self.gaussian_images, self.dataset, self.data_root)
         else:
             batches = self._samples(checkpoint)
         source = {"source": self.gaussian, "checkpoint": checkpoint.name}
