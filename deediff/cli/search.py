@@ -62,12 +62,13 @@ class Search(Command):
         fields: dict[str, Any] = {name: getattr(self, name) for name in (*names, "device")}
         with _progress() as on_state:
             settings = SearchSettings(**fields)
-            found = search(self.folder, settings, on_state, search_first=not self.validate_only)
+            only: Any = "validation" if self.validate_only else None
+            found = search(self.folder, settings, on_state=on_state, only=only)
         front = found[self.choices]
         return {
             "plans": [_row(point) for point in front["points"]],
             "uniform": [_row(point) for point in found["uniform"]["points"]],
-            **{key: front[key] for key in ("trials", "seconds", "rank_correlations", "validation_seconds")},
+            **{key: front[key] for key in ("trials", "seconds", "rank_correlations", "origins", "validation_seconds")},
             "note": NOTE,
         }
 

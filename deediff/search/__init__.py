@@ -1,5 +1,6 @@
 """Search for sampling plans: timesteps, exits and readouts found together, and validated with other noise."""
 
-from deediff.search.search import SearchSettings, SearchState, search
+from deediff.search.search import search
+from deediff.search.settings import SearchSettings, SearchState
 
 __all__ = ["SearchSettings", "SearchState", "search"]

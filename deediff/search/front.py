@@ -25,6 +25,20 @@ def best_of(tried: Sequence[Tried], budget: float, count: int) -> Tried | None:
     return min(within, key=lambda plan: (plan.distances[count], plan.cost), default=None)
 
 
+def budget_of(cost: float) -> int | None:
+    """The smallest budget that a plan of this cost keeps; None when it costs more than all."""
+    return next((budget for budget in BUDGETS if cost <= budget + TOLERANCE), None)
+
+
+def best_plans(tried: Sequence[Tried], count: int, each: int = 3) -> list[Tried]:
+    """The `each` nearest plans of every budget, by distances of `count` images."""
+    found: dict[int, Tried] = {}
+    for budget in BUDGETS:
+        within = [plan for plan in tried if count in plan.distances and plan.cost <= budget + TOLERANCE]
+        found |= {plan.number: plan for plan in sorted(within, key=lambda plan: plan.distances[count])[:each]}
+    return list(found.values())
+
+
 def to_refine(tried: Sequence[Tried], coarse: int, fine: int) -> Tried | None:
     """The next plan to measure with more images: one that beats the best refined plan of its budget with few."""
     for budget in BUDGETS:
@@ -40,3 +54,14 @@ def chosen(tried: Sequence[Tried], fine: int) -> list[Tried]:
     """The best refined plan of every budget, each once, by cost."""
     found = [best_of(tried, budget, fine) for budget in BUDGETS]
     return sorted({plan.digest: plan for plan in found if plan is not None}.values(), key=lambda plan: plan.cost)
+
+
+def origins(tried: Sequence[Tried], count: int) -> dict[str, dict[str, int]]:
+    """Where plans came from: the number of trials, and of those that are now among the best of a budget."""
+    best = {plan.number for plan in best_plans(tried, count)}
+    found: dict[str, dict[str, int]] = {}
+    for plan in tried:
+        row = found.setdefault(plan.origin, {"trials": 0, "best": 0})
+        row["trials"] += 1
+        row["best"] += plan.number in best
+    return found

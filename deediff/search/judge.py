@@ -23,11 +23,12 @@ from deediff.quality.extractors import Extractor, load_extractor
 from deediff.quality.image_sets import real_images
 from deediff.quality.jackknife import Features, group_of
 from deediff.quality.metrics import METRICS
-from deediff.quality.progress import Progress
+from deediff.quality.progress import EvaluationCancelled, Progress
 from deediff.quality.references import Reference, reference_of
 from deediff.quality.results import Quality
 from deediff.sampling.planned import plan_content
 from deediff.sampling.sampler import prepare_sampling
+from deediff.search.settings import SearchSettings
 from deediff.settings import SamplingSettings
 
 
@@ -86,7 +87,10 @@ class Judge:
         return hashlib.sha256(files.encode()).hexdigest()
 
     def draw(self, plan: Plan, seed: int, samples: range) -> Draw:
-        """Sample images. The noise depends on the seed and the numbers of the samples only."""
+        """Sample images. The noise depends on the seed and the numbers of the samples only.
+
+        Raises EvaluationCancelled when `cancelled` returns True.
+        """
         settings = SamplingSettings(plan=plan, seed=seed, batch_size=self.batch_size)
         job = prepare_sampling(self.model, settings, self.schedule)
         starts = range(samples.start, samples.stop, self.batch_size)
@@ -97,7 +101,7 @@ class Judge:
                 images.append(step.x.float().clamp(-1, 1).cpu())
                 features.append(self.extractor(to_uint8(step.x)).numpy())
         if sum(map(len, images)) < len(samples):
-            raise KeyboardInterrupt  # cancelled
+            raise EvaluationCancelled
         return Draw(torch.cat(images), np.concatenate(features))
 
     def distance(self, features: Features) -> float:
@@ -140,26 +144,18 @@ class Judge:
 
 
 def make_judge(
-    model: EarlyExitModel,
-    schedule: Schedule,
-    metric: str | None,  # None: the fd- metric that fits the images
-    run: Path,
-    reference: str | None = None,  # None: the run's training images
-    batch_size: int = 64,
-    data_root: Path | None = None,
-    weights: Path | None = None,
-    progress: Progress | None = None,
+    model: EarlyExitModel, schedule: Schedule, run: Path, settings: SearchSettings, progress: Progress
 ) -> Judge:
-    """Raises UserError when there is no metric that the images can be judged by."""
+    """Load what a judge needs. Raises UserError when there is no metric that the images can be judged by."""
     channels, size, _ = model.image_shape
-    name = metric or built_in_metric((channels, size), "--metric")
+    name = settings.metric or built_in_metric((channels, size), "--metric")
     if name not in METRICS or METRICS[name].share:
         known = ", ".join(name for name, found in METRICS.items() if not found.share)
         raise UserError(f"metric {name!r} is not a distance that a search can minimise, expected one of: {known}")
-    real = reference or training_images(run, str(run))
-    extractor = load_extractor(METRICS[name].extractor, next(model.parameters()).device, weights)
-    found = reference_of(real_images(real, channels, size, data_root), extractor, progress or Progress())
-    return Judge(model, schedule, name, extractor, found, batch_size)
+    real = real_images(settings.reference or training_images(run, str(run)), channels, size, settings.data_root)
+    extractor = load_extractor(METRICS[name].extractor, next(model.parameters()).device, settings.weights)
+    reference = reference_of(real, extractor, progress)
+    return Judge(model, schedule, name, extractor, reference, settings.batch_size, progress.cancelled)
 
 
 def plan_digest(plan: Plan) -> str:

@@ -12,6 +12,7 @@ import torch
 from scipy.stats import spearmanr
 
 from deediff.plans import Plan
+from deediff.search.front import TOLERANCE, budget_of
 from deediff.search.judge import Draw, Judge, plan_digest
 from deediff.search.start import uniform_plan
 from deediff.search.study import Tried
@@ -63,21 +64,27 @@ def cached_draw(judge: Judge, plan: Plan, seed: int, samples: range, folder: Pat
 
 
 def rank_correlations(tried: Sequence[Tried], count: int) -> dict[str, float]:
-    """Spearman's ρ of each proxy with the metric of `count` images, over the plans that have both."""
-    both = [plan for plan in tried if count in plan.distances]
-    if len(both) < LEAST_RANKED:
+    """Spearman's ρ of each proxy with the metric of `count` images, over the better half of the plans with both.
+
+    The worse half is left out: any measure tells it from the better one.
+    """
+    both = sorted((plan for plan in tried if count in plan.distances), key=lambda plan: plan.distances[count])
+    half = both[: (len(both) + 1) // 2]
+    if len(half) < LEAST_RANKED:
         return {}
-    metric = [plan.distances[count] for plan in both]
-    return {name: float(spearmanr([plan.proxies[name] for plan in both], metric).statistic) for name in NAMES}
+    metric = [plan.distances[count] for plan in half]
+    found = {name: spearmanr([plan.proxies[name] for plan in half], metric).statistic for name in NAMES}
+    return {name: round(float(value), 3) for name, value in found.items() if np.isfinite(value)}
 
 
 def best_proxy(tried: Sequence[Tried], count: int) -> str:
     """The proxy that ranks best so far."""
     found = rank_correlations(tried, count)
-    return max(found, key=lambda name: found[name]) if found else "features"
+    return max(found, key=lambda name: found[name]) if found else "metric"
 
 
-def promising(proxies: dict[str, float], cost: float, tried: Sequence[Tried], name: str, allowed: int = 3) -> bool:
-    """Whether fewer than `allowed` plans are at most as expensive and at most as far by this proxy."""
-    better = sum(1 for other in tried if other.cost <= cost + 0.05 and other.proxies[name] <= proxies[name])
-    return better < allowed
+def promising(proxies: dict[str, float], cost: float, tried: Sequence[Tried], name: str, allowed: int = 4) -> bool:
+    """Whether fewer than `allowed` plans within the same budget are at most as far by this proxy."""
+    budget = budget_of(cost)
+    rivals = [plan for plan in tried if budget is not None and plan.cost <= budget + TOLERANCE]
+    return budget is not None and sum(plan.proxies[name] <= proxies[name] for plan in rivals) < allowed

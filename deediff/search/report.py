@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,7 +11,8 @@ from deediff.devices import device_name
 from deediff.errors import UserError
 from deediff.json_files import FORMAT_VERSION, read_json, write_json
 from deediff.plans.file import read_plan, write_plan
-from deediff.search.front import chosen
+from deediff.quality.progress import Progress
+from deediff.search.settings import SearchSettings
 from deediff.search.space import Choices
 from deediff.search.start import uniform_plan
 from deediff.search.study import Tried
@@ -22,24 +23,24 @@ UNIFORM = (4, 5, 6, 8, 10, 12)  # steps of the uniform plans that every plan is 
 
 def write_front(
     validation: Validation,
-    tried: Sequence[Tried],
-    choices: str,
-    fine: int,  # images by which plans were chosen
+    picked: Sequence[Tried],  # the best plan of each budget
     run: Path,
+    settings: SearchSettings,
     summary: dict[str, Any],  # of the search, for front.json
-    report: Callable[[str, int, int], None],
+    progress: Progress,
 ) -> dict[str, Any]:
-    """Validate the best plan of each budget and the uniform ones; write each plan, and front.json after each.
+    """Validate the picked plans and the uniform ones; write each plan, then front.json, whose content is returned.
 
-    Returns the content of front.json. Raises UserError when no plan was measured with `fine` images.
+    Raises UserError when no plan was picked.
     """
-    judge, picked, begun = validation.cache.judge, chosen(tried, fine), time.monotonic()
+    choices, fine = settings.choices, settings.counts[-1]
     if not picked:
         raise UserError(f"no plan of {run} was measured with {fine} images yet: search for more minutes")
+    judge, begun = validation.cache.judge, time.monotonic()
     total, done = len(UNIFORM) + len(picked), 0
     uniform = list[Validated]()
     for steps in UNIFORM:
-        report("uniform plans", done, total)
+        progress.report("validated plans", done, total)
         plan = uniform_plan(judge.model.num_blocks, judge.schedule, steps)
         uniform.append(validation.of(plan, f"{steps}-uniform"))
         done += 1
@@ -48,10 +49,10 @@ def write_front(
     others = {kind: _validated(front, kind, run, validation) for kind in get_args(Choices) if kind != choices}
     points = list[dict[str, Any]]()
     for best in picked:
-        report("best plans", done, total)
+        progress.report("validated plans", done, total)
         found = validation.of(best.plan, f"{best.cost:.2f}-{choices}")
         rivals = [*uniform, *(rival for kind in others.values() for rival in same_cost(found.cost, kind))]
-        searched = {"value": best.distances[fine], "images": fine, "seed": summary["seed"]}
+        searched = {"value": best.distances[fine], "images": fine, "seed": settings.search_seed}
         point = validation.point(found) | {"searched": searched}
         points.append(point | {"compared_with": validation.differences(found, rivals)})
         write_plan(run / "plans" / f"{found.name}.json", found.plan, _record(points[-1], judge.metric, validation))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,125 +17,73 @@ from deediff.errors import UserError
 from deediff.quality.progress import Progress
 from deediff.sampling.sampler import NotFinite
 from deediff.search.cache import FeatureCache
-from deediff.search.front import BUDGETS, best_of, chosen, non_dominated, to_refine
+from deediff.search.front import BUDGETS, best_of, best_plans, budget_of, chosen, origins, to_refine
 from deediff.search.judge import Judge, make_judge
 from deediff.search.proxies import Proxies, best_proxy, make_proxies, promising, rank_correlations
 from deediff.search.report import write_front
-from deediff.search.space import Choices, make_space
+from deediff.search.settings import SearchSettings, SearchState
+from deediff.search.space import make_space
 from deediff.search.start import start_plans
-from deediff.search.study import Study, Tried, default_storage, import_optuna
+from deediff.search.study import Study, Tried, import_optuna
 from deediff.search.validate import Validation
 
-EXPLORED = 0.1  # share of the plans that are measured although their proxy is bad
-
-
-@dataclass(frozen=True)
-class SearchSettings:
-    """What is searched, and how. Raises UserError for values out of range."""
-
-    choices: Choices = "all"
-    minutes: float = 20.0
-    metric: str | None = None
-    reference: str | None = None
-    seed: int = 0
-    batch_size: int = 64
-    device: str = "auto"
-    storage: str | None = None
-    data_root: Path | None = None
-    weights: Path | None = None
-    moves: float = 0.5
-    counts: tuple[int, int, int] = (64, 256, 1024)
-    validation_images: int = 2048
-
-    def __post_init__(self) -> None:
-        if not self.minutes > 0:
-            raise UserError(f"minutes is {self.minutes:g}, expected more than 0")
-        if self.seed < 0:
-            raise UserError(f"the seed is {self.seed}, expected 0 or more")
-
-    @property
-    def search_seed(self) -> int:
-        """Of the noise on which plans are chosen: even …"""
-        return 2 * self.seed
-
-    @property
-    def validation_seed(self) -> int:
-        """… and of the noise on which they are validated: odd, so no search ever saw it."""
-        return 2 * self.seed + 1
-
-
-@dataclass(frozen=True)
-class SearchState:
-    """Progress of a search."""
-
-    trials: int
-    seconds: float
-    seconds_left: float
-    best: dict[int, float] = field(default_factory=dict)  # per budget: the smallest distance so far
-    task: str = "search"
+EXPLORED = 0.05  # share of the plans that are measured although their proxy is bad
 
 
 def search(
     run: str | Path,
     settings: SearchSettings | None = None,
+    *,
     on_state: Callable[[SearchState], None] | None = None,
-    validate: bool = True,
-    search_first: bool = True,
-    **fields: Any,
+    cancelled: Callable[[], bool] | None = None,  # called before each denoising step
+    only: Literal["search", "validation"] | None = None,  # None: both, one after the other
+    **fields: Any,  # of SearchSettings, e.g. choices="full", minutes=5
 ) -> dict[str, Any]:
     """Search plans for a run, validate the best, and write them to `RUN/plans` and `RUN/front.json`.
 
-    Returns the content of front.json. Raises UserError for bad input.
+    The same call goes on with the study of the run. Returns the content of front.json; with only="search" its part
+    about the search. Raises UserError for bad input, EvaluationCancelled when `cancelled` returns True.
     """
-    settings = settings or SearchSettings(**fields)
-    run = Path(run)
     import_optuna()
+    run, settings = Path(run), replace(settings or SearchSettings(), **fields)
+    if not run.is_dir():
+        raise UserError(f"{run} is no run folder: a search keeps its study and its plans there")
+    report = on_state or (lambda state: None)
+    progress = Progress(lambda task, done, total: report(_task(f"{task}: {done} of {total}")), cancelled)
     model, info = load_checkpoint(find_checkpoint(run), choose_device(settings.device))
     schedule = Schedule(**info["schedule"])
-    space = make_space(settings.choices, model, schedule, run)
-    report = on_state or (lambda state: None)
-    progress = Progress(lambda task, done, total: report(SearchState(0, 0, 0, task=f"{task} {done}/{total}")))
-    judge = make_judge(
-        model,
-        schedule,
-        settings.metric,
-        run,
-        settings.reference,
-        settings.batch_size,
-        settings.data_root,
-        settings.weights,
-        progress,
+    judge, space = (
+        make_judge(model, schedule, run, settings, progress),
+        make_space(settings.choices, model, schedule, run),
     )
-    cache = FeatureCache(judge, run / "search")
-    identity = {"checkpoint": info["sha256"], "metric": judge.metric, "reference": judge.reference.key}
-    identity |= {"counts": list(settings.counts)}
-    storage = settings.storage or default_storage(run)
-    study = Study(space, storage, f"{settings.choices}-{judge.metric}", settings.search_seed, identity, settings.moves)
-    proxies = make_proxies(judge, settings.search_seed, settings.counts[0], run / "search")
-    if search_first:
+    cache, counts = FeatureCache(judge, run / "search"), list(settings.counts)
+    identity = {
+        "checkpoint": info["sha256"],
+        "metric": judge.metric,
+        "reference": judge.reference.key,
+        "counts": counts,
+    }
+    study = Study(space, settings, run, f"{settings.choices}-{judge.metric}", identity)
+    if only != "validation":
+        report(_task("a solution in many steps, to compare plans with"))
+        proxies = make_proxies(judge, settings.search_seed, settings.counts[0], run / "search")
         study.enqueue(start_plans(space, schedule, run))
         Searching(judge, study, proxies, settings, cache, report).run()
-    tried = study.tried()
-    seconds = study.seconds
+    tried, coarse, fine = study.tried(), *settings.counts[1:]
     summary = {
         "trials": len(tried),
-        "seconds": round(seconds, 1),
-        "seed": settings.search_seed,
-        "rank_correlations": rank_correlations(tried, settings.counts[1]),
+        "seconds": round(study.seconds, 1),
+        "rank_correlations": rank_correlations(tried, coarse),
+        "origins": origins(tried, coarse),
     }
-    if not validate:
+    if only == "search":
         return summary
     validation = Validation(cache, settings.validation_seed, settings.validation_images)
-    task = "validation: "
-    return write_front(
-        validation,
-        tried,
-        settings.choices,
-        settings.counts[2],
-        run,
-        summary,
-        lambda what, done, total: report(SearchState(len(tried), seconds, 0.0, task=f"{task}{what} {done}/{total}")),
-    )
+    return write_front(validation, chosen(tried, fine), run, settings, summary, progress)
+
+
+def _task(text: str) -> SearchState:
+    return SearchState(0, 0.0, 0.0, task=text)
 
 
 @dataclass(eq=False)
@@ -174,11 +122,14 @@ class Searching:
     def _try(self, tried: Sequence[Tried]) -> None:
         """One trial: a few images, and if these are promising the metric of more."""
         few, coarse, fine = self.settings.counts
-        front = [plan.plan for count in (fine, coarse) for plan in non_dominated(tried, count)]
+        front = [plan.plan for count in (coarse, fine) for plan in best_plans(tried, count)]
         trial, plan = self.study.propose(front)
         seed = self.settings.search_seed
         try:
             cost = self.judge.cost(plan)
+            if budget_of(cost) is None:  # beyond every budget
+                self.study.fail(trial)
+                return
             draw = self.judge.draw(plan, seed, range(few))
         except NotFinite:
             self.study.fail(trial)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import uuid
 import warnings
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from deediff.errors import UserError
 from deediff.plans import Plan
 from deediff.search.judge import plan_digest
 from deediff.search.moves import change
+from deediff.search.settings import SearchSettings
 from deediff.search.space import Space
 
 MISSING = "a search needs Optuna, which is not installed: pip install 'deediff[search]'"
@@ -43,43 +45,49 @@ class Tried:
 class Study:
     """Proposes plans, and keeps what was measured."""
 
-    def __init__(self, space: Space, storage: str, name: str, seed: int, identity: dict[str, Any], moves: float = 0.5):
-        """`moves` is the share of proposals that change plans of the front; Optuna's sampler makes the others.
+    def __init__(self, space: Space, settings: SearchSettings, run: Path, name: str, identity: dict[str, Any]):
+        """`identity` is what all distances of a study have in common.
 
         Raises UserError when Optuna is missing, or the storage cannot be opened or holds a search of another model.
         """
-        self.space, self.seed, self.moves = space, seed, moves
+        self.space, self.seed, self.moves = space, settings.search_seed, settings.moves
+        storage = settings.storage or _default_storage(run)
         self._process, self._spent = uuid.uuid4().hex[:8], 0.0
         optuna = import_optuna()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-        content = json.dumps([identity, space.names, space.least_steps, space.most_steps, seed], sort_keys=True)
+        content = json.dumps([identity, space.names, space.least_steps, space.most_steps, self.seed], sort_keys=True)
         digest = hashlib.sha256(content.encode()).hexdigest()[:8]
-        sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
-        try:
-            for other in optuna.get_all_study_names(storage):
-                found = optuna.load_study(study_name=other, storage=storage).user_attrs.get("identity") or {}
-                if found.get("checkpoint") != identity["checkpoint"]:
+        sampler = optuna.samplers.TPESampler(seed=self.seed, multivariate=True, group=True)
+        name = f"{name}-{digest}"
+        for last in (False, False, True):
+            try:
+                self._open(optuna, storage, name, sampler, identity["checkpoint"])
+                break
+            except UserError:
+                raise
+            except Exception as error:  # of SQLAlchemy and its drivers
+                if last:
+                    reason = " ".join(str(error).split())[:160]
                     raise UserError(
-                        f"{storage} holds a search of another checkpoint ({str(found.get('checkpoint'))[:12]}, "
-                        f"expected {identity['checkpoint'][:12]}): name another --storage, or delete it"
-                    )
-            self.study = optuna.create_study(
-                study_name=f"{name}-{digest}",
-                storage=storage,
-                sampler=sampler,
-                directions=["minimize", "minimize"],
-                load_if_exists=True,
-            )
-        except UserError:
-            raise
-        except Exception as error:  # of SQLAlchemy and its drivers
-            reason = " ".join(str(error).split())[:160]
-            raise UserError(
-                f"storage {storage} cannot be opened ({reason}): expected sqlite:///FILE or a URL"
-            ) from None
+                        f"storage {storage} cannot be opened ({reason}): expected e.g. sqlite:///FILE"
+                    ) from None
+                time.sleep(1)  # another process may be creating the tables
         self.study.set_user_attr("identity", identity)
         self.study.set_metric_names(["evaluations", "distance"])
+
+    def _open(self, optuna: Any, storage: str, name: str, sampler: Any, checkpoint: str) -> None:
+        for other in optuna.get_all_study_names(storage):
+            found = optuna.load_study(study_name=other, storage=storage).user_attrs.get("identity") or {}
+            if found and found.get("checkpoint") != checkpoint:
+                raise UserError(
+                    f"{storage} holds a search of another checkpoint ({str(found.get('checkpoint'))[:12]}, "
+                    f"expected {checkpoint[:12]}): name another --storage, or delete it"
+                )
+        directions = ["minimize", "minimize"]
+        self.study = optuna.create_study(
+            study_name=name, storage=storage, sampler=sampler, directions=directions, load_if_exists=True
+        )
 
     def enqueue(self, plans: Sequence[Plan], origin: str = "start") -> None:
         """Propose these plans first, unless they were proposed before."""
@@ -96,7 +104,9 @@ class Study:
         if not self.waiting and front and rng.random() < self.moves:
             known = {trial.user_attrs.get("digest") for trial in trials}
             for _ in range(10):
-                plan = change(front[int(rng.integers(len(front)))], front, self.space, rng)
+                plan = front[int(rng.integers(len(front)))]
+                for _ in range(1 + rng.binomial(2, 0.25)):
+                    plan = change(plan, front, self.space, rng)
                 if plan_digest(plan) not in known:
                     self.enqueue([plan], "move")
                     break
@@ -181,7 +191,7 @@ def import_optuna() -> Any:
     return optuna
 
 
-def default_storage(run: Path) -> str:
+def _default_storage(run: Path) -> str:
     """SQLite in the run folder."""
     folder = run / "search"
     folder.mkdir(parents=True, exist_ok=True)

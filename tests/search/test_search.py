@@ -1,0 +1,195 @@
+"""A search of the tiny model: what is sampled, kept, resumed, validated and written."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import deediff
+from deediff.cli import main
+from deediff.errors import UserError
+from deediff.plans import Plan, PlanStep
+from deediff.plans.file import find_plan, read_validation
+from deediff.quality.progress import EvaluationCancelled, Progress
+from deediff.search import SearchSettings
+from deediff.search.cache import FeatureCache
+from deediff.search.judge import Judge, make_judge
+from deediff.search.validate import Validation, same_cost
+from tests.conftest import REPO, make_model, make_run
+from tests.search.toy import IMAGES, toy_metric, toy_search
+
+optuna = pytest.importorskip("optuna")
+PLAN = Plan((PlanStep(999, 0, "input"), PlanStep(600), PlanStep(300, 3)), 13, clip_x0=True)
+
+
+def studies(run: Path) -> list[Any]:
+    storage = f"sqlite:///{run / 'search' / 'study.db'}"
+    return [optuna.load_study(study_name=n, storage=storage) for n in optuna.get_all_study_names(storage)]
+
+
+def make_toy_judge(run: Path, images: Path, **fields: Any) -> Judge:
+    settings = SearchSettings(metric="fd-toy", reference=str(images), device="cpu", **fields)
+    with toy_metric():
+        return make_judge(deediff.load(run), deediff.Schedule(), run, settings, Progress())
+
+
+def test_a_search_writes_validated_plans(run: Path, image_folder: Path) -> None:
+    states = list[Any]()
+    front = toy_search(run, image_folder, on_state=states.append)
+    assert json.loads((run / "front.json").read_text()) == front
+    points = front["all"]["points"]
+    assert points
+    assert [p["evaluations"] for p in points] == sorted(p["evaluations"] for p in points)
+    for point in points:
+        plan = find_plan(point["plan"], run)
+        record = read_validation(run / "plans" / f"{point['plan']}.json")
+        assert record is not None
+        assert (record["metric"], record["images"], record["seed"]) == ("fd-toy", IMAGES, 1)
+        assert record["searched"]["seed"] == 0
+        assert set(record["metrics"]) == {"fd-toy", "kid-toy"}
+        assert record["compared_with"][0]["plan"] == "4-uniform"
+        assert list(plan.timesteps) == point["timesteps"]
+        steps = list(deediff.sample(deediff.load(run), plan=plan, num_samples=2))
+        assert len(steps) == len(plan.steps)
+    assert len(front["uniform"]["points"]) == 6
+    assert states[-1].task.startswith("validated plans")
+    assert any(state.task == "search" and state.best for state in states)
+
+
+def test_plans_are_validated_on_noise_that_no_search_has_seen(
+    run: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: dict[str, set[int]] = {"search": set(), "validation": set()}
+    phase, draw = "search", Judge.draw
+
+    def watched(self: Judge, plan: Plan, seed: int, samples: range) -> Any:
+        seeds[phase].add(seed)
+        return draw(self, plan, seed, samples)
+
+    monkeypatch.setattr(Judge, "draw", watched)
+    toy_search(run, image_folder, only="search", choices="full")
+    phase = "validation"
+    toy_search(run, image_folder, only="validation", choices="full")
+    assert seeds["search"] == {0}
+    assert seeds["validation"] == {1}
+    every = [SearchSettings(seed=seed) for seed in range(50)]
+    assert not {s.search_seed for s in every} & {s.validation_seed for s in every}
+
+
+def test_the_same_plan_gets_the_same_number(run: Path, image_folder: Path, tmp_path: Path) -> None:
+    first, other = (make_toy_judge(run, image_folder, batch_size=size) for size in (64, 3))
+    whole = first.draw(PLAN, 0, range(8)).features
+    parts = [other.draw(PLAN, 0, samples).features for samples in (range(5), range(5, 8))]
+    np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-2)
+    with toy_metric():
+        assert first.distance(whole) == first.distance(first.draw(PLAN, 0, range(8)).features)
+    cache = FeatureCache(first, tmp_path)
+    np.testing.assert_array_equal(cache.features(PLAN, 0, 5), whole[:5])
+    np.testing.assert_allclose(cache.features(PLAN, 0, 8), whole, atol=1e-2)
+    first.draw = None  # type: ignore[assignment,method-assign]  # everything is in the cache
+    np.testing.assert_allclose(cache.features(PLAN, 0, 8), whole, atol=1e-2)
+
+
+def test_a_plan_does_not_differ_from_itself(run: Path, image_folder: Path, tmp_path: Path) -> None:
+    with toy_metric():
+        validation = Validation(FeatureCache(make_toy_judge(run, image_folder), tmp_path), 1, IMAGES)
+        plan, other = (validation.of(p, "a") for p in (PLAN, Plan(PLAN.steps[:2], 13, clip_x0=True)))
+    (row,) = validation.differences(plan, [plan])
+    assert row["saving"] == 0
+    assert all(value == {"value": 0, "low": 0, "high": 0} for value in row["differences"].values())
+    (row,) = validation.differences(plan, [other])
+    assert all(value["low"] < value["high"] for value in row["differences"].values())
+    assert same_cost(plan.cost, [plan, other]) == [plan]
+    assert same_cost(0.1, [plan, other]) == []
+
+
+def test_a_killed_search_goes_on(run: Path, image_folder: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.search.toy", str(run), str(image_folder)]
+    process = subprocess.Popen(command, cwd=REPO, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        trials = next(int(line) for line in process.stdout if int(line) >= 5)
+    finally:
+        process.kill()
+        process.wait()
+    (killed,) = studies(run)
+    before = {t.number: (t.values, t.user_attrs) for t in killed.trials if t.state.is_finished()}
+    assert len(before) >= trials
+    toy_search(run, image_folder, only="search", minutes=0.02)
+    (after,) = studies(run)
+    assert len([t for t in after.trials if t.state.is_finished()]) > len(before)
+    assert {n: (after.trials[n].values, after.trials[n].user_attrs) for n in before} == before
+    lost = [t for t in after.trials if not t.state.is_finished() and t.state.name != "WAITING"]
+    assert len(lost) <= 1, "the trial that ran"
+
+
+def test_a_search_can_be_cancelled(run: Path, image_folder: Path) -> None:
+    with pytest.raises(EvaluationCancelled):
+        toy_search(run, image_folder, cancelled=lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ([], r"no built-in metric fits images of shape \(3, 16\): choose with --metric"),
+        (["--metric", "fd-cifar"], r"was not trained on cifar10 or mnist: name real images with --reference"),
+        (["--metric", "prc", "--reference", "x"], "metric 'prc' is not a distance that a search can minimise"),
+        (["--metric", "nonsense"], "metric 'nonsense' is not a distance"),
+        (["--minutes", "0"], "minutes is 0, expected more than 0"),
+        (["--seed", "-1"], "the seed is -1, expected 0 or more"),
+        (["--choices", "some"], "invalid choice 'some'"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    options: list[str], sentence: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["search", str(run), *options]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert re.search(sentence, error)
+
+
+def test_a_search_needs_a_run_with_a_checkpoint(tmp_path: Path, run: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no checkpoint in"):
+        deediff_search(tmp_path / "empty")
+    with pytest.raises(UserError, match="is no run folder"):
+        deediff_search(run / "checkpoints" / "7.safetensors")
+
+
+def deediff_search(path: Path) -> None:
+    from deediff.search import search
+
+    search(path)
+
+
+def test_a_storage_of_another_run_is_refused(run: Path, image_folder: Path, tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    toy_search(run, image_folder, only="search", storage=storage, choices="full", minutes=0.001)
+    other = make_run(tmp_path / "other", make_model(seed=1))
+    with pytest.raises(UserError, match="holds a search of another checkpoint"):
+        toy_search(other, image_folder, only="search", storage=storage, choices="full")
+    with pytest.raises(UserError, match="storage nonsense cannot be opened"):
+        toy_search(run, image_folder, only="search", storage="nonsense", choices="full")
+
+
+def test_nothing_is_reported_before_a_plan_was_measured(run: Path, image_folder: Path) -> None:
+    with pytest.raises(UserError, match="search for more minutes"):
+        toy_search(run, image_folder, only="validation")
+
+
+def test_optuna_is_imported_by_a_search_only(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import sys, deediff.search, deediff.cli.search; assert 'optuna' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPO)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(UserError, match=r"pip install 'deediff\[search\]'"):
+        deediff_search(run)
