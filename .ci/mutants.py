@@ -95,6 +95,20 @@ MUTANTS = [
         "tests/analysis/test_static.py",
     ),
     Mutant(
+        "plans are validated on the noise by which they were chosen",
+        "deediff/search/settings.py",
+        "return 2 * self.seed + 1",
+        "return 2 * self.seed",
+        "tests/search/test_search.py",
+    ),
+    Mutant(
+        "a plan beyond its budget is chosen",
+        "deediff/search/front.py",
+        "and plan.cost <= budget + TOLERANCE]\n    return",
+        "]\n    return",
+        "tests/search/test_front.py",
+    ),
+    Mutant(
         "guided and unguided traces are paired",
         "deediff/traces/pairing.py",
         "        settings.guidance,\n",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +16,13 @@ from scipy.stats import spearmanr
 from deediff.plans import Plan
 from deediff.search.front import TOLERANCE, budget_of
 from deediff.search.judge import Draw, Judge, plan_digest
+from deediff.search.recorded import Recording
 from deediff.search.start import uniform_plan
 from deediff.search.study import Tried
 from deediff.storage import write_atomically
 
 SOLUTION_STEPS = 100
-NAMES = ("image", "features", "metric")
+NAMES = ("image", "features", "open-loop", "metric")
 LEAST_RANKED = 8  # plans, for a rank correlation
 
 
@@ -29,24 +32,31 @@ class Proxies:
 
     - image: RMS of the difference from a solution in 100 steps by the full network from the same noise
     - features: the same of the extractor's features
+    - open-loop: the plan's error on a recording of the full network, without sampling the plan (`Recording`)
     - metric: the metric of these few images, whose bias is nearly the same for all plans
     """
 
     judge: Judge
     solution: Draw
+    recording: Recording
 
-    def measure(self, draw: Draw) -> dict[str, float]:
-        """The proxies of a plan by name."""
+    def measure(self, plan: Plan, draw: Draw) -> dict[str, float]:
+        """The proxies of a plan by name; `draw` are its first images."""
         image = (draw.images - self.solution.images).square().mean().sqrt()
         features = np.sqrt(np.square(draw.features - self.solution.features).mean())
-        return {"image": float(image), "features": float(features), "metric": self.judge.distance(draw.features)}
+        return {
+            "image": float(image),
+            "features": float(features),
+            "open-loop": self.recording.deviation(plan),
+            "metric": self.judge.distance(draw.features),
+        }
 
 
 def make_proxies(judge: Judge, seed: int, count: int, folder: Path) -> Proxies:
     """With the solution from the cache in `folder` if it is there."""
     schedule = judge.schedule
     plan = uniform_plan(judge.model.num_blocks, schedule, min(SOLUTION_STEPS, schedule.num_timesteps))
-    return Proxies(judge, cached_draw(judge, plan, seed, range(count), folder))
+    return Proxies(judge, cached_draw(judge, plan, seed, range(count), folder), Recording(judge, seed))
 
 
 def cached_draw(judge: Judge, plan: Plan, seed: int, samples: range, folder: Path) -> Draw:
@@ -54,8 +64,11 @@ def cached_draw(judge: Judge, plan: Plan, seed: int, samples: range, folder: Pat
     sha256 = "" if judge.model.origin is None else judge.model.origin[1][:8]
     file = folder / f"{plan_digest(plan)}-{sha256}-{seed}-{samples.stop}-{judge.extractor.key[:8]}.npz"
     if file.exists():
-        with np.load(file) as saved:
-            return Draw(torch.from_numpy(saved["images"]), saved["features"])
+        try:
+            with np.load(file) as saved:
+                return Draw(torch.from_numpy(saved["images"]), saved["features"])
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            file.unlink(missing_ok=True)  # damaged: sampled again
     draw = judge.draw(plan, seed, samples)
     buffer = io.BytesIO()
     np.savez(buffer, images=draw.images.numpy(), features=draw.features)
@@ -72,8 +85,11 @@ def rank_correlations(tried: Sequence[Tried], count: int) -> dict[str, float]:
     half = both[: (len(both) + 1) // 2]
     if len(half) < LEAST_RANKED:
         return {}
-    metric = [plan.distances[count] for plan in half]
-    found = {name: spearmanr([plan.proxies[name] for plan in half], metric).statistic for name in NAMES}
+    found = {}
+    for name in NAMES:
+        pairs = [(plan.proxies[name], plan.distances[count]) for plan in half if name in plan.proxies]
+        if len(pairs) >= LEAST_RANKED:
+            found[name] = spearmanr(*zip(*pairs, strict=True)).statistic
     return {name: round(float(value), 3) for name, value in found.items() if np.isfinite(value)}
 
 
@@ -87,4 +103,4 @@ def promising(proxies: dict[str, float], cost: float, tried: Sequence[Tried], na
     """Whether fewer than `allowed` plans within the same budget are at most as far by this proxy."""
     budget = budget_of(cost)
     rivals = [plan for plan in tried if budget is not None and plan.cost <= budget + TOLERANCE]
-    return budget is not None and sum(plan.proxies[name] <= proxies[name] for plan in rivals) < allowed
+    return budget is not None and sum(plan.proxies.get(name, math.inf) <= proxies[name] for plan in rivals) < allowed

@@ -134,7 +134,7 @@ class Searching:
         except NotFinite:
             self.study.fail(trial)
             return
-        found, distances = self.proxies.measure(draw), dict[int, float]()
+        found, distances = self.proxies.measure(plan, draw), dict[int, float]()
         rng = np.random.default_rng([seed, trial.number])
         name = best_proxy(tried, coarse)
         if promising(found, cost, tried, name) or rng.random() < EXPLORED:
