@@ -16,7 +16,7 @@ from deediff.search.settings import SearchSettings
 from deediff.search.space import Choices
 from deediff.search.start import uniform_plan
 from deediff.search.study import Tried
-from deediff.search.validate import Validated, Validation, same_cost
+from deediff.search.validate import Validated, Validation
 
 UNIFORM = (4, 5, 6, 8, 10, 12)  # steps of the uniform plans that every plan is compared with
 
@@ -51,7 +51,7 @@ def write_front(
     for best in picked:
         progress.report("validated plans", done, total)
         found = validation.of(best.plan, f"{best.cost:.2f}-{choices}")
-        rivals = [*uniform, *(rival for kind in others.values() for rival in same_cost(found.cost, kind))]
+        rivals = [*uniform, *(rival for kind in others.values() for rival in kind)]
         searched = {"value": best.distances[fine], "images": fine, "seed": settings.search_seed}
         point = validation.point(found) | {"searched": searched}
         points.append(point | {"compared_with": validation.differences(found, rivals)})

@@ -10,7 +10,6 @@ from deediff.plans import Plan
 from deediff.quality.paired import quality_difference
 from deediff.quality.results import Quality
 from deediff.search.cache import FeatureCache
-from deediff.search.front import TOLERANCE
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +72,3 @@ class Validation:
 
 def _interval(found: Any) -> dict[str, float]:
     return {name: round(getattr(found, name), 5) for name in ("value", "low", "high")}
-
-
-def same_cost(cost: float, rivals: Sequence[Validated]) -> list[Validated]:
-    """The most expensive rival that costs at most as much; none when all cost more."""
-    within = [rival for rival in rivals if rival.cost <= cost + TOLERANCE]
-    return [max(within, key=lambda rival: rival.cost)] if within else []

@@ -36,6 +36,7 @@ from trainer.suites.checks import (
     scratch_is_worst,
     timestep_decides,
 )
+from trainer.suites.plan_claims import plan_verdicts
 from trainer.suites.results import NotMeasured, SuiteResults, Verdict
 
 VERDICTS: dict[Verdict, str] = {True: "holds", False: "does not hold", None: "inside the noise"}
@@ -185,7 +186,10 @@ CLAIMS = [
 
 
 def verdicts(folder: Path) -> list[dict[str, str]]:
-    """A row per claim: the claim, its verdict, the numbers, the rule, and the command that measures them."""
+    """A row per claim: the claim, its verdict, the numbers, the rule, and the command that measures them.
+
+    Published claims first, then those about plans whose fronts are in the folder.
+    """
     results, lines = SuiteResults(folder), []
     for claim in CLAIMS:
         try:
@@ -196,7 +200,7 @@ def verdicts(folder: Path) -> list[dict[str, str]]:
         claimed, command = f"{claim.text} ({claim.source})", f"python -m trainer.run suite:{claim.suite}"
         line = {"claim": claimed, "verdict": verdict, "measured": numbers, "holds when": claim.rule, "command": command}
         lines.append(line)
-    return lines
+    return [*lines, *plan_verdicts(folder)]
 
 
 def as_markdown(lines: list[dict[str, str]]) -> str:
