@@ -40,6 +40,7 @@ RUNS = [0, 0, 3, None, 13, 3, 0]  # blocks per sample and step
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("plans")
     make_run(folder / "shallow", make_model(1, replace(TINY, depth=2)))
+    make_run(folder / "smaller", make_model(2, replace(TINY, img_size=8)))
     run = make_run(folder / "run")
     images = torch.rand(40, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     fit_gaussian([images], rank=20).save(gaussian_file(run / "checkpoints" / "7.safetensors"))
@@ -140,6 +141,17 @@ def test_resumed_and_recomputed_samples_are_the_same(run: Path, loaded: EarlyExi
         record(run, "again", **{**fields, "plan": replace(MIXED, steps=(*STEPS[:-1], PlanStep(100)))})
 
 
+def test_two_processes_write_the_same_trace(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields: dict[str, Any] = {"plan": MIXED, "policy": f"threshold:{TAU}"}
+    alone = record(run, "alone", **fields)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        both = record(run, "both", **fields)
+    assert both.meta.complete
+    assert comparable(both) == comparable(alone)
+
+
 def test_a_changed_file_of_the_plan_is_noticed(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     file = gaussian_file(run / "checkpoints" / "7.safetensors")
@@ -190,6 +202,7 @@ def test_guidance_evaluates_the_network_twice_and_readouts_once(tmp_path: Path) 
         ((PlanStep(9, 2, "gaussian"),), "readout gaussian at timestep 9 runs no block: give it exit_layer 0"),
         ((PlanStep(9, 0, "input", "../shallow"),), "runs no network: leave network out"),
         ((PlanStep(9, network="../nowhere"),), "nowhere does not exist"),
+        ((PlanStep(9, network="../smaller"),), "network ../smaller was trained on images of shape (3, 8, 8)"),
         ((PlanStep(9, 4, network="../shallow"),), "exits at layer 4 at timestep 9"),
     ],
 )
