@@ -2,6 +2,6 @@
 
 import sys
 
-from deediff.cli.entry import main
+from deediff.cli import main
 
 sys.exit(main())

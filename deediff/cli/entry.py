@@ -1,4 +1,4 @@
-"""The `deediff` command: the table of its commands, and the way from a command line to an exit code.
+"""The `deediff` command: the table of its commands, and the way from a command line to its result.
 
 The module of a command is imported when the command is called, so that `deediff --help` does not import torch.
 """
@@ -6,13 +6,10 @@ The module of a command is imported when the command is called, so that `deediff
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Sequence
 from importlib import import_module
 
 from deediff import __version__
 from deediff.cli.command import Command
-from deediff.cli.errors import run_command
 from deediff.cli.parsing import parse_arguments
 from deediff.cli.show import as_text
 from deediff.errors import UserError
@@ -37,13 +34,8 @@ COMMANDS = {  # name: (module and class, what it does)
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line. Returns the exit code: 0, 2 for an error (one sentence on stderr), 130 for Ctrl-C."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    return run_command(lambda: _dispatch(words))
-
-
-def _dispatch(words: list[str]) -> None:
+def dispatch(words: list[str]) -> None:
+    """Parse a command line, run the command and print its result. Raises UserError for bad usage."""
     name = next((name for name in COMMANDS if words[: len(name.split())] == name.split()), None)
     if name is not None:
         module, kind = COMMANDS[name][0].split(".")

@@ -133,6 +133,20 @@ def test_every_error_becomes_a_sentence_and_an_exit_code(
     assert capsys.readouterr().err.startswith(message)
 
 
+def test_ctrl_c_while_a_command_is_imported_ends_without_a_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "deediff.cli.entry":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "deediff.cli.entry")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    assert main(["--help"]) == 130
+    assert capsys.readouterr().err == "stopped: completed work is kept; run the same command again to resume\n"
+
+
 def test_debugging_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEEDIFF_DEBUG", "1")
     with pytest.raises(KeyError):
