@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -56,7 +57,7 @@ class Evaluate(Command):
             metrics = [name for name in self.metrics.split(",") if name]
             sources = (self.reference, self.held_out, self.data_root, self.weights, self.device)
             evaluator = Evaluator(metrics, *sources, Progress(on_progress))
-            found = {Path(path).name: evaluator.evaluate(path) for path in self.traces}
+            found = {name: evaluator.evaluate(path) for name, path in _named(self.traces).items()}
         for problem in evaluator.problems:
             print(f"note: {problem}", file=sys.stderr)
         quality = [entry for results in found.values() for entry in results]
@@ -67,6 +68,12 @@ class Evaluate(Command):
             "differences": _differences(found),
             "note": "" if len(found) == 1 else DETECTABLE,
         }
+
+
+def _named(paths: Sequence[str]) -> dict[str, str]:
+    """The traces by name; by path where two of different runs have the same name."""
+    names = {Path(path).name: path for path in paths}
+    return names if len(names) == len(set(paths)) else {path: path for path in paths}
 
 
 def _row(trace: str, quality: Quality) -> dict[str, Any]:

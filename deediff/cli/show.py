@@ -19,7 +19,7 @@ def as_text(result: dict[str, Any]) -> str:
                 lines.append("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
         elif isinstance(value, dict):
             lines.append(f"{key}: " + ", ".join(f"{name} {format_cell(cell)}" for name, cell in value.items()))
-        elif value not in (None, []):
+        elif value not in (None, [], ""):
             lines.append(f"{key}: {format_cell(value)}")
     return "\n".join(lines)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +104,17 @@ def test_missing_weights_are_reported_and_other_metrics_measured(
     assert str(offline) in printed.err
     assert main([*arguments, "--metrics", "fid"]) == 2
     assert "not measured" in capsys.readouterr().err
+
+
+def test_traces_of_equal_names_in_different_runs_are_listed_by_path(
+    digits: Path, cache: Path, grey_folders: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    other = tmp_path / "other" / "traces" / digits.name
+    shutil.copytree(digits, other)
+    options = ["--reference", grey_folders[0], "--metrics", "fd-mnist", "--json"]
+    assert main(["evaluate", str(digits), str(other), *options]) == 0
+    rows = json.loads(capsys.readouterr().out)["quality"]
+    assert {row["trace"] for row in rows} == {str(digits), str(other)}
 
 
 def test_enough_images_are_extrapolated_to_infinitely_many(
