@@ -21,11 +21,12 @@ from deediff.diffusion.solvers import SOLVERS
 from deediff.models import BACKBONES
 from deediff.models.heads import HEADS
 from deediff.policies import POLICIES
+from deediff.readouts import READOUTS
 from tests.conftest import REPO
 from trainer.run import main as trainer_main
 
 DOCUMENTS = sorted(path for path in (*REPO.glob("*.md"), *REPO.glob("[a-z]*/*.md")))
-REGISTRIES: tuple[dict[str, Any], ...] = (BACKBONES, HEADS, POLICIES, SOLVERS)  # examples add to them
+REGISTRIES: tuple[dict[str, Any], ...] = (BACKBONES, HEADS, POLICIES, READOUTS, SOLVERS)  # examples add to them
 
 
 def blocks(language: str) -> Iterator[tuple[Path, str, str]]:
