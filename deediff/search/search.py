@@ -52,17 +52,10 @@ def search(
     progress = Progress(lambda task, done, total: report(_task(f"{task}: {done} of {total}")), cancelled)
     model, info = load_checkpoint(find_checkpoint(run), choose_device(settings.device))
     schedule = Schedule(**info["schedule"])
-    judge, space = (
-        make_judge(model, schedule, run, settings, progress),
-        make_space(settings.choices, model, schedule, run),
-    )
-    cache, counts = FeatureCache(judge, run / "search"), list(settings.counts)
-    identity = {
-        "checkpoint": info["sha256"],
-        "metric": judge.metric,
-        "reference": judge.reference.key,
-        "counts": counts,
-    }
+    judge = make_judge(model, schedule, run, settings, progress)
+    space, cache = make_space(settings.choices, model, schedule, run), FeatureCache(judge, run / "search")
+    identity: dict[str, Any] = {"checkpoint": info["sha256"], "metric": judge.metric, "reference": judge.reference.key}
+    identity |= {"counts": list(settings.counts)}
     study = Study(space, settings, run, f"{settings.choices}-{judge.metric}", identity)
     if only != "validation":
         report(_task("a solution in many steps, to compare plans with"))
@@ -135,9 +128,8 @@ class Searching:
             self.study.fail(trial)
             return
         found, distances = self.proxies.measure(plan, draw), dict[int, float]()
-        rng = np.random.default_rng([seed, trial.number])
-        name = best_proxy(tried, coarse)
-        if promising(found, cost, tried, name) or rng.random() < EXPLORED:
+        explored = np.random.default_rng([seed, trial.number]).random() < EXPLORED
+        if explored or promising(found, cost, tried, best_proxy(tried, coarse)):
             distances[coarse] = self.judge.distance(self.cache.features(plan, seed, coarse, draw.features))
         self.study.finish(trial, cost, distances, found)
 

@@ -27,14 +27,14 @@ class SearchSettings:
     weights: Path | None = None
     """Weights of the metric's extractor, or a folder of such files."""
     seed: int = 0
-    """Decides the noise, and what is proposed."""
+    """Decides the noise, by the two properties below."""
     batch_size: int = 64
     """Images per batch."""
     device: str = "auto"
     """auto, cuda, mps or cpu."""
     storage: str | None = None
     """URL of an Optuna storage; None: SQLite in the run folder."""
-    moves: float = 0.8
+    moves: float = 0.9
     """Share of the proposals that change good plans; Optuna's sampler makes the others."""
     counts: tuple[int, int, int] = (64, 256, 1024)
     """Images of a plan: for the proxies, for the metric, and for the best plans of each budget."""

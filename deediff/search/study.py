@@ -52,13 +52,15 @@ class Study:
         """
         self.space, self.seed, self.moves = space, settings.search_seed, settings.moves
         storage = settings.storage or _default_storage(run)
-        self._process, self._spent = uuid.uuid4().hex[:8], 0.0
+        # Every process proposes other plans: several may share the storage, and a resumed one must not repeat itself.
+        process = uuid.uuid4()
+        self._process, self._spent, self._rng = process.hex[:8], 0.0, np.random.default_rng(process.int)
         optuna = import_optuna()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         content = json.dumps([identity, space.names, space.least_steps, space.most_steps, self.seed], sort_keys=True)
         digest = hashlib.sha256(content.encode()).hexdigest()[:8]
-        sampler = optuna.samplers.TPESampler(seed=self.seed, multivariate=True, group=True)
+        with warnings.catch_warnings(action="ignore"):  # `group` is experimental
+            sampler = optuna.samplers.TPESampler(seed=int(self._rng.integers(2**31)), multivariate=True, group=True)
         name = f"{name}-{digest}"
         for last in (False, False, True):
             try:
@@ -74,7 +76,8 @@ class Study:
                     ) from None
                 time.sleep(1)  # another process may be creating the tables
         self.study.set_user_attr("identity", identity)
-        self.study.set_metric_names(["evaluations", "distance"])
+        with warnings.catch_warnings(action="ignore"):  # experimental, too
+            self.study.set_metric_names(["evaluations", "distance"])
 
     def _open(self, optuna: Any, storage: str, name: str, sampler: Any, checkpoint: str) -> None:
         for other in optuna.get_all_study_names(storage):
@@ -99,10 +102,9 @@ class Study:
 
     def propose(self, front: Sequence[Plan]) -> tuple[Any, Plan]:
         """The next trial: one that waits, a change of a plan of the front, or one of Optuna's sampler."""
-        trials = self.study.get_trials(deepcopy=False)
-        rng = np.random.default_rng([self.seed, len(trials)])
+        rng = self._rng
         if not self.waiting and front and rng.random() < self.moves:
-            known = {trial.user_attrs.get("digest") for trial in trials}
+            known = {trial.user_attrs.get("digest") for trial in self.study.get_trials(deepcopy=False)}
             for _ in range(10):
                 plan = front[int(rng.integers(len(front)))]
                 for _ in range(1 + rng.binomial(2, 0.25)):
