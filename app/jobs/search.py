@@ -34,11 +34,9 @@ class SearchJob(Job):
         from deediff.search import SearchState, search  # imports torch-fidelity, which takes seconds
 
         def on_state(state: SearchState) -> None:
-            if self.stopped():
-                raise UserError("cancelled")
             seconds = round(60 * self.minutes)
             stage = state.task if state.task != "search" else f"{state.trials} trials"
             self.progress(min(seconds, round(seconds - max(0.0, state.seconds_left))), seconds + 1, stage)
 
-        search(self.folder, choices=self.choices, minutes=self.minutes, on_state=on_state)
+        search(self.folder, choices=self.choices, minutes=self.minutes, on_state=on_state, cancelled=self.stopped)
         self.progress(1, 1)

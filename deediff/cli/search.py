@@ -13,7 +13,8 @@ from tyro.conf import Positional, arg
 
 from deediff.cli.command import Command, Count, Flag, Result, defaults_to, one_of
 from deediff.quality.metrics import METRICS
-from deediff.search import SearchSettings, SearchState, search
+from deediff.quality.progress import Progress
+from deediff.search import SearchSettings, SearchState, measure_steps, search
 from deediff.search.space import Choices
 from deediff.settings import Device
 
@@ -21,6 +22,10 @@ METRIC_HELP = f"A distance: {', '.join(name for name, metric in METRICS.items() 
 NOTE = (
     "evaluations: cost of one image in evaluations of the full network. searched: on the noise by which the plan was "
     "chosen; the other columns: on other noise. Plans are in RUN/plans, everything in RUN/front.json."
+)
+STEPS_NOTE = (
+    "made_full: the full network in place of this step; left_out: the plan without it. Distances are the changed "
+    "plan's minus the plan's, at equal noise that was not used for choosing; below 0 the change improves the images."
 )
 
 
@@ -53,6 +58,8 @@ class Search(Command):
     """URL of an Optuna storage, for several processes or machines."""
     validate_only: Flag = False
     """Validate the best plans of the study as it is."""
+    steps_of: Annotated[str | None, defaults_to("none")] = None
+    """In place of a search: measure this plan with each step made full, and with each step left out."""
     device: Device = "auto"
     """auto: CUDA if available, else MPS, else the CPU."""
 
@@ -62,6 +69,10 @@ class Search(Command):
         fields: dict[str, Any] = {name: getattr(self, name) for name in (*names, "device")}
         with _progress() as on_state:
             settings = SearchSettings(**fields)
+            if self.steps_of is not None:
+                progress = Progress(lambda task, done, total: on_state(SearchState(0, 0, 0, task=f"{task} {done}")))
+                rows = measure_steps(self.folder, self.steps_of, settings, progress)
+                return {"plan": self.steps_of, "steps": [_changes(row) for row in rows], "note": STEPS_NOTE}
             only: Any = "validation" if self.validate_only else None
             found = search(self.folder, settings, on_state=on_state, only=only)
         front = found[self.choices]
@@ -71,6 +82,15 @@ class Search(Command):
             **{key: front[key] for key in ("trials", "seconds", "rank_correlations", "origins", "validation_seconds")},
             "note": NOTE,
         }
+
+
+def _changes(row: dict[str, Any]) -> dict[str, Any]:
+    """One step: the distances' change, by columns."""
+    found: dict[str, Any] = {"timestep": row["timestep"], "step": row["step"]}
+    for change in ("made_full", "left_out"):
+        for name, value in (row[change] or {}).items():
+            found[f"{change}: {name}"] = value
+    return found
 
 
 def _row(point: dict[str, Any]) -> dict[str, Any]:

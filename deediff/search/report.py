@@ -10,7 +10,8 @@ from typing import Any, get_args
 from deediff.devices import device_name
 from deediff.errors import UserError
 from deediff.json_files import FORMAT_VERSION, read_json, write_json
-from deediff.plans.file import read_plan, write_plan
+from deediff.plans import Plan
+from deediff.plans.file import read_plan, read_validation, write_plan
 from deediff.quality.progress import Progress
 from deediff.search.settings import SearchSettings
 from deediff.search.space import Choices
@@ -55,12 +56,21 @@ def write_front(
         searched = {"value": best.distances[fine], "images": fine, "seed": settings.search_seed}
         point = validation.point(found) | {"searched": searched}
         points.append(point | {"compared_with": validation.differences(found, rivals)})
-        write_plan(run / "plans" / f"{found.name}.json", found.plan, _record(points[-1], judge.metric, validation))
+        file = run / "plans" / f"{found.name}.json"
+        write_plan(file, found.plan, _record(points[-1], judge.metric, validation) | _contributions(file, found.plan))
         done += 1
     summary = summary | {"validation_seconds": round(time.monotonic() - begun, 1)}
     front[choices] = {**summary, "device": device_name(judge.device), "points": points}
     write_json(run / "front.json", front)
     return front
+
+
+def _contributions(file: Path, plan: Plan) -> dict[str, Any]:
+    """What was measured about the steps of the same plan before."""
+    if not file.exists() or read_plan(file) != plan:
+        return {}
+    before = read_validation(file) or {}
+    return {"contributions": before["contributions"]} if "contributions" in before else {}
 
 
 def _record(point: dict[str, Any], metric: str, validation: Validation) -> dict[str, Any]:
