@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -40,8 +41,13 @@ class Stage:
         for name, lowest in (("steps", 0), ("batch_size", 1), ("warmup", 0)):
             if getattr(self, name) < lowest:
                 raise UserError(f"{name} of a stage is {getattr(self, name)}, expected {lowest} or more")
-        if not self.lr > 0:
+        if not 0 < self.lr < math.inf:
             raise UserError(f"lr of a stage is {self.lr}, expected a number above 0")
+        for name in ("weight_decay", "clip_grad"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"{name} of a stage is {getattr(self, name)}, expected 0 or more")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise UserError(f"betas of a stage are {self.betas}, expected two numbers in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,11 @@ class Method:
     """Error: L_UAL is weighted by the target û, with its gradient, instead of u (blog)."""
     share_weights: bool = False
     """Error: L_UAL is weighted by each exit's share of the batch's certainty, with its gradient (AdaDiff)."""
+
+    def __post_init__(self) -> None:
+        for name in ("lambda_u", "beta_ual", "layer_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"{name} is {getattr(self, name)}, expected 0 or more")
 
     def losses(self) -> LossOptions:
         """The options of `early_exit_loss`."""
@@ -161,5 +172,7 @@ class TrainConfig:
                 f"label_dropout is {self.label_dropout}, expected a probability in [0, 1), and above 0 only with "
                 "classes (--model.num-classes)"
             )
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"seed is {self.seed}, expected 0 or more (and below 2^63)")
         if not 0 <= self.ema < 1:
             raise UserError(f"ema is {self.ema}, expected a decay in [0, 1)")

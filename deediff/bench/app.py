@@ -28,7 +28,7 @@ from deediff.bench.browser import (
     release_live_slider,
     release_slider,
     server_milliseconds,
-    settle,
+    wait_until_drawn,
 )
 from deediff.bench.synthetic import write_synthetic
 from deediff.checkpoints import find_checkpoint, load_checkpoint
@@ -95,7 +95,7 @@ def bench_app(
         with explorer(root, folder / "log.txt") as (process, address, _):
             for name, trace in traces:
                 page.goto(f"{address}/?run={name}&trace={trace}", wait_until="commit")
-                settle(page)
+                wait_until_drawn(page)
                 if "slider" in only:
                     rows += _slider(page, f"{name}/{trace}", repeats)
                 if "switch" in only:
@@ -157,7 +157,7 @@ def _live(page: Page, repeats: int) -> list[float]:
     """Milliseconds per release of the slider of *Sample live*, each at another threshold."""
     times = []
     for repeat in range(repeats + 1):
-        settle(page)
+        wait_until_drawn(page)
         milliseconds = release_live_slider(page, 0.15 + 0.1 * (repeat % 2) + 0.02 * repeat)
         if repeat > 0:
             times.append(milliseconds)
@@ -168,12 +168,12 @@ def _slider(page: Page, of: str, repeats: int) -> list[dict[str, Any]]:
     """Redraws of the heatmap, and the server's CPU time for each."""
     redraws, spent = [], []
     for repeat in range(repeats + 1):
-        settle(page)
+        wait_until_drawn(page)
         milliseconds = release_slider(page, 0.25 + 0.1 * (repeat % 2) + 0.02 * repeat)
         if repeat == 0:  # warm-up
             continue
         redraws.append(milliseconds)
-        settle(page)
+        wait_until_drawn(page)
         spent.append(server_milliseconds(page))
     rows = [_row("slider released to heatmap redrawn", of, redraws, "ms", LIMITS["redraw"])]
     return [*rows, _row("of which the server's own computation", of, spent, "ms", LIMITS["server"])]
@@ -185,7 +185,7 @@ def _switches(page: Page, of: str, repeats: int) -> list[dict[str, Any]]:
     times: dict[str, list[float]] = {path: [] for path in paths}
     for _ in range(repeats):
         for path in [*paths[1:], paths[0]]:
-            settle(page)
+            wait_until_drawn(page)
             times[path].append(open_link(page, path))
     return [_row(f"switch to {path}", of, values, "ms", LIMITS["switch"]) for path, values in times.items()]
 

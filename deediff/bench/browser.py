@@ -27,7 +27,7 @@ window.bench = {
     const z = gd && gd.dataset.drawn && gd.data && gd.data[0] && gd.data[0].z;
     return z ? z.bdata ?? JSON.stringify(z) : null;
   },
-  settled() {  // the script has run, no stale element is left, visible figures and all images are drawn
+  drawn() {  // the script has run, no stale element is left, visible figures and all images are drawn
     const app = this.app(), main = document.querySelector('[data-testid=stMain]');
     if (!app || !main || app.dataset.testScriptState !== 'notRunning') return false;
     if (main.querySelector('[data-stale=true], [data-testid=stSkeleton]')) return false;
@@ -54,7 +54,7 @@ window.bench = {
   run: () => Math.max(0, ...[...document.querySelectorAll('.server-ms')].map(mark => Number(mark.dataset.run))),
   open(path) {  // each run of the script leaves a numbered mark; a frame may miss that it was running
     const before = this.run();
-    this.time('click', () => location.pathname === path && this.run() > before && this.settled());
+    this.time('click', () => location.pathname === path && this.run() > before && this.drawn());
   },
   policy() {  // title of the images on screen
     const titles = [...document.querySelectorAll('.st-key-live strong')].map(title => title.textContent);
@@ -69,7 +69,7 @@ window.bench = {
     const before = this.policy();
     this.time('pointerup', () => this.policy() !== before && this.finished());
   },
-  first() { this.time(null, () => this.content() !== null && this.settled()); },
+  first() { this.time(null, () => this.content() !== null && this.drawn()); },
 };
 """.replace("HEATMAP", HEATMAP)
 
@@ -110,10 +110,10 @@ def answer(page: Page) -> float:
         ) from None
 
 
-def settle(page: Page) -> None:
+def wait_until_drawn(page: Page) -> None:
     """Wait until the page has been unchanged for a while."""
     for _ in range(3):
-        page.wait_for_function("bench.settled()")
+        page.wait_for_function("bench.drawn()")
         page.wait_for_timeout(150)
 
 

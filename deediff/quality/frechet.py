@@ -10,7 +10,7 @@ import torch
 
 from deediff.quality.jackknife import GROUPS, Features, Floats, Groups, JackknifeEstimate
 
-CHUNK = 4096  # features at once
+AT_ONCE = 4096  # features at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +26,8 @@ class FeatureMoments:
         """Of (n, D) features minus `origin` (D,), which avoids cancellation; read in chunks."""
         size = features.shape[1]
         total, outer = np.zeros(size), np.zeros((size, size))
-        for start in range(0, len(features), CHUNK):
-            x = np.asarray(features[start : start + CHUNK], np.float64) - origin
+        for start in range(0, len(features), AT_ONCE):
+            x = np.asarray(features[start : start + AT_ONCE], np.float64) - origin
             total += x.sum(axis=0)
             outer += x.T @ x
         return cls(len(features), total, outer)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from deediff.quality.jackknife import GROUPS, Features, Floats, Groups, JackknifeEstimate
 
-CHUNK = 2048  # rows of the kernel matrix at once
+AT_ONCE = 2048  # rows of the kernel matrix at once
 Kernel = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -82,9 +82,9 @@ def _sums(x: Features, y: Features, kernel: Kernel, x_groups: Floats, y_groups: 
     """Sum of the kernel between every two groups, (n, A) and (m, B) one-hot → (A, B)."""
     sums = np.zeros((x_groups.shape[1], y_groups.shape[1]))
     b, b_groups = torch.from_numpy(np.asarray(y, np.float64)), torch.from_numpy(y_groups)
-    for start in range(0, len(x), CHUNK):
-        a = torch.from_numpy(np.asarray(x[start : start + CHUNK], np.float64))
-        sums += x_groups[start : start + CHUNK].T @ (kernel(a, b) @ b_groups).numpy()
+    for start in range(0, len(x), AT_ONCE):
+        a = torch.from_numpy(np.asarray(x[start : start + AT_ONCE], np.float64))
+        sums += x_groups[start : start + AT_ONCE].T @ (kernel(a, b) @ b_groups).numpy()
     return sums
 
 

@@ -10,7 +10,7 @@ from deediff.quality.jackknife import GROUPS, Features, Groups, JackknifeEstimat
 
 NEIGHBOURS = 3
 CANDIDATES = 32  # nearest neighbours stored, so that three remain without any one group
-CHUNK = 1024
+AT_ONCE = 1024
 
 
 def precision_recall(
@@ -22,13 +22,13 @@ def precision_recall(
     `real_radii` is `radii` of the real features.
     """
     fake, true = torch.from_numpy(np.array(generated)), torch.from_numpy(real)
-    inside = torch.cat([(torch.cdist(part, true) <= real_radii).any(1) for part in fake.split(CHUNK)]).double()
+    inside = torch.cat([(torch.cdist(part, true) <= real_radii).any(1) for part in fake.split(AT_ONCE)]).double()
     left_out = range(GROUPS) if groups is not None else range(0)
     group = torch.from_numpy(groups) if groups is not None else torch.zeros(len(fake), dtype=torch.int64)
     precision_without = [float(inside[group != g].mean()) for g in left_out]
     radius = _radii_without_groups(fake, group, [*left_out, -1])  # (n, G + 1), the last one of all
     covered = torch.zeros(radius.shape[1], dtype=torch.float64)
-    for part in true.split(CHUNK):
+    for part in true.split(AT_ONCE):
         within = torch.cdist(part, fake)[:, :, None] <= radius  # (b, n, G + 1)
         covered += within.any(1).sum(0)
     recall = (covered / len(true)).numpy()
@@ -43,7 +43,7 @@ def radii(x: Features) -> Tensor:
 
 def _nearest(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Distances and indices of the nearest neighbours of each feature, itself first: (n, count) each."""
-    found = [torch.cdist(part, x).topk(min(count, len(x)), largest=False) for part in x.split(CHUNK)]
+    found = [torch.cdist(part, x).topk(min(count, len(x)), largest=False) for part in x.split(AT_ONCE)]
     return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
 
 

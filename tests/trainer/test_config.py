@@ -57,6 +57,12 @@ def test_a_wrong_type_exits_with_code_2(capsys: pytest.CaptureFixture[str]) -> N
         (["--backbone.steps", "-1"], "steps of a stage is -1, expected 0 or more"),
         (["--log-every", "0"], "must be 1 or more"),
         (["--model.num-heads", "0"], "must be 1 or more"),
+        (["--backbone.lr", "inf"], "lr of a stage is inf, expected a number above 0"),
+        (["--backbone.clip-grad", "nan"], "clip_grad of a stage is nan, expected 0 or more"),
+        (["--exits.weight-decay", "-1"], "weight_decay of a stage is -1.0, expected 0 or more"),
+        (["--backbone.betas", "0.9", "1.5"], r"betas of a stage are (0.9, 1.5), expected two numbers in [0, 1)"),
+        (["--method.lambda-u", "nan"], "lambda_u is nan, expected 0 or more"),
+        (["--seed", "-1"], "seed is -1, expected 0 or more"),
     ],
 )
 def test_values_out_of_range(

@@ -1,9 +1,9 @@
 """Early exit as optimal stopping: thresholds on u that spend a budget of GFLOPs where it reduces the error most.
 
-At each step, an image that exits at layer i costs MSE_i plus λ times the GFLOPs of that exit. MSE_i is the squared
+At each step, an image that exits at layer i costs MSE_i plus λ times the cost of that exit. MSE_i is the squared
 error of exit i in ε; every step counts alike. Backward from the last layer, the threshold on u_i is the best prefix of
 the calibration's images in the order of u_i: the images for which the exit here costs less, in total, than the later
-layers with their thresholds. λ is the price of a GFLOP at which the mean cost meets the budget.
+layers with their thresholds. λ is the price at which the mean cost meets the budget.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from deediff.errors import UserError
 
 BINS = 16  # of equally many images; their edges are the candidate thresholds
-PRICES = 2.0**40  # λ is searched between 1/PRICES and PRICES, in units of error per GFLOP
+PRICES = 2.0**40  # λ is searched between 1/PRICES and PRICES, in error per cost of the full network
 Array = NDArray[np.float64]
 
 
 class Stopping:
-    """Thresholds for a calibration, at a price per GFLOP or within a budget."""
+    """Thresholds for a calibration, at a price per full network or within a budget."""
 
     def __init__(
         self,
@@ -28,18 +28,19 @@ class Stopping:
         cost: Array,  # (N+1,) GFLOPs of an exit at each layer
     ):
         self.u, self.error, self.cost = u, error, cost
+        self._share = cost / cost[-1]  # of the full network: the thresholds do not depend on the unit of cost
         self.layers = [i for i in range(u.shape[2]) if not np.isnan(u[..., i]).any()]
         self._order = {i: np.argsort(u[..., i], axis=1) for i in self.layers}
         self._edges = np.unique(np.linspace(0, u.shape[1], min(BINS, u.shape[1]) + 1).round().astype(int))
 
     def at_price(self, price: float) -> tuple[NDArray[np.float32], float, float]:
-        """Thresholds (S, N), mean GFLOPs and mean error on the calibration, for a λ per GFLOP."""
+        """Thresholds (S, N), mean GFLOPs and mean error on the calibration, for a λ per full network."""
         steps, images, layers = self.u.shape
         thresholds = np.full((steps, layers), -np.inf, np.float32)
         exit_at = np.full((steps, images), layers)  # by the thresholds of the layers from i on
-        ahead = self.error[..., -1] + price * self.cost[-1]  # (S, M) cost without an exit here
+        ahead = self.error[..., -1] + price * self._share[-1]  # (S, M) cost without an exit here
         for i in reversed(self.layers):
-            here = self.error[..., i] + price * self.cost[i]
+            here = self.error[..., i] + price * self._share[i]
             gains = np.take_along_axis(ahead - here, self._order[i], axis=1).cumsum(axis=1)
             at_edges = np.concatenate([np.zeros((steps, 1)), gains[:, self._edges[1:] - 1]], axis=1)
             count = self._edges[at_edges.argmax(axis=1)]  # (S,) images that exit here; the fewest among equal gains
