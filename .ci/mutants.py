@@ -31,6 +31,27 @@ FORWARD = "deediff/sampling/forward.py"
 
 MUTANTS = [
     Mutant(
+        "exits with target full learn the drawn noise",
+        "deediff/models/objectives.py",
+        "            target = predictions[-1].detach()\n",
+        "            target = x if target is None else target\n",
+        "tests/trainer/test_full_target.py",
+    ),
+    Mutant(
+        "a timestep head has the same map at every timestep",
+        "deediff/models/uvit.py",
+        "        position = t / self.spacing ",
+        "        position = 0 * t / self.spacing ",
+        "tests/models/test_head_kinds.py",
+    ),
+    Mutant(
+        "without data, every step trains on the same trajectories",
+        "trainer/trajectories.py",
+        "    rng = seeded_generator(config.seed, 2, step)",
+        "    rng = seeded_generator(config.seed, 2, 0)",
+        "tests/trainer/test_no_data.py",
+    ),
+    Mutant(
         "a plan's exits are simulated: the full network runs at a step that has a readout",
         "deediff/sampling/sampler.py",
         "                    p = without_network(planned.readout, state, model.num_blocks)\n",

@@ -46,6 +46,8 @@ def save_checkpoint(
             "backbone": model.backbone.config(),
             "uem": model.uem.config() if model.uem is not None else None,
             "heads": model.head_kind,
+            "head": model.head,
+            "exit_target": model.exit_target,
             "schedule": asdict(schedule),
             "prediction": model.prediction,
             "null_label": model.null_label,
@@ -96,7 +98,8 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> tuple[Ear
         schedule = Schedule(**info["schedule"])
         model = EarlyExitModel(build_backbone(info["backbone"]), prediction=info["prediction"])
         if info["uem"] is not None:
-            model.add_exits(info["uem"], info.get("heads") or "each", schedule.num_timesteps)
+            head = info.get("head") or "linear"
+            model.add_exits(info["uem"], info.get("heads") or "each", schedule.num_timesteps, head=head)
         tensors = load_file(path)
         model.load_state_dict({name: value.float() for name, value in tensors.items()})
     except (SafetensorError, OSError) as error:
@@ -107,4 +110,5 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> tuple[Ear
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} does not fit the model its JSON describes ({reason})") from None
     model.origin, model.null_label = (path, info["sha256"]), bool(info.get("null_label"))
+    model.exit_target = info.get("exit_target") or "noise"
     return model.to(device).eval().requires_grad_(False), info

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import tyro
+
 from deediff.cli.command import defaults_to
 from deediff.diffusion.losses import LossOptions
 from deediff.errors import UserError
@@ -14,6 +16,7 @@ from deediff.models import BackboneConfig, UViTConfig
 from deediff.settings import Device
 
 Precision = Literal["auto", "float32", "bfloat16"]
+NO_DATA = "none"  # the data set of a training on the network's own trajectories
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,10 @@ class Method:
     """Layers with an exit."""
     heads: Literal["each", "shared", "decoder"] = "each"
     """Output heads: one per exit, one shared, or the network's own output layers (AdaDiff)."""
+    head: Literal["linear", "timestep", "branch"] = "linear"
+    """Kind of head: a linear map per token, one that depends on the timestep, or a transformer block before it."""
+    target: Literal["noise", "full"] = "noise"
+    """What UEMs and heads learn: the backbone's training target, or the prediction of the full, frozen network."""
     lambda_u: float = 1.0
     """λ, weight of L_u (Eq. 7)."""
     beta_ual: float = 1.0
@@ -117,8 +124,8 @@ class Method:
 class TrainConfig:
     """A training: first the backbone, then UEMs and output heads (strategy scratch: all together)."""
 
-    dataset: str
-    """cifar10, mnist, or a folder of images."""
+    dataset: Annotated[str, tyro.conf.arg(aliases=("--data",))]
+    """cifar10, mnist, or a folder of images; none: exits are distilled on the own trajectories of --init."""
     model: BackboneConfig = field(default_factory=UViTConfig)
     """The backbone, a U-ViT."""
     backbone: Stage = field(default_factory=lambda: Stage(steps=500_000, warmup=2500))

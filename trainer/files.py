@@ -24,7 +24,7 @@ from deediff.importing.pickled import load_pickled
 from deediff.json_files import FORMAT_VERSION, read_json, write_json
 from deediff.models import EarlyExitModel
 from deediff.storage import write_atomically
-from trainer.config import Method, TrainConfig
+from trainer.config import NO_DATA, Method, TrainConfig
 
 MACHINE_FIELDS = {"device", "data_root", "out"}  # not in run.json
 FREE_FIELDS = {"save_dtype", "save_every", "sample_every", "log_every"}  # may change on resume
@@ -71,6 +71,16 @@ class RunFiles:
                 f"{self.folder} was trained with other settings ({', '.join(different)}): "
                 "repeat them to resume, or choose another folder with --out"
             )
+
+    @property
+    def dataset(self) -> str | None:
+        """The backbone's images; without data, those of --init, None where it does not name them."""
+        if self.config.dataset != NO_DATA or self.config.init is None:
+            return self.config.dataset
+        file = find_checkpoint(self.config.init)
+        run = file.parent.parent / "run.json"
+        named = read_json(file.with_suffix(".json")).get("dataset")
+        return named or (read_json(run).get("dataset") if run.exists() else None)
 
     @property
     def is_done(self) -> bool:
@@ -126,7 +136,7 @@ class RunFiles:
             dtype=getattr(torch, config.save_dtype),
             stage=stage,
             end_of_stage=end_of_stage,
-            dataset=config.dataset,
+            dataset=self.dataset,
         )
         for old in folder.glob("*.json"):
             if old.stem.isdigit() and int(old.stem) != step and not read_json(old).get("end_of_stage"):
@@ -153,7 +163,7 @@ class RunFiles:
                 "format_version": FORMAT_VERSION,
                 "status": status,
                 "preset": self.preset,
-                "dataset": self.config.dataset,
+                "dataset": self.dataset,
                 "images_seen": images_seen,
                 "step": step,
                 "parameters": {

@@ -15,17 +15,18 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from deediff.datasets import load_images, to_model_range
+from deediff.datasets import Images, load_images, to_model_range
 from deediff.devices import choose_device, keep_freed_memory, training_precision
 from deediff.diffusion.prediction import training_target
 from deediff.diffusion.schedule import Schedule
 from deediff.models.objectives import BackboneObjective, ExitsObjective
 from deediff.sampling.sampler import sample
 from trainer.batches import Processes, batch_at
-from trainer.config import Stage, TrainConfig
+from trainer.config import NO_DATA, Stage, TrainConfig
 from trainer.files import RunFiles
 from trainer.optim import Optimizers, make_optimizer
 from trainer.start import add_exits, check_config, initial_model, training_labels
+from trainer.trajectories import points_at
 
 
 def learning_rate(stage: Stage, step: int) -> float:
@@ -60,7 +61,9 @@ class Training:
         self.schedule = Schedule()
         check_config(config, self.schedule, self.procs.count)
         self.files = RunFiles(self.folder, preset, config)
-        self.data = load_images(config.dataset, config.model.img_size, config.model.in_chans, config.data_root)
+        self.data: Images | None = None
+        if config.dataset != NO_DATA:
+            self.data = load_images(config.dataset, config.model.img_size, config.model.in_chans, config.data_root)
         self.labels = training_labels(config)
         self.model, self.images_before = initial_model(config, self.device)
         self.ema = copy.deepcopy(self.model).requires_grad_(False)
@@ -146,6 +149,10 @@ class Training:
 
     def _losses(self, objective: nn.Module, stage: Stage) -> dict[str, Tensor]:
         """The loss terms of this step's batch, and their sum `total`."""
+        if self.data is None:
+            points = points_at(self.config, self.model, self.schedule, self.step, self.procs)
+            with training_precision(self.device, self.config.precision):
+                return objective(points.x, points.t, None, points.labels)
         batch = batch_at(self.config, stage, self.data, self.schedule, self.step, self.procs, self.labels)
         t, noise = batch.t.to(self.device), batch.noise.to(self.device)
         y = None if batch.labels is None else batch.labels.to(self.device)

@@ -47,6 +47,16 @@ DIGITS = TrainConfig(
     save_every=200,
     sample_every=400,
 )
+PHOTOS = TrainConfig(
+    dataset="cifar10",
+    model=MODELS["uvit_tiny"],
+    backbone=replace(LAPTOP_BACKBONE, steps=10_000, lr=4e-3, batch_size=128),
+    exits=LAPTOP_EXITS,
+    start="local",
+    ema=0.999,
+    save_dtype="float16",
+    save_every=500,
+)
 
 
 def cifar10(model: str, **fields: Any) -> TrainConfig:
@@ -72,15 +82,11 @@ PRESETS: dict[str, Preset] = {
     ),
     "uvit_tiny": Preset(
         "CIFAR-10 on a laptop: U-ViT, width 128, 13 blocks, patch 4",
-        cifar10(
-            "uvit_tiny",
-            backbone=replace(LAPTOP_BACKBONE, steps=10_000, lr=4e-3, batch_size=128),  # 1.28 M images
-            exits=LAPTOP_EXITS,
-            start="local",
-            ema=0.999,
-            save_dtype="float16",
-            save_every=500,
-        ),
+        PHOTOS,  # 1.28 M images
+    ),
+    "tiny_shallow": Preset(
+        "The shallow network of --policy dual for uvit_tiny: three blocks, no exits",
+        replace(PHOTOS, model=replace(MODELS["uvit_tiny"], depth=2), exits=NO_EXITS),
     ),
     # On one GPU.
     "uvit_mini": Preset(

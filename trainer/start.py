@@ -10,13 +10,20 @@ from deediff.datasets import load_labels
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel, make_backbone
-from trainer.config import TrainConfig
+from trainer.config import NO_DATA, TrainConfig
 
 
 def check_config(config: TrainConfig, schedule: Schedule, processes: int) -> None:
     """Raises UserError for a model, exits, stages or a batch size that cannot be trained, before any data is loaded."""
     if config.backbone.batch_size % processes or config.exits.batch_size % processes:
         raise UserError(f"batch_size is not a multiple of the {processes} processes: change one of them")
+    if config.dataset == NO_DATA:
+        _check_no_data(config)
+    if config.method.target == "full" and config.strategy != "frozen":
+        raise UserError(
+            f"--method.target full needs a backbone that stays as it is, not --strategy {config.strategy}: "
+            "leave one of them out"
+        )
     if not config.backbone.steps and config.init is None and config.strategy != "scratch":
         raise UserError("--backbone.steps is 0, but exits need a trained backbone: give a checkpoint with --init")
     try:
@@ -31,13 +38,31 @@ def check_config(config: TrainConfig, schedule: Schedule, processes: int) -> Non
 def add_exits(model: EarlyExitModel, config: TrainConfig, schedule: Schedule) -> EarlyExitModel:
     """The same model with fresh UEMs and output heads. Raises ValueError for options that do not fit it."""
     method = config.method
-    return model.add_exits(method.uem_config(), method.heads, schedule.num_timesteps)
+    model.exit_target = method.target
+    return model.add_exits(method.uem_config(), method.heads, schedule.num_timesteps, head=method.head)
+
+
+def _check_no_data(config: TrainConfig) -> None:
+    """Raises UserError for what needs images."""
+    if config.init is None:
+        raise UserError("--data none trains exits of a trained network: give it with --init")
+    if config.backbone.steps or config.strategy != "frozen":
+        raise UserError(
+            "--data none has no images to train the backbone with: give --backbone.steps 0 and --strategy frozen"
+        )
+    if config.method.target != "full":
+        raise UserError("--data none has no drawn noise to predict: give --method.target full")
+    if not config.exits.steps:
+        raise UserError("--data none trains exits only, and --exits.steps is 0: give it 1 or more")
 
 
 def training_labels(config: TrainConfig) -> Tensor | None:
-    """The class of each image, None for an unconditional model. Raises UserError when they do not fit the model."""
+    """The class of each image; None for an unconditional model, or without images.
+
+    Raises UserError when they do not fit the model.
+    """
     expected = config.model.num_classes
-    if not expected:
+    if not expected or config.dataset == NO_DATA:
         return None
     labels = load_labels(config.dataset, config.data_root)
     classes, null_label = int(labels.max()) + 1, config.label_dropout > 0
@@ -74,5 +99,9 @@ def initial_model(config: TrainConfig, device: torch.device) -> tuple[EarlyExitM
         images_seen = int(info["images_seen"])
         trained.train().requires_grad_(True)
         model = EarlyExitModel(trained.backbone, prediction=trained.prediction)
-    model.null_label = config.label_dropout > 0
+        model.null_label = trained.null_label
+    if config.dataset != NO_DATA:
+        model.null_label = config.label_dropout > 0
+    elif config.label_dropout and not model.null_label:
+        raise UserError(f"--init {config.init} has no label that means no class: leave --label-dropout out")
     return model.to(device), images_seen

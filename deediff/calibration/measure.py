@@ -96,11 +96,12 @@ def _check(model: EarlyExitModel, held_out: HeldOutImages, timesteps: Sequence[i
 def _evaluate(
     model: EarlyExitModel, schedule: Schedule, x0: Tensor, noise: Tensor, timestep: int, y: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """u (B,N), mean tanh|error| (B,N) and mean squared error (B,N+1) of one batch at one timestep, on the CPU."""
+    """u (B,N), the error that it was trained for (B,N) and the mean squared error (B,N+1) of a batch, on the CPU."""
     t = torch.full((len(x0),), timestep, device=x0.device)
     target = training_target(model.prediction, x0, noise, schedule.alpha_bar_at(t))
     with torch.inference_mode(), autocast(x0.device):
         predictions, u = model.all_exits(schedule.add_noise(x0, t, noise), t, y)
     predictions = predictions.float()
-    error = uncertainty_target(predictions[:-1], target)
+    learnt = predictions[-1] if model.exit_target == "full" else target
+    error = uncertainty_target(predictions[:-1], learnt)
     return u.T.float().cpu(), error.T.cpu(), squared_error(predictions, target).T.cpu()

@@ -80,13 +80,13 @@ def parameters_used(model: EarlyExitModel) -> dict[str, int]:
 def _shape(model: EarlyExitModel) -> str:
     """The configuration that `_build` reads, hashable."""
     uem = None if model.uem is None else model.uem.config()
-    return json.dumps([model.backbone.config(), uem, model.head_kind])
+    return json.dumps([model.backbone.config(), uem, model.head_kind, model.head])
 
 
 def _build(shape: str) -> EarlyExitModel:
-    backbone, uem, heads = json.loads(shape)
+    backbone, uem, heads, head = json.loads(shape)
     model = EarlyExitModel(build_backbone(backbone))
-    return model if uem is None else model.add_exits(uem, heads or "each")
+    return model if uem is None else model.add_exits(uem, heads or "each", head=head or "linear")
 
 
 @lru_cache(maxsize=64)

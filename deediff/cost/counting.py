@@ -64,10 +64,11 @@ def _elementwise(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
     return Counter({"elementwise": max(math.prod(shape) if shape else 0 for shape in shapes)})
 
 
-ARITHMETIC = ("add", "add_", "sub", "mul", "mul_", "div", "div_", "exp", "sin", "cos", "clamp", "sum", "mean", "amax")
+ARITHMETIC = ("add", "add_", "sub", "mul", "mul_", "div", "div_", "lerp", "exp", "sin", "cos", "clamp")
+REDUCTIONS = ("sum", "mean", "amax")
 ACTIVATIONS = ("gelu", "silu", "sigmoid", "tanh", "relu")
 HANDLES: dict[str, Handle] = {
     "aten::scaled_dot_product_attention": _attention,
     "aten::baddbmm": _baddbmm,
-    **{f"aten::{name}": _elementwise for name in ARITHMETIC + ACTIVATIONS},
+    **{f"aten::{name}": _elementwise for name in ARITHMETIC + REDUCTIONS + ACTIVATIONS},
 }

@@ -69,6 +69,20 @@ class Backbone(nn.Module, ABC):
     def make_head(self) -> nn.Module:
         """A fresh output head g_i: input state of any block → (B,C,H,W) noise prediction."""
 
+    def make_timestep_head(self, num_timesteps: int) -> nn.Module:
+        """A fresh output head that depends on the timestep: input state of any block, (B,) → (B,C,H,W).
+
+        It equals that of `make_head`, and its attribute `reads_timestep` is True. Raises ValueError if there is none.
+        """
+        raise ValueError(f"a {type(self).__name__} has no output head that depends on the timestep: use 'linear'")
+
+    def make_branch(self) -> nn.Module:
+        """A fresh small block for the head 'branch': input state of any block → (B, …). Starts as the identity.
+
+        Raises ValueError if there is none.
+        """
+        raise ValueError(f"a {type(self).__name__} has no block for a branch: use the output head 'linear'")
+
     @abstractmethod
     def config(self) -> dict[str, Any]:
         """`name` in `BACKBONES` and the fields of its config, from which `build_backbone` rebuilds this network."""

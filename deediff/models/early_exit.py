@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from deediff.diffusion.prediction import check_prediction
 from deediff.models.backbone import Backbone
 from deediff.models.heads import OutputHeads, build_heads
 from deediff.models.uems import UEM, NetworkShape, build_uem
+
+ExitTarget = Literal["noise", "full"]  # the training target of the backbone, or the full network's prediction
 
 
 class EarlyExitModel(nn.Module):
@@ -30,6 +32,7 @@ class EarlyExitModel(nn.Module):
         super().__init__()
         self.backbone, self.uem, self.heads = backbone, uem, heads
         self.prediction = check_prediction(prediction)
+        self.exit_target: ExitTarget = "noise"  # what UEMs and heads learn
         self.null_label = False  # a class-conditional model's last label means "no class"
         self.origin: tuple[Path, str] | None = None  # checkpoint file that was loaded, and its SHA-256
 
@@ -53,11 +56,22 @@ class EarlyExitModel(nn.Module):
         trained = range(self.num_blocks) if self.uem is None else self.uem.layers
         return layer == self.num_blocks or (self.heads is not None and layer in trained)
 
-    def add_exits(self, uem: dict[str, Any], heads: str = "each", num_timesteps: int = 1000) -> EarlyExitModel:
-        """Attach fresh UEMs and output heads (a key of `HEADS`), in place. Raises ValueError for unknown ones."""
+    @property
+    def head(self) -> str | None:
+        """Key of `HEAD_KINDS`; None without exits."""
+        return None if self.heads is None else self.heads.head
+
+    def add_exits(
+        self,
+        uem: dict[str, Any],
+        heads: str = "each",  # key of `HEADS`
+        num_timesteps: int = 1000,
+        head: str = "linear",  # key of `HEAD_KINDS`
+    ) -> EarlyExitModel:
+        """Attach fresh UEMs and output heads, in place. Raises ValueError for unknown ones."""
         net = self.backbone
         uems = build_uem(uem, NetworkShape.of(net, num_timesteps)).to(next(net.parameters()).device)
-        self.heads, self.uem = build_heads(heads, net), uems
+        self.heads, self.uem = build_heads(heads, net, head, num_timesteps), uems
         return self
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:

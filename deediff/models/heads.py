@@ -1,25 +1,31 @@
-"""Output heads g_i: predictions from the input of each block, one class and one line of `HEADS` per kind."""
+"""Output heads g_i: predictions from the input of each block, one class and one line of `HEADS` per way to share them.
+
+The kinds of a single head are in `head.py`.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from deediff.models.backbone import Backbone
+from deediff.models.head import HEAD_KINDS, read_head
 
 
 class OutputHeads(nn.ModuleList, ABC):
     """The output heads of exits 0 … N−1; exit N is always the backbone's own output."""
 
     kind: ClassVar[str]  # key of `HEADS`
+    head = "linear"  # key of `HEAD_KINDS`
 
     @classmethod
     @abstractmethod
-    def build(cls, net: Backbone) -> OutputHeads:
-        """Fresh heads for this backbone."""
+    def build(cls, net: Backbone, make_head: Callable[[], nn.Module]) -> OutputHeads:
+        """Fresh heads for this backbone; `make_head` makes one of the chosen kind, to be called by `read_head`."""
 
     @abstractmethod
     def predict(self, layer: int, state: Tensor, t: Tensor, net: Backbone) -> Tensor:
@@ -35,12 +41,11 @@ class HeadPerExit(OutputHeads):
     kind = "each"
 
     @classmethod
-    def build(cls, net: Backbone) -> HeadPerExit:
-        return cls(net.make_head() for _ in range(net.num_blocks))
+    def build(cls, net: Backbone, make_head: Callable[[], nn.Module]) -> HeadPerExit:
+        return cls(make_head() for _ in range(net.num_blocks))
 
     def predict(self, layer: int, state: Tensor, t: Tensor, net: Backbone) -> Tensor:
-        prediction: Tensor = self[layer](state)
-        return prediction
+        return read_head(self[layer], state, t)
 
     def train_layers(self, layers: Collection[int]) -> None:
         for i, head in enumerate(self):
@@ -53,12 +58,11 @@ class SharedHead(OutputHeads):
     kind = "shared"
 
     @classmethod
-    def build(cls, net: Backbone) -> SharedHead:
-        return cls([net.make_head()])
+    def build(cls, net: Backbone, make_head: Callable[[], nn.Module]) -> SharedHead:
+        return cls([make_head()])
 
     def predict(self, layer: int, state: Tensor, t: Tensor, net: Backbone) -> Tensor:
-        prediction: Tensor = self[0](state)
-        return prediction
+        return read_head(self[0], state, t)
 
 
 class DecoderHead(OutputHeads):
@@ -67,7 +71,7 @@ class DecoderHead(OutputHeads):
     kind = "decoder"
 
     @classmethod
-    def build(cls, net: Backbone) -> DecoderHead:
+    def build(cls, net: Backbone, make_head: Callable[[], nn.Module]) -> DecoderHead:
         return cls()
 
     def predict(self, layer: int, state: Tensor, t: Tensor, net: Backbone) -> Tensor:
@@ -77,8 +81,14 @@ class DecoderHead(OutputHeads):
 HEADS: dict[str, type[OutputHeads]] = {kind.kind: kind for kind in (HeadPerExit, SharedHead, DecoderHead)}
 
 
-def build_heads(kind: str, net: Backbone) -> OutputHeads:
-    """Fresh output heads for a backbone. Raises ValueError for an unknown kind."""
+def build_heads(kind: str, net: Backbone, head: str = "linear", num_timesteps: int = 1000) -> OutputHeads:
+    """Fresh output heads for a backbone: a key of `HEADS`, and a key of `HEAD_KINDS`. Raises ValueError for others."""
     if kind not in HEADS:
         raise ValueError(f"the heads are {kind!r}, expected one of: {', '.join(HEADS)}")
-    return HEADS[kind].build(net)
+    if HEADS[kind] is DecoderHead and head != "linear":
+        raise ValueError(f"heads 'decoder' are the network's own last layers, which cannot be {head!r}: leave head out")
+    if head not in HEAD_KINDS:
+        raise ValueError(f"the head is {head!r}, expected one of: {', '.join(HEAD_KINDS)}")
+    heads = HEADS[kind].build(net, partial(HEAD_KINDS[head], net, num_timesteps))
+    heads.head = head
+    return heads

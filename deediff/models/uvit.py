@@ -158,6 +158,36 @@ class OutputHead(nn.Module):
         return image
 
 
+class TimestepHead(nn.Module):
+    """An output head whose linear map is interpolated over t. (B, L, D), (B,) → (B,C,H,W).
+
+    It has `KNOTS` maps, at evenly spaced timesteps from 0 to T−1. They start as that of `head`.
+    """
+
+    KNOTS = 5
+    reads_timestep = True
+
+    def __init__(self, head: OutputHead, num_timesteps: int):
+        super().__init__()
+        self.extras, self.patch_size = head.extras, head.patch_size
+        self.spacing = (num_timesteps - 1) / (self.KNOTS - 1)  # timesteps between two knots
+        self.norm, self.final_layer = head.norm, head.final_layer
+        linear = head.decoder_pred
+        self.weight = nn.Parameter(linear.weight.detach().repeat(self.KNOTS, 1, 1))  # (knots, p·p·C, D)
+        self.bias = nn.Parameter(linear.bias.detach().repeat(self.KNOTS, 1))
+
+    def forward(self, state: Tensor, t: Tensor) -> Tensor:
+        position = t / self.spacing  # (B,) in 0 … knots − 1
+        k = position.long().clamp(max=self.KNOTS - 2)
+        share = (position - k)[:, None]
+        bias = torch.lerp(self.bias[k], self.bias[k + 1], share)  # (B, p·p·C)
+        weight = torch.lerp(self.weight[k], self.weight[k + 1], share[:, None])  # (B, p·p·C, D)
+        tokens = self.norm(state[:, self.extras :])  # (B, patches, D)
+        patches = torch.baddbmm(bias[:, None], tokens, weight.mT)  # (B, patches, p·p·C)
+        image: Tensor = self.final_layer(unpatchify(patches, self.patch_size))
+        return image
+
+
 def _init_official(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
@@ -243,6 +273,17 @@ class UViT(Backbone):
         for name in ("norm", "decoder_pred", "final_layer"):
             getattr(head, name).load_state_dict(getattr(self, name).state_dict())
         return head.to(self.pos_embed.device)
+
+    def make_timestep_head(self, num_timesteps: int) -> TimestepHead:
+        return TimestepHead(self.make_head(), num_timesteps)
+
+    def make_branch(self) -> Block:
+        """Half the parameters of a block: hidden width D in the MLP."""
+        block = Block(self.dim, self.cfg.num_heads, 1.0, self.cfg.qkv_bias, skip=False)
+        block.apply(_init_official)
+        for last in (block.attn.proj, block.mlp.fc2):  # the block starts as the identity
+            nn.init.zeros_(last.weight)
+        return block.to(self.pos_embed.device)
 
     def config(self) -> dict[str, Any]:
         return {"name": "uvit", **asdict(self.cfg)}

@@ -23,9 +23,11 @@ from tests.calibration.fixtures import HELD_OUT, IMAGES, MODEL, TIMESTEPS
 from tests.conftest import TINY, make_model, make_run
 
 
+@pytest.mark.parametrize("learnt", ["noise", "full"])
 @pytest.mark.parametrize("prediction", ["epsilon", "x0", "v"])
-def test_the_error_is_that_of_the_predicted_quantity(prediction: str) -> None:
+def test_the_error_is_that_of_the_predicted_quantity(prediction: str, learnt: str) -> None:
     model = EarlyExitModel(MODEL.backbone, MODEL.uem, MODEL.heads, prediction)
+    model.exit_target = learnt
     found = calibrate_model(model, Schedule(), HELD_OUT, [100, 600], batch_size=5)
     x0, eps = to_model_range(IMAGES), sample_noise(0, range(12), 0, model.image_shape)
     a = float(Schedule().alphas_bar[600])
@@ -34,6 +36,7 @@ def test_the_error_is_that_of_the_predicted_quantity(prediction: str) -> None:
     squares = (predictions - target).square().mean(dim=(2, 3, 4)).T
     torch.testing.assert_close(torch.from_numpy(found.squared_error[1]), squares, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(torch.from_numpy(found.u[1]), u.T, atol=1e-4, rtol=1e-4)
+    target = predictions[-1] if learnt == "full" else target
     error = (predictions[:-1] - target).abs().tanh().mean(dim=(2, 3, 4)).T
     torch.testing.assert_close(torch.from_numpy(found.error[1]), error, atol=1e-4, rtol=1e-4)
 
