@@ -8,7 +8,7 @@ import streamlit as st
 from app.state.choice import resolve
 from app.state.selection import Selection, current
 from app.views.plans.figures import fronts, strips
-from app.views.plans.found import front_table, read_front, read_plans
+from app.views.plans.found import front_table, read_front, read_plans, step_table
 from app.views.plans.search import SEARCH
 from app.widgets import inputs
 from app.widgets.panels import Panel, Picture, guarded, show
@@ -80,9 +80,12 @@ def draw_chosen(selected: Selection) -> Picture | None:
         ]
         st.dataframe(pd.DataFrame(rows), hide_index=True)
         st.caption("Paired differences at equal noise, plan minus rival, with 95 % intervals; lower is better.")
+    file = selected.run.path / "plans" / f"{name}.json"
+    if (steps := step_table(file)) is not None:
+        st.dataframe(steps, hide_index=True)
+        st.caption("The change of the distance when one step is made full, or left out: above 0 the images get worse.")
     out = selected.run.path / "traces" / f"plan-{name}"
     st.code(f"deediff sample {selected.run.path} --plan {name} --num-samples 64 --out {out}", "bash", wrap_lines=True)
-    file = selected.run.path / "plans" / f"{name}.json"
     st.download_button("JSON", file.read_bytes(), file.name, "application/json", on_click="ignore", type="tertiary")
     return None
 

@@ -98,6 +98,24 @@ def test_the_chosen_plan_is_compared_with_its_rivals_and_kept_in_the_link(search
     assert not app.dataframe
 
 
+def test_the_steps_of_the_chosen_plan_are_shown_where_they_were_measured(searched: Path) -> None:
+    change = {"evaluations": 3.3, "fd-mnist": {"value": 0.2, "low": 0.1, "high": 0.3}}
+    rows = [{"timestep": 999, "step": "gaussian", "made_full": change, "left_out": None}]
+    write_plan(
+        searched / "plans" / "2.30-all.json",
+        Plan(STEPS, BLOCKS),
+        {"contributions": {"metric": "fd-mnist", "rows": rows}},
+    )
+    assert open_app("plans", plan="2.30-all").dataframe[1].value.to_dict("records") == [
+        {
+            "timestep": "999",
+            "step": "gaussian",
+            "made full: fd-mnist": "+0.20 [+0.10, +0.30]",
+            "left out: fd-mnist": "–",
+        }
+    ]
+
+
 def test_without_plans_the_page_names_the_command(runs: Path) -> None:
     app = open_app("plans")
     assert "No plan of this run has been validated yet" in sentences(app)
