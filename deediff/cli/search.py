@@ -79,7 +79,8 @@ class Search(Command):
         return {
             "plans": [_row(point) for point in front["points"]],
             "uniform": [_row(point) for point in found["uniform"]["points"]],
-            **{key: front[key] for key in ("trials", "seconds", "rank_correlations", "origins", "validation_seconds")},
+            "origins": [{"proposed by": name, **counts} for name, counts in front["origins"].items()],
+            **{key: front[key] for key in ("trials", "seconds", "rank_correlations", "validation_seconds")},
             "note": NOTE,
         }
 

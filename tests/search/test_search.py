@@ -64,6 +64,27 @@ def test_a_search_writes_validated_plans(run: Path, image_folder: Path) -> None:
     assert any(state.task == "search" and state.best for state in states)
 
 
+def test_the_command_prints_the_front(
+    run: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = list[Any]()
+
+    def small(folder: Path, settings: SearchSettings, **options: Any) -> dict[str, Any]:
+        calls.append((settings, options["only"]))
+        return toy_search(folder, image_folder, choices=settings.choices, only=None)
+
+    monkeypatch.setattr("deediff.cli.search.search", small)
+    assert main(["search", str(run), "--choices", "ends", "--seed", "3", "--validate-only"]) == 0
+    assert calls == [(SearchSettings(choices="ends", seed=3), "validation")]
+    printed = capsys.readouterr().out
+    assert "4-uniform" in printed
+    assert "-ends" in printed
+    assert main(["search", str(run), "--choices", "ends", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"plans", "uniform", "trials", "rank_correlations", "origins"} <= found.keys()
+    assert {"plan", "evaluations", "fd-toy", "kid-toy", "searched", "steps"} == found["plans"][0].keys()
+
+
 def test_plans_are_validated_on_noise_that_no_search_has_seen(
     run: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
