@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import Locator, Page
 
 from deediff.bench.app import explorer
-from deediff.bench.browser import open_browser, settle
+from deediff.bench.browser import open_browser, wait_until_drawn
 from tests.conftest import REPO
 
 TRACES = ("ddim50-never", "ddim50-never-full", "ddim50-threshold-0.1", "ddim50-threshold-0.11")
@@ -107,7 +107,7 @@ def exported(page: Page, name: str) -> pd.DataFrame:
     """The download of the CSV button of this name."""
     button = page.locator(f".st-key-csv-{name} button >> visible=true").first
     button.wait_for()
-    settle(page)  # a run of the script would remove the download
+    wait_until_drawn(page)  # a run of the script would remove the download
     with page.expect_download() as download:
         button.click()
     return pd.read_csv(download.value.path())

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 import deediff
 from deediff.analysis.compare import comparison_table
-from deediff.bench.browser import PATIENCE, settle
+from deediff.bench.browser import PATIENCE, wait_until_drawn
 from tests.e2e.conftest import (
     SHOTS,
     TRACES,
@@ -41,9 +41,9 @@ def open_page(page: Page, address: str, **link: str) -> None:
     query = "&".join(f"{key}={value}" for key, value in {"run": "mnist_tiny", "trace": TRACES[0], **link}.items())
     page.goto(f"{address}/compare?{query}")
     expect(page.locator(PLOT)).to_be_visible(timeout=60_000)
-    settle(page)  # it has said whether images are still to be compared
+    wait_until_drawn(page)  # it has said whether images are still to be compared
     expect(page.get_by_text("comparing the images of")).to_have_count(0, timeout=60_000)
-    settle(page)
+    wait_until_drawn(page)
 
 
 def rows_of_images(page: Page) -> list[str]:
@@ -62,17 +62,17 @@ def test_a_click_picks_a_trace_and_another_takes_it_away(tab: Page, served: str,
     assert before == [TRACES[0], BOLD]
     click_point(tab, PLOT, x, y)
     expect(tab.get_by_text(f"mnist_tiny/{BOLD}")).to_have_count(0)
-    settle(tab)
+    wait_until_drawn(tab)
     assert rows_of_images(tab) == [name for name in before if name != BOLD]
     click_point(tab, PLOT, x, y)
     expect(tab.get_by_text(f"mnist_tiny/{BOLD}")).to_have_count(1)
-    settle(tab)
+    wait_until_drawn(tab)
     assert sorted(rows_of_images(tab)) == sorted(before)
     tab.screenshot(path=SHOTS / "compare.png")
     after = rows_of_images(tab)
     link = reopened(tab)
     expect(tab.get_by_text(f"mnist_tiny/{BOLD}")).to_have_count(1, timeout=PATIENCE)
-    settle(tab)
+    wait_until_drawn(tab)
     assert rows_of_images(tab) == after
     assert tab.url == link
 
@@ -84,7 +84,7 @@ def test_the_export_is_the_table_and_the_filter_narrows_both(tab: Page, served: 
         box.fill(question)
         box.press("Enter")
         expect(tab.get_by_text(f"All values of {len(TRACES)} traces")).to_be_visible()
-        settle(tab)
+        wait_until_drawn(tab)
         table = exported(tab, "comparison").set_index("trace", drop=False)
         assert table.index.tolist() == kept
         expected = counted.loc[kept]
@@ -98,7 +98,7 @@ def test_a_clicked_image_is_the_sample_of_every_page(tab: Page, served: str) -> 
     open_page(tab, served)
     tab.locator("figure, .tile").nth(3).click()
     tab.wait_for_url("**sample=3*")
-    settle(tab)
+    wait_until_drawn(tab)
 
 
 def test_a_figure_is_saved_as_svg(tab: Page, served: str) -> None:
@@ -142,7 +142,7 @@ def test_cost_is_counted_from_the_rows_and_quality_read_from_its_file(tab: Page,
     for unit, column in (("GFLOPs", "gflops_per_image"), ("seconds", "seconds_per_image")):
         tab.locator(".st-key-cost").get_by_role("radio", name=unit).click()
         expect(tab.locator(f"{PLOT} .xtitle")).to_contain_text(f"{unit} per image", timeout=PATIENCE)
-        settle(tab)
+        wait_until_drawn(tab)
         found = marks(tab)
         assert sorted(found) == [f"mnist_tiny/{trace}" for trace in sorted(TRACES)]
         for trace in TRACES:

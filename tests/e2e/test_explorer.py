@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 import deediff
-from deediff.bench.browser import PATIENCE, settle
+from deediff.bench.browser import PATIENCE, wait_until_drawn
 from tests.e2e.conftest import SHOTS, click_point, hover_point, shown
 
 pytestmark = pytest.mark.e2e
@@ -41,7 +41,7 @@ def open_page(tab: Page, served: str, page: str = "", **link: object) -> None:
     query = "&".join(f"{key}={value}" for key, value in {"run": "mnist_tiny", "trace": FULL, **link}.items())
     tab.goto(f"{served}/{page}?{query}")
     tab.wait_for_selector(".plot[data-drawn]", timeout=PATIENCE)
-    settle(tab)
+    wait_until_drawn(tab)
 
 
 def test_the_slider_moves_numbers_and_heatmap(tab: Page, served: str, trace: deediff.Trace) -> None:
@@ -54,7 +54,7 @@ def test_the_slider_moves_numbers_and_heatmap(tab: Page, served: str, trace: dee
         for _ in range(3):
             slider.press(key)
         expect(slider).not_to_have_value(before)
-        settle(tab)  # the last press has arrived, too
+        wait_until_drawn(tab)  # the last press has arrived, too
         tau = round(float(slider.input_value()), 3)
         exits = counted(trace, tau)
         ratio, gflops = exits.mean() / trace.num_blocks, trace.what_if(tau).gflops
@@ -62,7 +62,7 @@ def test_the_slider_moves_numbers_and_heatmap(tab: Page, served: str, trace: dee
         expect(shown(tab, "estimate", "GFLOPs per step")).to_contain_text(f"{gflops:.4g} (", timeout=PATIENCE)
         expect(tab.locator(".st-key-estimate")).to_contain_text(f"τ = {tau:.3f}")
         tab.wait_for_url(f"**tau={tau:g}*")
-        settle(tab)
+        wait_until_drawn(tab)
         layer = int(np.bincount(exits[:, 20]).argmax())  # the brightest cell of a column
         count = int((exits[:, 20] == layer).sum())
         sees(tab, HEATMAP, trace.timesteps[20], layer, f"({count} of {len(exits):,} samples)")
@@ -80,7 +80,7 @@ def test_a_clicked_cell_is_selected_everywhere_and_its_link_reopens_it(
         timestep = trace.timesteps[step]
         click_point(tab, HEATMAP, timestep, layer)
         tab.wait_for_url(f"**t={timestep}&*layer={layer}*", timeout=PATIENCE)
-        settle(tab)
+        wait_until_drawn(tab)
         exits = counted(trace, 0.1)[:, step]
         top = int(np.bincount(exits, minlength=14).argmax())
         expect(tab.get_by_text(re.compile(f"At t = {timestep}, "))).to_be_visible()
@@ -88,12 +88,12 @@ def test_a_clicked_cell_is_selected_everywhere_and_its_link_reopens_it(
     link = tab.url
     tab.get_by_role("link", name="Uncertainty").click()
     tab.wait_for_url("**/uncertainty?*layer=0*")
-    settle(tab)
+    wait_until_drawn(tab)
     assert f"A: t = {trace.timesteps[35]}" in tab.locator(".st-key-plot-u-over-layers").text_content()  # type: ignore[operator]
     tab.goto("about:blank")
     tab.goto(link)
     tab.wait_for_selector(".plot[data-drawn]", timeout=PATIENCE)
-    settle(tab)
+    wait_until_drawn(tab)
     assert tab.url == link
     expect(tab.locator(".st-key-chosen-layer input")).to_have_value("0")
     expect(tab.get_by_text(re.compile(f"At t = {trace.timesteps[35]}, "))).to_be_visible()
@@ -104,7 +104,7 @@ def test_the_browser_goes_back_to_what_was_selected_before(tab: Page, served: st
     for step in (10, 40):
         click_point(tab, HEATMAP, trace.timesteps[step], 3)
         tab.wait_for_url(f"**t={trace.timesteps[step]}&*", timeout=PATIENCE)
-        settle(tab)
+        wait_until_drawn(tab)
     tab.go_back()
     expect(tab.get_by_text(re.compile(f"At t = {trace.timesteps[10]}, "))).to_be_visible(timeout=PATIENCE)
 
@@ -147,7 +147,7 @@ def test_a_click_on_the_uncertainty_chooses_the_column_of_the_curves(
     sees(tab, UEMS, trace.timesteps[step], layer, f"mean u = {mean[step, layer]:.4f} (1024 samples)")
     click_point(tab, UEMS, trace.timesteps[step], layer)
     tab.wait_for_url(f"**t={trace.timesteps[step]}&*layer={layer}*", timeout=PATIENCE)
-    settle(tab)
+    wait_until_drawn(tab)
     plot = ".st-key-plot-u-over-layers"
     sees(tab, plot, 5, mean[step, 5], f"mean u = {mean[step, 5]:.4f}")
     tab.screenshot(path=SHOTS / "uncertainty.png")

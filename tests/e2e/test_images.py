@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 import deediff
-from deediff.bench.browser import PATIENCE, settle
+from deediff.bench.browser import PATIENCE, wait_until_drawn
 from deediff.quality.pairs import find_full, image_distances
 from tests.e2e.conftest import SHOTS, click_point, exported, meta_of, recorded, reopened
 
@@ -23,7 +23,7 @@ def film_of(page: Page, number: int) -> None:
     """Wait for a sample's page and its recomputation."""
     expect(page.get_by_text(f"Sample {number} of {TRACE}")).to_be_visible(timeout=PATIENCE)
     expect(page.get_by_text(f"sample {number}, recomputed from seed 0")).to_be_visible(timeout=3 * PATIENCE)
-    settle(page)
+    wait_until_drawn(page)
 
 
 def test_from_the_most_changed_image_to_its_film_and_on_by_keys(tab: Page, served: str, copied: Path) -> None:
@@ -36,12 +36,12 @@ def test_from_the_most_changed_image_to_its_film_and_on_by_keys(tab: Page, serve
 
     tab.goto(f"{served}/images?run=mnist_tiny&trace={TRACE}")
     expect(tab.locator(".clickable figure")).to_have_count(50, timeout=PATIENCE)
-    settle(tab)
+    wait_until_drawn(tab)
     tab.locator(".st-key-order").click()
     tab.get_by_role("option", name="Change").click()
     caption = f"{first} · {table['change'].iloc[0]:.1f}"
     expect(tab.locator("figcaption").first).to_have_text(caption, timeout=PATIENCE)
-    settle(tab)
+    wait_until_drawn(tab)
     assert tab.locator("figcaption").all_inner_texts() == [
         f"{k} · {c:.1f}" for k, c in table["change"].iloc[:50].items()
     ]
@@ -69,11 +69,11 @@ def test_from_the_most_changed_image_to_its_film_and_on_by_keys(tab: Page, serve
     t = trace.timesteps[10]
     click_point(tab, ".st-key-plot-sample-path", t, 3)
     expect(tab).to_have_url(re.compile(f"t={t}.*layer=3"), timeout=PATIENCE)
-    settle(tab)
+    wait_until_drawn(tab)
     expect(tab.locator(".st-key-film-0 figure.chosen figcaption")).to_have_text(f"t = {t}")
     tab.locator(".st-key-film-1 figure").last.click()
     expect(tab).to_have_url(re.compile(f"t={trace.timesteps[-1]}(&|$)"), timeout=PATIENCE)
-    settle(tab)
+    wait_until_drawn(tab)
 
     tab.keyboard.press("ArrowRight")
     film_of(tab, second)
@@ -81,7 +81,7 @@ def test_from_the_most_changed_image_to_its_film_and_on_by_keys(tab: Page, serve
     film_of(tab, first)
     tab.get_by_role("link", name="All images").click()
     tab.wait_for_url("**/images?*", timeout=PATIENCE)
-    settle(tab)
+    wait_until_drawn(tab)
     expect(tab.locator("figure.chosen figcaption")).to_have_text(caption, timeout=PATIENCE)
 
 
@@ -91,7 +91,7 @@ def figures(page: Page) -> Locator:
 
 def numbers(page: Page) -> list[int]:
     """The samples on the page."""
-    settle(page)
+    wait_until_drawn(page)
     return [int(n) for n in figures(page).evaluate_all("all => all.map(f => f.dataset.number)")]
 
 
@@ -130,12 +130,12 @@ def test_a_sample_is_reopened_by_its_address(tab: Page, served: str, copied: Pat
     header, place = tab.locator(".st-key-sample_header"), f"Sample {order[7]} of {TRACE} · 8 of {len(order):,}"
     tab.goto(f"{served}/sample?run=mnist_tiny&trace={TRACE}&order=exit&sample={order[7]}")
     expect(header).to_contain_text(place, timeout=PATIENCE)
-    settle(tab)
+    wait_until_drawn(tab)
     click_point(tab, ".st-key-plot-sample-path", t, 5)
     expect(tab).to_have_url(re.compile(f"t={t}.*layer=5"), timeout=PATIENCE)
-    settle(tab)
+    wait_until_drawn(tab)
     link = reopened(tab)
     expect(header).to_contain_text(place, timeout=PATIENCE)
-    settle(tab)
+    wait_until_drawn(tab)
     assert tab.url == link
     expect(tab.locator(".st-key-chosen-layer input")).to_have_value("5")

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 import deediff
-from deediff.bench.browser import PATIENCE, SCRIPT, settle
+from deediff.bench.browser import PATIENCE, SCRIPT, wait_until_drawn
 from tests.e2e.conftest import SHOTS
 
 STEPS, IMAGES, BLOCKS = 6, 4, 13
@@ -30,7 +30,7 @@ def open_tab(tab: Page, served: str) -> Iterator[Page]:
     try:
         page.goto(f"{served}/live?run=mnist_tiny&live+policy=threshold")
         expect(page.locator(".st-key-sample button")).to_be_enabled(timeout=3 * PATIENCE)  # the first one loads torch
-        settle(page)
+        wait_until_drawn(page)
         yield page
     finally:
         page.close()
@@ -46,7 +46,7 @@ def fill(page: Page, key: str, value: int) -> None:
     box = page.locator(f".st-key-live-{key} input")
     box.fill(str(value))
     box.press("Enter")
-    settle(page)
+    wait_until_drawn(page)
 
 
 def prepare(page: Page, steps: int, images: int, seed: int = 0) -> None:
@@ -61,7 +61,7 @@ def sample(page: Page) -> None:
 def done(page: Page, seed: int = 0) -> None:
     expect(page.get_by_text(f"{IMAGES} images of seed {seed},").last).to_be_visible(timeout=PATIENCE)
     expect(page.locator(".st-key-live_figures").get_by_text("Layer ratio", exact=True)).to_be_visible(timeout=PATIENCE)
-    settle(page)
+    wait_until_drawn(page)
 
 
 def on_screen(page: Page) -> tuple[str, list[str]]:
@@ -130,7 +130,7 @@ def test_progress_cancel_and_a_trace_that_is_kept(page: Page, copied: Path) -> N
     page.get_by_text("Keep as a trace").click()
     page.get_by_label("Name").fill("kept")
     page.get_by_label("Name").press("Enter")
-    settle(page)
+    wait_until_drawn(page)
     page.get_by_role("button", name="Save as a trace").click()
     expect(page.get_by_text(f"Saved {IMAGES} images as trace kept.")).to_be_visible(timeout=PATIENCE)
     trace = deediff.read_trace(copied / "mnist_tiny" / "traces" / "kept")
@@ -138,7 +138,7 @@ def test_progress_cancel_and_a_trace_that_is_kept(page: Page, copied: Path) -> N
     assert f"{trace.exit_layers().mean() / BLOCKS:.3f}" == ratio
     assert on_screen(page) == (ratio, captions)
     page.get_by_role("button", name="Open as trace A").click()
-    settle(page)
+    wait_until_drawn(page)
     assert "trace=kept" in page.url
 
 
@@ -156,7 +156,7 @@ def test_two_tabs_take_turns_and_do_not_disturb_each_other(tab: Page, served: st
         expect(second.get_by_text(re.compile(r"running \(another tab\): 64 images"))).to_be_visible(timeout=PATIENCE)
         second.get_by_role("button", name="Withdraw").click()
         expect(second.get_by_text("Cancelled at step 0")).to_be_visible(timeout=PATIENCE)
-        settle(first)
+        wait_until_drawn(first)
         assert first.locator(".st-key-live-steps input").input_value() == "1000"
 
         second.locator(".st-key-sample button").click()

@@ -9,7 +9,7 @@ import torch
 from playwright.sync_api import Page, expect
 
 import deediff
-from deediff.bench.browser import settle
+from deediff.bench.browser import wait_until_drawn
 from deediff.diffusion.schedule import Schedule
 from tests.e2e.conftest import SHOTS, click_point, hover_point
 
@@ -38,7 +38,7 @@ def test_clicks_choose_the_exit_and_the_timestep(tab: Page, served: str, copied:
     link = f"run=mnist_tiny&trace=ddim50-never-full&t={TIMESTEP}&sample={SAMPLE}&tau=0.1"
     tab.goto(f"{served}/method?{link}")
     expect(tab.locator(NETWORK)).to_be_visible(timeout=60_000)
-    settle(tab)
+    wait_until_drawn(tab)
     leaves = int((u <= 0.1).nonzero()[0])
     expect(tab.get_by_text(f"This image exits after {leaves} of 13 blocks")).to_be_visible()
     assert f"UEM 5: u = {u[5]:.4f}" in hover_point(tab, NETWORK, 5, 1)
@@ -49,5 +49,5 @@ def test_clicks_choose_the_exit_and_the_timestep(tab: Page, served: str, copied:
     tab.get_by_text("t = 714", exact=True).locator("xpath=..").locator("img").click()
     tab.wait_for_url("**t=719*")  # the trace's nearest timestep
     expect(tab.get_by_text("At t = 719, the second image is the input")).to_be_visible()
-    settle(tab)
+    wait_until_drawn(tab)
     tab.screenshot(path=SHOTS / "method.png", full_page=True)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect
 
-from deediff.bench.browser import settle
+from deediff.bench.browser import wait_until_drawn
 from deediff.json_files import read_json, write_json
 from deediff.quality.results import read_quality
 from tests.e2e.conftest import SHOTS, TRACES, exported, meta_of, prices, recorded
@@ -22,7 +22,7 @@ ROW = 33  # pixels of a row of a table
 def open_page(page: Page, address: str, run: str = "mnist_tiny") -> None:
     page.goto(f"{address}/runs?run={run}")
     expect(page.locator(".st-key-run-table")).to_be_visible(timeout=60_000)
-    settle(page)
+    wait_until_drawn(page)
 
 
 def tick(page: Page, table: str, row: int) -> None:
@@ -32,7 +32,7 @@ def tick(page: Page, table: str, row: int) -> None:
     where = box.bounding_box()
     assert where is not None
     page.mouse.click(where["x"] + 16, where["y"] + ROW * (row + 1) + ROW / 2)
-    settle(page)
+    wait_until_drawn(page)
 
 
 def test_the_export_names_every_trace(tab: Page, served: str) -> None:
@@ -97,14 +97,14 @@ def test_rename_and_delete_in_dialogs(tab: Page, served: str, copied: Path) -> N
     expect(dialog).to_have_count(0)
     assert sorted(path.name for path in traces.iterdir()) == [*sorted(TRACES), "zzz"]
 
-    settle(tab)
+    wait_until_drawn(tab)
     tick(tab, "trace-table", len(TRACES))
     tab.locator(".st-key-delete-trace button").click()
     expect(dialog.get_by_text("zzz", exact=True)).to_be_visible()
     dialog.get_by_role("button", name="Keep").click()
     expect(dialog).to_have_count(0)
     assert (traces / "zzz").exists()
-    settle(tab)
+    wait_until_drawn(tab)
     tab.locator(".st-key-delete-trace button").click()
     dialog.get_by_role("button", name="Delete").click()
     expect(dialog).to_have_count(0)
@@ -121,14 +121,14 @@ def test_an_evaluation_measures_what_was_chosen(tab: Page, served: str, copied: 
         box = dialog.locator(f"input[aria-label='{label}']")
         box.fill(text)
         box.press("Enter")
-        settle(tab)
+        wait_until_drawn(tab)
     dialog.get_by_role("button", name="Evaluate").click()
     expect(dialog).to_have_count(0)
     expect(tab.get_by_text("ddim50-threshold-0.11: precision-mnist")).to_be_visible(timeout=120_000)
     found = read_quality(copied / "mnist_tiny" / "traces" / "ddim50-threshold-0.11")
     mine = {q.metric: q.value for q in found if q.reference == image_folder.name}
     assert sorted(mine) == ["precision-mnist", "recall-mnist"]
-    settle(tab)
+    wait_until_drawn(tab)
     tick(tab, "trace-table", row)
 
 

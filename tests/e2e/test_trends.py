@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
-from deediff.bench.browser import PATIENCE, settle
+from deediff.bench.browser import PATIENCE, wait_until_drawn
 from tests.e2e.conftest import exported, leaving, meta_of, prices, recorded, shown
 
 pytestmark = pytest.mark.e2e
@@ -26,7 +26,7 @@ def open_page(page: Page, address: str, **link: object) -> None:
     query = "&".join(f"{key}={value}" for key, value in {"run": "mnist_tiny", "trace": FULL, **link}.items())
     page.goto(f"{address}/?{query}")
     page.wait_for_selector(".plot[data-drawn]", timeout=PATIENCE)
-    settle(page)
+    wait_until_drawn(page)
 
 
 @pytest.mark.parametrize("tau", [0.1, 0.11])
@@ -66,7 +66,7 @@ def test_a_budget_moves_the_slider_to_the_smallest_threshold_within_it(
         expect(button).to_contain_text(f"{tau:.3f}", timeout=PATIENCE)
         button.click()
         tab.wait_for_url(f"**tau={tau:g}&*", timeout=PATIENCE)
-        settle(tab)
+        wait_until_drawn(tab)
         assert float(slider.input_value()) == pytest.approx(tau)
         expect(shown(tab, "estimate", "GFLOPs per step")).to_contain_text(f"{costs[tau]:.4g} (")
         chosen.add(tau)

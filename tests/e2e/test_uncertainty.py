@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect
 
-from deediff.bench.browser import PATIENCE, settle
+from deediff.bench.browser import PATIENCE, wait_until_drawn
 from tests.e2e.conftest import exported, meta_of, recorded, reopened
 
 pytestmark = pytest.mark.e2e
@@ -36,7 +36,7 @@ def open_page(page: Page, address: str, **link: object) -> None:
 def stands(page: Page) -> None:
     expect(page.locator(".st-key-plot-u-of-A .plot[data-drawn]")).to_be_visible(timeout=PATIENCE)
     expect(page.locator(".st-key-csv-reliability")).to_be_visible(timeout=PATIENCE)
-    settle(page)
+    wait_until_drawn(page)
 
 
 def bins_of(u: np.ndarray, error: np.ndarray) -> list[tuple[float, float, int]]:
@@ -103,7 +103,7 @@ def test_its_address_reopens_the_page(tab: Page, served: str, copied: Path) -> N
     for control in (CURVES, MEASURE):
         tab.locator(f"{control} [role=radio]").nth(1).click()
         expect(tab.locator(f"{control} [role=radio]").nth(1)).to_have_attribute("aria-checked", "true")
-        settle(tab)
+        wait_until_drawn(tab)
     before = {name: exported(tab, name) for name in ("reliability", "u-over-layers")}
     link = reopened(tab)
     stands(tab)

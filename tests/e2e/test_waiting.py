@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, WebSocketRoute, expect
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
-from deediff.bench.browser import PATIENCE, SCRIPT, settle
+from deediff.bench.browser import PATIENCE, SCRIPT, wait_until_drawn
 
 pytestmark = pytest.mark.e2e
 TRACE = "run=mnist_tiny&trace=ddim50-never-full"
@@ -107,14 +107,14 @@ def test_a_ring_turns_for_as_long_as_the_answer_takes(name: str, page: Page, ser
     path, act = ACTIONS[name]
     server = SlowServer(page)
     page.goto(f"{served}/{path}?{TRACE}&picked+traces=mnist_tiny/ddim50-never")
-    settle(page)
+    wait_until_drawn(page)
     page.wait_for_function(RESTS)
     server.hold()
     act(page)
     page.wait_for_function(TURNS)
     server.release()
     page.wait_for_function(RESTS)
-    settle(page)
+    wait_until_drawn(page)
 
 
 def test_the_first_page_shows_that_it_comes_until_it_is_there(page: Page, served: str) -> None:
@@ -129,7 +129,7 @@ def test_the_first_page_shows_that_it_comes_until_it_is_there(page: Page, served
     expect(figure).to_have_attribute("data-drawn", "yes", timeout=PATIENCE)
     expect(figure).to_have_css("animation-name", "none")
     page.wait_for_function(RESTS)
-    settle(page)
+    wait_until_drawn(page)
 
 
 BLOCKED: dict[str, Callable[[Route], None]] = {
