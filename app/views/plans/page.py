@@ -37,8 +37,12 @@ def draw_fronts(selected: Selection) -> Picture | None:
     title = f"Validated plans of {selected.run.name}"
     uniform = front.points.get("uniform", [])
     if uniform and (cheap := front.cheapest_like(uniform[-1])) is not None:
-        saved = 1 - cheap["evaluations"] / uniform[-1]["evaluations"]
-        title = f"{saved:.0%} cheaper than {uniform[-1]['evaluations']:.0f} uniform steps at equal {front.metric}"
+        rival, values = uniform[-1], [p["metrics"][front.metric]["value"] for p in (cheap, uniform[-1])]
+        saved = 1 - cheap["evaluations"] / rival["evaluations"]
+        title = (
+            f"{saved:.0%} cheaper than {rival['evaluations']:.0f} uniform steps at equal {front.metric}: "
+            f"{values[0]:.2f} against {values[1]:.2f}"
+        )
     subtitle = f"measured · {front.metric}, N = {front.images:,}, against {front.reference}"
     return Picture(title, subtitle, fronts(front, chosen_plan(selected)), lambda: front_table(front), _choose)
 
@@ -91,12 +95,14 @@ def draw_chosen(selected: Selection) -> Picture | None:
 
 
 def chosen_plan(selected: Selection) -> str | None:
-    """The chosen plan, else the cheapest one with exits, else any."""
+    """The chosen plan, else the one of the title, else any."""
     plans, _ = read_plans(selected.run.path)
     if not plans:
         return None
-    with_exits = [name for name, plan in plans.items() if not plan.is_full]
-    return resolve(CHOSEN, next(iter(with_exits or plans)), {name: name for name in plans}.get)
+    front, default = read_front(selected.run.path), next(iter(plans))
+    if front is not None and (uniform := front.points.get("uniform")) and (cheap := front.cheapest_like(uniform[-1])):
+        default = cheap["plan"] if cheap["plan"] in plans else default
+    return resolve(CHOSEN, default, {name: name for name in plans}.get)
 
 
 def _choose(point: Point) -> None:
