@@ -93,8 +93,9 @@ class Study:
         )
 
     def enqueue(self, plans: Sequence[Plan], origin: str = "start") -> None:
-        """Propose these plans first, unless they were proposed before."""
-        known = {trial.user_attrs.get("digest") for trial in self.study.get_trials(deepcopy=False)}
+        """Propose these plans first, unless they wait or were proposed before; a trial that never ended is repeated."""
+        trials = self.study.get_trials(deepcopy=False)
+        known = {trial.user_attrs.get("digest") for trial in trials if trial.state.name != "RUNNING"}
         for plan in plans:
             if plan_digest(plan) not in known:
                 attributes = {"digest": plan_digest(plan), "origin": origin}

@@ -147,8 +147,10 @@ def test_a_killed_search_goes_on(run: Path, image_folder: Path) -> None:
     (after,) = studies(run)
     assert len([t for t in after.trials if t.state.is_finished()]) > len(before)
     assert {n: (after.trials[n].values, after.trials[n].user_attrs) for n in before} == before
-    lost = [t for t in after.trials if not t.state.is_finished() and t.state.name != "WAITING"]
+    lost = [t for t in after.trials if t.state.name == "RUNNING"]
     assert len(lost) <= 1, "the trial that ran"
+    again = [t for t in after.trials if t.state.name != "RUNNING"]
+    assert all(t.user_attrs["digest"] in {other.user_attrs["digest"] for other in again} for t in lost)
 
 
 def test_a_search_can_be_cancelled(run: Path, image_folder: Path) -> None:
