@@ -25,7 +25,7 @@ COMMANDS = {  # name: (module and class, what it does)
     "static": ("traces.Static", "the best static schedule of the same cost, as a file for schedule:FILE"),
     "maps": ("sampling.Maps", "maps of u over the image for samples of a finished trace"),
     "calibrate": ("checkpoints.Calibrate", "u against the real error on held-out images, and maps that correct u"),
-    "deviations": ("deviations.Deviations", "distance of every exit, and of other networks, from the full network"),
+    "deviations": ("checkpoints.Deviations", "distance of every exit, and of other networks, from the full network"),
     "flops": ("checkpoints.Flops", "parameters, GMACs, GFLOPs and milliseconds of every component and exit"),
     "import": ("importing.Import", "a U-ViT, AdaDiff or DuoDiff checkpoint, or published exit layers, as a run"),
     "bench sampler": ("bench.BenchSampler", "speed-up of real exits beside the FLOPs that they save"),

@@ -60,7 +60,7 @@ def test_help_explains_every_argument(
     assert max(map(len, text.splitlines())) <= 110
     entries = {entry.split()[0]: entry for entry in re.split(r"\n[ │]*(?=--[a-z])", text)[1:]}
     assert all(re.search(r"[A-Za-z]+ [a-z]+", entry.split("(default")[0]) for entry in entries.values())
-    positional = {"checkpoint", "trace", "traces", "path", "runs", "folder", "settings"}
+    positional = {"checkpoint", "checkpoints", "trace", "traces", "path", "runs", "folder", "settings"}
     shown = {field.name for field in fields(kind)} - ({"json"} if name == "explore" else set())
     options = {f"--{field.replace('_', '-')}" for field in shown if field not in positional}
     assert options <= entries.keys() | {"--checkpoint"}
