@@ -56,6 +56,8 @@ class Search(Command):
     """Images per batch."""
     storage: Annotated[str | None, defaults_to("SQLite in RUN/search")] = None
     """URL of an Optuna storage, for several processes or machines."""
+    budgets: Annotated[tuple[Count, ...], defaults_to("2 … 10", "INT [INT ...]")] = SearchSettings.budgets
+    """Evaluations of the full network; the best plan within each is validated."""
     validate_only: Flag = False
     """Validate the best plans of the study as it is."""
     steps_of: Annotated[str | None, defaults_to("none")] = None
@@ -65,7 +67,18 @@ class Search(Command):
 
     def run(self) -> Result:
         """Write the plans and front.json."""
-        names = ("choices", "minutes", "metric", "reference", "data_root", "weights", "seed", "batch_size", "storage")
+        names = (
+            "choices",
+            "minutes",
+            "metric",
+            "reference",
+            "data_root",
+            "weights",
+            "seed",
+            "batch_size",
+            "storage",
+            "budgets",
+        )
         fields: dict[str, Any] = {name: getattr(self, name) for name in (*names, "device")}
         with _progress() as on_state:
             settings = SearchSettings(**fields)

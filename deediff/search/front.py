@@ -50,9 +50,9 @@ def to_refine(tried: Sequence[Tried], coarse: int, fine: int) -> Tried | None:
     return None
 
 
-def chosen(tried: Sequence[Tried], fine: int) -> list[Tried]:
+def chosen(tried: Sequence[Tried], fine: int, budgets: Sequence[int] = BUDGETS) -> list[Tried]:
     """The best refined plan of every budget, each once, by cost."""
-    found = [best_of(tried, budget, fine) for budget in BUDGETS]
+    found = [best_of(tried, budget, fine) for budget in budgets]
     return sorted({plan.digest: plan for plan in found if plan is not None}.values(), key=lambda plan: plan.cost)
 
 

@@ -72,7 +72,7 @@ def search(
     if only == "search":
         return summary
     validation = Validation(cache, settings.validation_seed, settings.validation_images)
-    return write_front(validation, chosen(tried, fine), run, settings, summary, progress)
+    return write_front(validation, chosen(tried, fine, settings.budgets), run, settings, summary, progress)
 
 
 def _task(text: str) -> SearchState:

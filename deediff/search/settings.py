@@ -40,6 +40,8 @@ class SearchSettings:
     """Images of a plan: for the proxies, for the metric, and for the best plans of each budget."""
     validation_images: int = 2048
     """Images by which the chosen plans are validated."""
+    budgets: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8, 9, 10)
+    """Evaluations of the full network: the best plan within each is validated."""
 
     def __post_init__(self) -> None:
         if self.choices not in get_args(Choices):
@@ -48,6 +50,8 @@ class SearchSettings:
             raise UserError(f"minutes is {self.minutes:g}, expected more than 0")
         if not 0 <= self.seed < 2**62:
             raise UserError(f"the seed is {self.seed}, expected 0 or more (and below 2^62)")
+        if not self.budgets or min(self.budgets) < 1:
+            raise UserError(f"budgets are {list(self.budgets)}, expected whole numbers of 1 or more")
         if self.batch_size < 1:
             raise UserError(f"the batch size is {self.batch_size}, expected 1 or more")
 

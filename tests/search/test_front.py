@@ -47,6 +47,8 @@ def test_chosen_plans_keep_the_budget_and_are_the_best_in_it(plans: list[Tried])
         if best is not None:
             assert best.digest in {plan.digest for plan in found}
             assert best.distances[MANY] == min(plan.distances[MANY] for plan in within)
+    only = {best.digest for budget in (3, 6) if (best := best_of(plans, budget, MANY)) is not None}
+    assert {plan.digest for plan in chosen(plans, MANY, (3, 6))} == only
 
 
 @given(TRIED)
