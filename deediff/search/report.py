@@ -46,7 +46,6 @@ def write_front(
         uniform.append(validation.of(plan, f"{steps}-uniform"))
         done += 1
     front = _read_front(run / "front.json", validation)
-    front["uniform"] = {"points": [validation.point(found) for found in uniform]}
     others = {kind: _validated(front, kind, run, validation) for kind in get_args(Choices) if kind != choices}
     points = list[dict[str, Any]]()
     for best in picked:
@@ -60,6 +59,8 @@ def write_front(
         write_plan(file, found.plan, _record(points[-1], judge.metric, validation) | _contributions(file, found.plan))
         done += 1
     summary = summary | {"validation_seconds": round(time.monotonic() - begun, 1)}
+    front = _read_front(run / "front.json", validation)  # again: another search may have ended meanwhile
+    front["uniform"] = {"points": [validation.point(found) for found in uniform]}
     front[choices] = {**summary, "device": device_name(judge.device), "points": points}
     write_json(run / "front.json", front)
     return front

@@ -64,6 +64,18 @@ def test_a_search_writes_validated_plans(run: Path, image_folder: Path) -> None:
     assert any(state.task == "search" and state.best for state in states)
 
 
+def test_searches_that_end_at_the_same_time_keep_each_other(run: Path, image_folder: Path) -> None:
+    front = toy_search(run, image_folder, choices="full")
+
+    def another_ends(_: Any) -> None:
+        (run / "front.json").write_text(json.dumps(front | {"full": {**front["full"], "trials": 999}}))
+
+    found = toy_search(run, image_folder, choices="ends", on_state=another_ends)
+    assert found["full"]["trials"] == 999
+    assert found["ends"]["points"]
+    assert json.loads((run / "front.json").read_text()) == found
+
+
 def test_the_command_prints_the_front(
     run: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
