@@ -28,9 +28,9 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A runs folder with some traces of the shipped run."""
     root = tmp_path_factory.mktemp("runs")
     run = REPO / "runs" / "mnist_tiny"
-    for name in ("checkpoints", *(f"traces/{trace}" for trace in TRACES)):
+    for name in ("checkpoints", "plans", *(f"traces/{trace}" for trace in TRACES)):
         shutil.copytree(run / name, root / "mnist_tiny" / name)
-    for name in ("run.json", "metrics.parquet"):
+    for name in ("run.json", "metrics.parquet", "front.json"):
         shutil.copy(run / name, root / "mnist_tiny" / name)
     return root
 
