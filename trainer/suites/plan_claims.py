@@ -69,7 +69,9 @@ def _judge(claim: PlanClaim, file: Path) -> tuple[str, str]:
     if not equal:
         return "does not hold", f"no plan is within 2 % of {against}"
     plan = min(equal, key=lambda point: point["evaluations"])
-    row = next(row for row in plan["compared_with"] if row["plan"] == best["plan"])
+    row = next((row for row in plan["compared_with"] if row["plan"] == best["plan"]), None)
+    if row is None:  # validated before its rival
+        return "not measured", f"{plan['plan']} was not compared with {best['plan']}: search with --validate-only"
     change = row["differences"][metric]
     numbers = (
         f"{row['saving']:.0%} less: {plan['evaluations']:.2f} evaluations against {against}, paired difference "

@@ -62,6 +62,12 @@ def test_a_plan_of_worse_quality_does_not_count(tmp_path: Path) -> None:
     first, second = plan_verdicts(tmp_path)
     assert (first["verdict"], first["measured"][:23]) == ("does not hold", "no plan is within 2 % o")
     assert second["verdict"] == "not measured"
+    write_front(tmp_path, 3.0, 5.0)
+    front = json.loads(file.read_text())
+    del front["all"]["points"][0]["compared_with"][1]
+    file.write_text(json.dumps(front))
+    first, second = plan_verdicts(tmp_path)
+    assert (first["verdict"], second["verdict"]) == ("holds", "not measured")
 
 
 def test_without_fronts_there_is_no_row_and_a_damaged_one_is_a_sentence(tmp_path: Path) -> None:
