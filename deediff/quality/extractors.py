@@ -1,4 +1,4 @@
-"""Feature extractors: torch-fidelity's pretrained networks, or the small classifiers that ship."""
+"""Feature extractors: torch-fidelity's pretrained networks, the small classifiers that ship, or plain pixels."""
 
 from __future__ import annotations
 
@@ -77,6 +77,7 @@ PRETRAINED = {
     ),
 }
 SMALL = ("fd-cifar", "fd-mnist")
+PIXELS, SIDE = "pixels", 8
 
 
 def load_extractor(name: str, device: torch.device, weights: Path | None = None) -> Extractor:
@@ -84,7 +85,14 @@ def load_extractor(name: str, device: torch.device, weights: Path | None = None)
 
     Raises MissingWeights when there are none, UserError when their SHA-256 is not the expected one.
     """
+    if name == PIXELS:
+        return Extractor(name, f"{PIXELS}-{SIDE}", _pixels, device)
     return _small(name, device) if name in SMALL else _pretrained(name, device, weights)
+
+
+def _pixels(images: Tensor) -> Tensor:
+    """The image at 8×8 pixels, in [0, 1]: (B,C,H,W) uint8 → (B, C·64). No network, so no judge that was trained."""
+    return F.adaptive_avg_pool2d(images.float() / 255, SIDE).flatten(1)
 
 
 def _small(name: str, device: torch.device) -> Extractor:

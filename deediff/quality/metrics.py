@@ -57,6 +57,7 @@ METRICS = {
         BIASED,
     ),
     "prc": _prc("vgg16"),
+    "fd-pixels": _frechet("pixels", "fd-pixels"),
     "fd-cifar": _frechet("fd-cifar", "fd-cifar"),
     "kid-cifar": _kid("fd-cifar", "kid-cifar"),
     "prc-cifar": _prc("fd-cifar", "-cifar"),

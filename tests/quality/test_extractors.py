@@ -192,3 +192,17 @@ def test_the_error_for_absent_weights_names_file_and_folder(offline: Path):
         find_weights(known)
     for part in (known.file, known.url, str(offline)):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 32), (3, 16, 16)])
+def test_pixels_are_mean_grey_values_and_notice_a_brighter_image(shape: tuple[int, int, int]) -> None:
+    extractor = load_extractor("pixels", torch.device("cpu"))
+    images = torch.randint(0, 200, (300, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    features = extractor(images)
+    assert features.shape == (300, 64 * shape[0])
+    corner = shape[1] // 8
+    assert float(features[5, 0]) == pytest.approx(float(images[5, 0, :corner, :corner].float().mean()) / 255)
+    real = gaussian_of(features.double().numpy())
+    same, brighter = (frechet(x.numpy(), None, real).value for x in (features, extractor(images + 40)))
+    assert same < 1e-6
+    assert brighter == pytest.approx(64 * shape[0] * (40 / 255) ** 2, rel=1e-3)

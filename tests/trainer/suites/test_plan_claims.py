@@ -1,78 +1,72 @@
-"""Claims about plans: the verdict is that of the validated numbers."""
+"""Claims about plans: the verdict follows from the traces' costs and from every distance."""
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 
-from deediff.errors import UserError
+import deediff
+from deediff.plans import Plan, PlanStep
+from deediff.quality.results import Quality, write_quality
+from tests.conftest import make_run, record
 from trainer.suites.plan_claims import plan_verdicts
 
-
-def point(name: str, evaluations: float, value: float, **more: Any) -> dict[str, Any]:
-    return {"plan": name, "evaluations": evaluations, "metrics": {"fd-mnist": {"value": value}}, **more}
+FULL = Quality("fd-mnist", "e", 5.0, 4.5, 5.5, "", 10, "r", "k", 60_000, 0.1, 0.01, "", "cpu", seed=0)
 
 
-def compared(name: str, saving: float) -> dict[str, Any]:
-    change = {"value": 0.05, "low": -0.1, "high": 0.2}
-    return {"plan": name, "saving": saving, "differences": {"fd-mnist": change}}
+def evaluate(trace: deediff.Trace, **values: float) -> None:
+    """Give a trace these distances, with groups of which each differs a little."""
+    names = {"fd": "fd-mnist", "pixels": "fd-pixels"}
+    spread = np.linspace(-0.01, 0.01, 20)
+    entries = [
+        replace(FULL, metric=names[name], value=value, without=tuple((value + spread * k).tolist()))
+        for k, (name, value) in enumerate(values.items(), start=1)
+    ]
+    write_quality(trace.path, entries)
 
 
-def write_front(folder: Path, evaluations: float, value: float) -> None:
-    rows = [compared("12-uniform", 1 - evaluations / 12), compared("6.00-ends", 1 - evaluations / 6)]
-    front = {
-        "metric": "fd-mnist",
-        "images": 2048,
-        "uniform": {"points": [point("8-uniform", 8, 5.2), point("12-uniform", 12, 5.0)]},
-        "ends": {"points": [point("4.00-ends", 4, 5.4), point("6.00-ends", 6, 5.0)]},
-        "all": {"points": [point("a", evaluations, value, compared_with=rows), point("b", 9.0, 4.9)]},
-    }
-    (folder / "mnist_tiny").mkdir(exist_ok=True)
-    (folder / "mnist_tiny" / "front.json").write_text(json.dumps(front))
+def sampled(run: Path, name: str, full_steps: int) -> deediff.Trace:
+    """A plan of this many full steps, and one that reuses."""
+    steps = [PlanStep(900 - 100 * k) for k in range(full_steps)]
+    return record(run, name, plan=Plan((*steps, PlanStep(1, 0, "output:0")), 13), policy="never")
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    run = make_run(tmp_path / "mnist_tiny")
+    evaluate(record(run, "dpm12", policy="never", solver="dpm-solver++", steps=12), fd=5.0, pixels=0.1)
+    return tmp_path
 
 
 @pytest.mark.parametrize(
-    ("evaluations", "value", "verdicts"),
+    ("full_steps", "fd", "pixels", "verdict"),
     [
-        (3.5, 5.09, ["holds", "holds"]),  # within 2 %, 71 % and 42 % cheaper
-        (4.0, 5.09, ["does not hold", "does not hold"]),  # 67 % and 33 %
-        (3.65, 5.0, ["does not hold", "does not hold"]),  # 69.6 % and 39.2 %
+        (3, 5.0, 0.1, "holds"),  # 75 % less
+        (4, 5.0, 0.1, "does not hold"),  # 67 % less
+        (3, 4.0, 0.3, "does not hold"),  # one distance is better, the other worse: exploited
+        (3, 5.5, 0.1, "does not hold"),
     ],
 )
-def test_a_claim_holds_for_the_cheapest_plan_of_equal_quality(
-    evaluations: float, value: float, verdicts: list[str], tmp_path: Path
+def test_a_claim_holds_for_a_plan_that_no_distance_finds_worse(
+    full_steps: int, fd: float, pixels: float, verdict: str, runs: Path
 ) -> None:
-    write_front(tmp_path, evaluations, value)
-    rows = list(plan_verdicts(tmp_path))
-    assert [row["verdict"] for row in rows] == verdicts
-    assert f"{evaluations:.2f} evaluations against fd-mnist 5.00 at 12.00 evaluations" in rows[0]["measured"]
-    assert "paired difference +0.05 [-0.10, +0.20], N = 2,048" in rows[1]["measured"]
+    evaluate(sampled(runs / "mnist_tiny", "plan", full_steps), fd=fd, pixels=pixels)
+    (row,) = plan_verdicts(runs)
+    assert row["verdict"] == verdict
+    if fd == 5.0:
+        assert f"plan: {1 - full_steps / 12:.0%} less" in row["measured"]
+        assert "fd-mnist +0 [" in row["measured"]
 
 
-def test_a_plan_of_worse_quality_does_not_count(tmp_path: Path) -> None:
-    write_front(tmp_path, 3.0, 5.11)
-    file = tmp_path / "mnist_tiny" / "front.json"
-    front = json.loads(file.read_text())
-    del front["all"]["points"][1]
-    del front["ends"]
-    file.write_text(json.dumps(front))
-    first, second = plan_verdicts(tmp_path)
-    assert (first["verdict"], first["measured"][:23]) == ("does not hold", "no plan is within 2 % o")
-    assert second["verdict"] == "not measured"
-    write_front(tmp_path, 3.0, 5.0)
-    front = json.loads(file.read_text())
-    del front["all"]["points"][0]["compared_with"][1]
-    file.write_text(json.dumps(front))
-    first, second = plan_verdicts(tmp_path)
-    assert (first["verdict"], second["verdict"]) == ("holds", "not measured")
+def test_a_plan_without_a_second_distance_is_not_judged(runs: Path) -> None:
+    evaluate(sampled(runs / "mnist_tiny", "plan", 3), fd=5.0)
+    (row,) = plan_verdicts(runs)
+    assert (row["verdict"], row["measured"]) == ("does not hold", "no evaluated plan is equal")
 
 
-def test_without_fronts_there_is_no_row_and_a_damaged_one_is_a_sentence(tmp_path: Path) -> None:
+def test_without_the_rival_there_is_no_row(tmp_path: Path) -> None:
+    make_run(tmp_path / "mnist_tiny")
     assert list(plan_verdicts(tmp_path)) == []
-    write_front(tmp_path, 3.0, 5.0)
-    (tmp_path / "mnist_tiny" / "front.json").write_text('{"metric": "fd-mnist", "all": {}, "uniform": {}}')
-    with pytest.raises(UserError, match=r"front\.json is damaged"):
-        list(plan_verdicts(tmp_path))
