@@ -19,7 +19,8 @@ CHOSEN = "plan"  # key of the chosen plan, in the URL as in the session
 FRONT_HELP = (
     "Each mark is a plan, sampled again with noise that was not used for choosing it; bars are 95 % intervals "
     "(delete-a-group jackknife). Grey is the rival: the full network alone, at uniform or at searched timesteps. "
-    "Lower and further left is better. A click chooses a plan."
+    "Lower and further left is better; but a search may exploit the distance that it minimises, so hold a plan's trace "
+    "against the rival's by another one, such as fd-pixels, too (*Compare*). A click chooses a plan."
 )
 STRIP_HELP = (
     "One row per plan, the cheapest on top, from noise (left) to image. Grey squares run the full network. Circles and "
@@ -43,7 +44,7 @@ def draw_fronts(selected: Selection) -> Picture | None:
             f"{saved:.0%} cheaper than {rival['evaluations']:.0f} uniform steps at equal {front.metric}: "
             f"{values[0]:.2f} against {values[1]:.2f}"
         )
-    subtitle = f"measured · {front.metric}, N = {front.images:,}, against {front.reference}"
+    subtitle = f"measured · judged by {front.metric} alone, N = {front.images:,}, against {front.reference}"
     return Picture(title, subtitle, fronts(front, chosen_plan(selected)), lambda: front_table(front), _choose)
 
 
