@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,6 +92,8 @@ def family_of(trace: Trace) -> tuple[str, str]:
     if kind == "never":
         return ", ".join([f"full network, {solver}", *again]), f"{steps} steps"
     place = re.split(r"[@:]", argument)[0] if kind in KINDS else argument.rpartition("/")[2].removesuffix(".json")
+    with suppress(ValueError):
+        place = f"{float(place):.4g}"  # a budget found by a bisection has many digits
     if kind == "schedule":  # kinds differ by the beginning of the file's name
         kind = f"schedule {re.split('[-_.]', place)[0]}"
     name = ", ".join([kind, *(bound.replace(":", " ") for bound in bounds), *again])
