@@ -54,7 +54,7 @@ def tracked(folder: str) -> list[str]:
 
 def is_document(name: str) -> bool:
     """READMEs and their pictures, which the wheel does not need."""
-    return name.endswith(".md") or name in ("app/assets/cifar.png", "app/assets/compare.png", "app/assets/explorer.png")
+    return name.endswith(".md") or (name.startswith("app/assets/") and name != "app/assets/icon.png")
 
 
 def build(folder: Path) -> Path:
