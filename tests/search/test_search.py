@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 
 import deediff
@@ -26,7 +27,6 @@ from deediff.search.validate import Validation
 from tests.conftest import REPO, make_model, make_run
 from tests.search.toy import IMAGES, toy_metric, toy_search
 
-optuna = pytest.importorskip("optuna")
 PLAN = Plan((PlanStep(999, 0, "input"), PlanStep(600), PlanStep(300, 3)), 13, clip_x0=True)
 
 
