@@ -41,10 +41,10 @@ def draw_fronts(selected: Selection) -> Picture | None:
         rival, values = uniform[-1], [p["metrics"][front.metric]["value"] for p in (cheap, uniform[-1])]
         saved = 1 - cheap["evaluations"] / rival["evaluations"]
         title = (
-            f"{saved:.0%} cheaper than {rival['evaluations']:.0f} uniform steps at equal {front.metric}: "
-            f"{values[0]:.2f} against {values[1]:.2f}"
+            f"By {front.metric} alone, {values[0]:.2f} against {values[1]:.2f} for {saved:.0%} less than "
+            f"{rival['evaluations']:.0f} uniform steps"
         )
-    subtitle = f"measured · judged by {front.metric} alone, N = {front.images:,}, against {front.reference}"
+    subtitle = f"measured · another distance may object: see (?) · N = {front.images:,}, against {front.reference}"
     return Picture(title, subtitle, fronts(front, chosen_plan(selected)), lambda: front_table(front), _choose)
 
 
