@@ -22,8 +22,11 @@ AnyPath = Path | UPath  # local paths are always Path; UPath has the same method
 def open_folder(path: str | AnyPath) -> AnyPath:
     """A Path, or for a URL a UPath after one successful request to its storage. The folder need not exist.
 
-    Raises UserError when the protocol is unknown, its driver is missing, or the storage is unreachable.
+    Raises UserError when the path is empty, the protocol is unknown, its driver is missing, or the storage is
+    unreachable.
     """
+    if path == "":
+        raise UserError("the path is empty, expected a folder or a URL")
     if isinstance(path, Path) or (isinstance(path, str) and "://" not in path):
         return Path(path)
     try:

@@ -35,7 +35,10 @@ class Compare(Command):
 
     def run(self) -> Result | str:
         """Cost, promised and measured, quality, and distance from the full network's images."""
-        form = self.format or (FORMATS.get(self.out.suffix, "text") if self.out else "text")
+        ending = self.out.suffix if self.out is not None else ""
+        if self.format is None and ending and ending not in FORMATS:
+            raise UserError(f"no format belongs to {self.out}, expected one of {', '.join(FORMATS)}: or give --format")
+        form = self.format or FORMATS.get(ending, "text")
         if form == "parquet" and self.out is None and not self.json:
             raise UserError("Parquet is a binary format: give a file with --out, e.g. --out table.parquet")
         traces = [trace_argument(path) for path in self.traces]

@@ -29,7 +29,8 @@ def run_command(function: Callable[[], object]) -> int:
     except OSError as error:
         if debug:
             raise
-        return _fail(f"{error}: {KEPT}; check permissions and free space, then run this again")
+        reason = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        return _fail(f"{reason}: {KEPT}; check the path, permissions and free space, then run this again")
     except Exception as error:
         if debug:
             raise

@@ -33,6 +33,8 @@ STEPS_NOTE = (
 class Search(Command):
     """Search sampling plans for a run, and validate the best of each budget with noise not used for choosing.
 
+    A plan pays for an fd-pixels that is worse than the full network's in 10 uniform steps.
+
     The study is kept in RUN/search; the same command goes on with it.
     """
 

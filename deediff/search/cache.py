@@ -39,7 +39,7 @@ class FeatureCache:
         """The name holds all that the features depend on."""
         weights = "none" if self.judge.model.origin is None else self.judge.model.origin[1][:8]
         content = self.judge.content(plan)[:8]
-        name = f"{plan_digest(plan)}-{content}-{weights}-{self.judge.extractor.key[:8]}-{seed}.npz"
+        name = f"{plan_digest(plan)}-{content}-{weights}-{self.judge.extractor_key}-{seed}.npz"
         return self.folder / "features" / name
 
     def _read(self, file: Path) -> Features | None:

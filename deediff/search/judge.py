@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,27 +31,60 @@ from deediff.sampling.sampler import prepare_sampling
 from deediff.search.settings import SearchSettings
 from deediff.settings import SamplingSettings
 
+GUARD = "fd-pixels"
+
 
 @dataclass(frozen=True)
 class Draw:
     """Images of a plan."""
 
     images: Tensor  # (B,C,H,W) float32, within [−1, 1]
-    features: Features  # (B, D)
+    features: Features  # (B, D) of all distances of the judge, side by side
+
+
+@dataclass(frozen=True, eq=False)
+class Distance:
+    """A metric of images, and what it is measured with."""
+
+    metric: str  # a distance in METRICS
+    extractor: Extractor
+    reference: Reference
+
+    @property
+    def width(self) -> int:
+        """Features per image."""
+        return len(self.reference.gaussian.mean)
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics of the extractor: this one, and those that are measured with it."""
+        others = [name for name, other in METRICS.items() if other.extractor == METRICS[self.metric].extractor]
+        return [self.metric, *(name for name in others if name != self.metric)]
 
 
 @dataclass(eq=False)
 class Judge:
-    """One model, one metric and its reference, loaded once."""
+    """One model and the distances by which its plans are judged, loaded once.
+
+    The first distance is the one that a search minimises. The others are guards: see `deediff.search.score`.
+    """
 
     model: EarlyExitModel
     schedule: Schedule
-    metric: str  # a distance in METRICS
-    extractor: Extractor
-    reference: Reference
+    distances: Sequence[Distance]
     batch_size: int = 64
     cancelled: Callable[[], bool] | None = None
     _costs: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def metric(self) -> str:
+        """The metric that a search minimises."""
+        return self.distances[0].metric
+
+    @property
+    def extractor_key(self) -> str:
+        """Digest of what the features depend on."""
+        return "-".join(distance.extractor.key[:8] for distance in self.distances)
 
     @property
     def device(self) -> torch.device:
@@ -99,22 +132,38 @@ class Judge:
         for step in job.steps(parts, self.cancelled):
             if step.step == len(plan.steps) - 1:
                 images.append(step.x.float().clamp(-1, 1).cpu())
-                features.append(self.extractor(to_uint8(step.x)).numpy())
+                pixels = to_uint8(step.x)
+                found = [distance.extractor(pixels).numpy() for distance in self.distances]
+                features.append(np.concatenate(found, axis=1))
         if sum(map(len, images)) < len(samples):
             raise EvaluationCancelled
         return Draw(torch.cat(images), np.concatenate(features))
 
-    def distance(self, features: Features) -> float:
-        """The metric of these features."""
-        return METRICS[self.metric].measure(features, None, self.reference)[self.metric].value
+    def measured(self, features: Features) -> list[float]:
+        """The value of each distance for these images."""
+        values = list[float]()
+        for distance, part in zip(self.distances, self._parts(features), strict=True):
+            found = METRICS[distance.metric].measure(part, None, distance.reference)
+            values.append(found[distance.metric].value)
+        return values
 
     def measure(self, features: Features, seed: int) -> list[Quality]:
-        """Every metric of the same features with its interval; `features` are those of samples 0, 1, …"""
-        groups, results = group_of(np.arange(len(features))), list[Quality]()
-        for name in self.metrics:
-            for key, found in METRICS[name].measure(features, groups, self.reference).items():
+        """Every metric of the same images with its interval; `features` are those of samples 0, 1, …"""
+        results = list[Quality]()
+        for distance, part in zip(self.distances, self._parts(features), strict=True):
+            results += self._qualities(distance, part, seed)
+        return results
+
+    def _parts(self, features: Features) -> list[Features]:
+        """The features of each distance."""
+        return np.split(features, np.cumsum([distance.width for distance in self.distances])[:-1], axis=1)
+
+    def _qualities(self, distance: Distance, features: Features, seed: int) -> Iterator[Quality]:
+        groups, reference = group_of(np.arange(len(features))), distance.reference
+        for name in distance.metrics:
+            for key, found in METRICS[name].measure(features, groups, reference).items():
                 low, high = found.interval
-                result = Quality(
+                yield Quality(
                     metric=key,
                     extractor=METRICS[name].extractor,
                     value=found.value,
@@ -122,9 +171,9 @@ class Judge:
                     high=high,
                     interval=METRICS[name].note,
                     images=len(features),
-                    reference=self.reference.name,
-                    reference_key=self.reference.key,
-                    reference_images=self.reference.count,
+                    reference=reference.name,
+                    reference_key=reference.key,
+                    reference_images=reference.count,
                     floor=None,
                     floor_spread=None,
                     floor_source="",
@@ -133,29 +182,26 @@ class Judge:
                     without=tuple(found.without.tolist()),
                     seed=seed,
                 )
-                results.append(result)
-        return results
-
-    @property
-    def metrics(self) -> list[str]:
-        """The metrics of the extractor: the one of the search, and those that are measured with it."""
-        others = [name for name, other in METRICS.items() if other.extractor == METRICS[self.metric].extractor]
-        return [self.metric, *(name for name in others if name != self.metric)]
 
 
 def make_judge(
     model: EarlyExitModel, schedule: Schedule, run: Path, settings: SearchSettings, progress: Progress
 ) -> Judge:
-    """Load what a judge needs. Raises UserError when there is no metric that the images can be judged by."""
+    """Load what a judge needs: the metric of the search, and GUARD.
+
+    Raises UserError when there is no metric that the images can be judged by.
+    """
     channels, size, _ = model.image_shape
     name = settings.metric or built_in_metric((channels, size), "--metric")
     if name not in METRICS or METRICS[name].share:
         known = ", ".join(name for name, found in METRICS.items() if not found.share)
         raise UserError(f"metric {name!r} is not a distance that a search can minimise, expected one of: {known}")
     real = real_images(settings.reference or training_images(run, str(run)), channels, size, settings.data_root)
-    extractor = load_extractor(METRICS[name].extractor, next(model.parameters()).device, settings.weights)
-    reference = reference_of(real, extractor, progress)
-    return Judge(model, schedule, name, extractor, reference, settings.batch_size, progress.cancelled)
+    device, distances = next(model.parameters()).device, list[Distance]()
+    for metric in dict.fromkeys((name, GUARD)):
+        extractor = load_extractor(METRICS[metric].extractor, device, settings.weights)
+        distances.append(Distance(metric, extractor, reference_of(real, extractor, progress)))
+    return Judge(model, schedule, distances, settings.batch_size, progress.cancelled)
 
 
 def plan_digest(plan: Plan) -> str:

@@ -17,6 +17,7 @@ from deediff.plans import Plan
 from deediff.search.front import TOLERANCE, budget_of
 from deediff.search.judge import Draw, Judge, plan_digest
 from deediff.search.recorded import Recording
+from deediff.search.score import Score
 from deediff.search.start import uniform_plan
 from deediff.search.study import Tried
 from deediff.storage import write_atomically
@@ -31,12 +32,12 @@ class Proxies:
     """Measures of the first images of a plan.
 
     - image: RMS of the difference from a solution in 100 steps by the full network from the same noise
-    - features: the same of the extractor's features
+    - features: the same of the features
     - open-loop: the plan's error on a recording of the full network, without sampling the plan (`Recording`)
-    - metric: the metric of these few images, whose bias is nearly the same for all plans
+    - metric: the score of these few images, whose bias is nearly the same for all plans
     """
 
-    judge: Judge
+    score: Score
     solution: Draw
     recording: Recording
 
@@ -48,21 +49,22 @@ class Proxies:
             "image": float(image),
             "features": float(features),
             "open-loop": self.recording.deviation(plan),
-            "metric": self.judge.distance(draw.features),
+            "metric": self.score(draw.features),
         }
 
 
-def make_proxies(judge: Judge, seed: int, count: int, folder: Path) -> Proxies:
-    """With the solution from the cache in `folder` if it is there."""
+def make_proxies(score: Score, count: int) -> Proxies:
+    """With the solution from the cache if it is there."""
+    judge, seed, folder = score.cache.judge, score.seed, score.cache.folder
     schedule = judge.schedule
     plan = uniform_plan(judge.model.num_blocks, schedule, min(SOLUTION_STEPS, schedule.num_timesteps))
-    return Proxies(judge, cached_draw(judge, plan, seed, range(count), folder), Recording(judge, seed))
+    return Proxies(score, cached_draw(judge, plan, seed, range(count), folder), Recording(judge, seed))
 
 
 def cached_draw(judge: Judge, plan: Plan, seed: int, samples: range, folder: Path) -> Draw:
     """A draw that is kept in a file."""
     sha256 = "" if judge.model.origin is None else judge.model.origin[1][:8]
-    file = folder / f"{plan_digest(plan)}-{sha256}-{seed}-{samples.stop}-{judge.extractor.key[:8]}.npz"
+    file = folder / f"{plan_digest(plan)}-{sha256}-{seed}-{samples.stop}-{judge.extractor_key}.npz"
     if file.exists():
         try:
             with np.load(file) as saved:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,13 +14,15 @@ from deediff.json_files import FORMAT_VERSION, read_json, write_json
 from deediff.plans import Plan
 from deediff.plans.file import read_plan, read_validation, write_plan
 from deediff.quality.progress import Progress
+from deediff.search.judge import Judge
 from deediff.search.settings import SearchSettings
 from deediff.search.space import Choices
-from deediff.search.start import uniform_plan
+from deediff.search.start import spaced_plans, uniform_plan
 from deediff.search.study import Tried
 from deediff.search.validate import Validated, Validation
 
 UNIFORM = (4, 5, 6, 8, 10, 12)  # steps of the uniform plans that every plan is compared with
+HAND = (7,)  # steps of a plan of the full network whose timesteps were chosen by hand
 
 
 def write_front(
@@ -38,21 +41,23 @@ def write_front(
     if not picked:
         raise UserError(f"no plan of {run} was measured with {fine} images yet: search for more minutes")
     judge, begun = validation.cache.judge, time.monotonic()
-    total, done = len(UNIFORM) + len(picked), 0
-    uniform = list[Validated]()
-    for steps in UNIFORM:
-        progress.report("validated plans", done, total)
-        plan = uniform_plan(judge.model.num_blocks, judge.schedule, steps)
-        uniform.append(validation.of(plan, f"{steps}-uniform"))
-        done += 1
+    given = _given(judge)
+    total, done = sum(map(len, given.values())) + len(picked), 0
+    known = dict[str, list[Validated]]()
+    for kind, plans in given.items():
+        for plan in plans:
+            progress.report("validated plans", done, total)
+            known.setdefault(kind, []).append(validation.of(plan, plan.name))
+            done += 1
     front = _read_front(run / "front.json", validation)
     others = {kind: _validated(front, kind, run, validation) for kind in get_args(Choices) if kind != choices}
     points = list[dict[str, Any]]()
     for best in picked:
         progress.report("validated plans", done, total)
         found = validation.of(best.plan, f"{best.cost:.2f}-{choices}")
-        rivals = [*uniform, *(rival for kind in others.values() for rival in kind)]
-        searched = {"value": best.distances[fine], "images": fine, "seed": settings.search_seed}
+        rivals = [rival for kind in (*known.values(), *others.values()) for rival in kind]
+        value, *_ = judge.measured(validation.cache.features(best.plan, settings.search_seed, fine))
+        searched = {"value": value, "score": best.distances[fine], "images": fine, "seed": settings.search_seed}
         point = validation.point(found) | {"searched": searched}
         points.append(point | {"compared_with": validation.differences(found, rivals)})
         file = run / "plans" / f"{found.name}.json"
@@ -60,10 +65,19 @@ def write_front(
         done += 1
     summary = summary | {"validation_seconds": round(time.monotonic() - begun, 1)}
     front = _read_front(run / "front.json", validation)  # again: another search may have ended meanwhile
-    front["uniform"] = {"points": [validation.point(found) for found in uniform]}
+    for kind, rivals in known.items():
+        front[kind] = {"points": [validation.point(found) for found in rivals]}
     front[choices] = {**summary, "device": device_name(judge.device), "points": points}
     write_json(run / "front.json", front)
     return front
+
+
+def _given(judge: Judge) -> dict[str, list[Plan]]:
+    """Plans of the full network that no search has chosen: at uniform timesteps, and at some chosen by hand."""
+    blocks, schedule = judge.model.num_blocks, judge.schedule
+    uniform = [replace(uniform_plan(blocks, schedule, steps), name=f"{steps}-uniform") for steps in UNIFORM]
+    spaced = [plan for plan in spaced_plans(blocks, schedule) if len(plan.steps) in HAND]
+    return {"uniform": uniform, "hand": [replace(plan, name=f"{len(plan.steps)}-hand") for plan in spaced]}
 
 
 def _contributions(file: Path, plan: Plan) -> dict[str, Any]:
@@ -76,9 +90,9 @@ def _contributions(file: Path, plan: Plan) -> dict[str, Any]:
 
 def _record(point: dict[str, Any], metric: str, validation: Validation) -> dict[str, Any]:
     """The `validation` of a plan file."""
-    reference = validation.cache.judge.reference
-    protocol = {"metric": metric, "reference": reference.name, "reference_images": reference.count}
-    extractor = {"extractor": validation.cache.judge.extractor.name}
+    first = validation.cache.judge.distances[0]
+    protocol = {"metric": metric, "reference": first.reference.name, "reference_images": first.reference.count}
+    extractor = {"extractor": first.extractor.name}
     left_out = ("plan", "steps", "timesteps")
     return {**protocol, **extractor, **{key: value for key, value in point.items() if key not in left_out}}
 
@@ -86,12 +100,14 @@ def _record(point: dict[str, Any], metric: str, validation: Validation) -> dict[
 def _read_front(file: Path, validation: Validation) -> dict[str, Any]:
     """The file with the head of this protocol; the fronts of another protocol are dropped: they are not comparable."""
     judge = validation.cache.judge
+    first = judge.distances[0]
     head: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "metric": judge.metric,
-        "extractor": judge.extractor.name,
-        "reference": judge.reference.name,
-        "reference_images": judge.reference.count,
+        "guards": [distance.metric for distance in judge.distances[1:]],
+        "extractor": first.extractor.name,
+        "reference": first.reference.name,
+        "reference_images": first.reference.count,
         "checkpoint_sha256": None if judge.model.origin is None else judge.model.origin[1],
         "full_gflops": round(judge.full_gflops, 6),
         "images": validation.images,

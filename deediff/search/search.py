@@ -18,9 +18,10 @@ from deediff.quality.progress import Progress
 from deediff.sampling.sampler import NotFinite
 from deediff.search.cache import FeatureCache
 from deediff.search.front import BUDGETS, best_of, best_plans, budget_of, chosen, origins, to_refine
-from deediff.search.judge import Judge, make_judge
+from deediff.search.judge import make_judge
 from deediff.search.proxies import Proxies, best_proxy, make_proxies, promising, rank_correlations
 from deediff.search.report import write_front
+from deediff.search.score import Score
 from deediff.search.settings import SearchSettings, SearchState
 from deediff.search.space import make_space
 from deediff.search.start import start_plans
@@ -54,14 +55,14 @@ def search(
     schedule = Schedule(**info["schedule"])
     judge = make_judge(model, schedule, run, settings, progress)
     space, cache = make_space(settings.choices, model, schedule, run), FeatureCache(judge, run / "search")
-    identity: dict[str, Any] = {"checkpoint": info["sha256"], "metric": judge.metric, "reference": judge.reference.key}
-    identity |= {"counts": list(settings.counts)}
+    identity: dict[str, Any] = {"checkpoint": info["sha256"], "counts": list(settings.counts)}
+    identity |= {distance.metric: distance.reference.key for distance in judge.distances}
     study = Study(space, settings, run, f"{settings.choices}-{judge.metric}", identity)
     if only != "validation":
         report(_task("a solution in many steps, to compare plans with"))
-        proxies = make_proxies(judge, settings.search_seed, settings.counts[0], run / "search")
+        proxies = make_proxies(Score(cache, settings.search_seed), settings.counts[0])
         study.enqueue(start_plans(space, schedule, run))
-        Searching(judge, study, proxies, settings, cache, report).run()
+        Searching(study, proxies, settings, report).run()
     tried, coarse, fine = study.tried(), *settings.counts[1:]
     summary = {
         "trials": len(tried),
@@ -83,11 +84,9 @@ def _task(text: str) -> SearchState:
 class Searching:
     """The loop over trials."""
 
-    judge: Judge
     study: Study
     proxies: Proxies
     settings: SearchSettings
-    cache: FeatureCache
     report: Callable[[SearchState], None]
 
     def run(self) -> None:
@@ -107,30 +106,30 @@ class Searching:
         self._show(self.study.tried(), seconds)
 
     def _refine(self, plan: Tried) -> None:
-        """The metric of more images for a plan that was tried."""
-        fine = self.settings.counts[-1]
-        features = self.cache.features(plan.plan, self.settings.search_seed, fine)
-        self.study.refine(plan, fine, self.judge.distance(features))
+        """The score of more images for a plan that was tried."""
+        fine, score = self.settings.counts[-1], self.proxies.score
+        self.study.refine(plan, fine, score(score.cache.features(plan.plan, score.seed, fine)))
 
     def _try(self, tried: Sequence[Tried]) -> None:
-        """One trial: a few images, and if these are promising the metric of more."""
+        """One trial: a few images, and if these are promising the score of more."""
         few, coarse, fine = self.settings.counts
         front = [plan.plan for count in (coarse, fine) for plan in best_plans(tried, count)]
         trial, plan = self.study.propose(front)
-        seed = self.settings.search_seed
+        score = self.proxies.score
+        judge, seed = score.cache.judge, score.seed
         try:
-            cost = self.judge.cost(plan)
+            cost = judge.cost(plan)
             if budget_of(cost) is None:  # beyond every budget
                 self.study.fail(trial)
                 return
-            draw = self.judge.draw(plan, seed, range(few))
+            draw = judge.draw(plan, seed, range(few))
         except NotFinite:
             self.study.fail(trial)
             return
         found, distances = self.proxies.measure(plan, draw), dict[int, float]()
         explored = np.random.default_rng([seed, trial.number]).random() < EXPLORED
         if explored or promising(found, cost, tried, best_proxy(tried, coarse)):
-            distances[coarse] = self.judge.distance(self.cache.features(plan, seed, coarse, draw.features))
+            distances[coarse] = score(score.cache.features(plan, seed, coarse, draw.features))
         self.study.finish(trial, cost, distances, found)
 
     def _show(self, tried: Sequence[Tried], seconds: float) -> None:

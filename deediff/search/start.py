@@ -31,6 +31,13 @@ def uniform_plan(num_blocks: int, schedule: Schedule, steps: int) -> Plan:
     return Plan(tuple(map(PlanStep, timesteps)), num_blocks, schedule.num_timesteps, clip_x0=True)
 
 
+def spaced_plans(num_blocks: int, schedule: Schedule) -> list[Plan]:
+    """The full network at the timesteps of SPACED."""
+    last = schedule.num_timesteps - 1
+    scaled = [dict.fromkeys(round(t / 999 * last) for t in timesteps) for timesteps in SPACED]
+    return [Plan(tuple(map(PlanStep, found)), num_blocks, last + 1, clip_x0=True) for found in scaled]
+
+
 def start_plans(space: Space, schedule: Schedule, run: Path) -> list[Plan]:
     """Plans of this run and of the runs beside it, spaced ones with and without cheap ends, and uniform ones."""
     plans = [*_found(run)]

@@ -32,7 +32,7 @@ class Tried:
     number: int
     plan: Plan
     cost: float  # evaluations of the full network
-    distances: dict[int, float] = field(default_factory=dict)  # number of images: the metric
+    distances: dict[int, float] = field(default_factory=dict)  # number of images: the score
     proxies: dict[str, float] = field(default_factory=dict)
     origin: str = "sampler"  # start, move or sampler
 

@@ -76,6 +76,8 @@ def test_bad_settings(run: Path, capsys: pytest.CaptureFixture[str], args: list[
         (["trends", DDIM50, "--thresholds", "0:1:1e-9"], "steps of 0.0001 or more"),
         (["trends", DDIM50, "--thresholds", "0.1:nan:0.1"], "0 ≤ start ≤ stop ≤ 1"),
         (["trends", "memory://nowhere/x"], "memory://nowhere/x/trace.json does not exist"),
+        (["compare", "nowhere", "--out", "table.pdf"], "no format belongs to table.pdf, expected one of .txt, .csv"),
+        (["sample", "nowhere", "--out", ""], "the path is empty, expected a folder or a URL"),
         (["flops", "nowhere"], "checkpoint nowhere does not exist"),
         (["import", "nowhere.pth", "--layout", "uvit", "--out", "x"], "nowhere.pth does not exist"),
     ],

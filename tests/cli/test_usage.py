@@ -118,7 +118,7 @@ def raises(error: BaseException) -> Any:
     ("error", "code", "message"),
     [
         (UserError("the batch size is 0"), 2, "error: the batch size is 0\n"),
-        (PermissionError(13, "Permission denied", "x"), 2, "error: [Errno 13] Permission denied: 'x': completed work"),
+        (PermissionError(13, "Permission denied", "x"), 2, "error: x: Permission denied: completed work"),
         (KeyError("x"), 2, "error: KeyError ('x'): a damaged file or a bug; DEEDIFF_DEBUG=1 shows where\n"),
         (MemoryError("9 TiB"), 2, "error: out of memory (9 TiB): completed work is kept; smaller batches need less\n"),
         (RuntimeError("can't allocate memory: you tried"), 2, "error: out of memory (can't allocate memory: you"),

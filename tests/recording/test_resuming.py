@@ -183,7 +183,7 @@ def test_a_disk_that_takes_no_more_loses_nothing_that_was_complete(
     assert comparable(record(run_folder, f"cut-{number}")) == comparable(whole)
 
 
-def test_a_folder_that_is_removed_meanwhile_is_said(run_folder: Path) -> None:
+def test_a_folder_that_is_removed_meanwhile_is_an_error(run_folder: Path) -> None:
     folder = run_folder / "traces" / "removed"
 
     def remove(step: deediff.Step) -> None:

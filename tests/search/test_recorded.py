@@ -8,8 +8,10 @@ import pytest
 
 from deediff.diffusion.schedule import Schedule
 from deediff.plans import Plan, PlanStep
+from deediff.search.cache import FeatureCache
 from deediff.search.proxies import NAMES, make_proxies
 from deediff.search.recorded import STEPS, Recording
+from deediff.search.score import Score
 from deediff.search.start import uniform_plan
 from tests.search.test_search import make_toy_judge
 from tests.search.toy import toy_metric
@@ -38,7 +40,7 @@ def test_every_proxy_is_measured(run: Path, image_folder: Path, tmp_path: Path) 
     judge = make_toy_judge(run, image_folder)
     plan = Plan((PlanStep(999, 0, "input"), PlanStep(500), PlanStep(100, 0, "output:0")), 13, clip_x0=True)
     with toy_metric():
-        proxies = make_proxies(judge, 0, 8, tmp_path)
+        proxies = make_proxies(Score(FeatureCache(judge, tmp_path), 0), 8)
         draw = judge.draw(plan, 0, range(8))
         found = proxies.measure(plan, draw)
         assert set(found) == set(NAMES)

@@ -54,7 +54,7 @@ def test_a_search_writes_validated_plans(run: Path, image_folder: Path) -> None:
         assert record is not None
         assert (record["metric"], record["images"], record["seed"]) == ("fd-toy", IMAGES, 1)
         assert record["searched"]["seed"] == 0
-        assert set(record["metrics"]) == {"fd-toy", "kid-toy"}
+        assert set(record["metrics"]) == {"fd-toy", "kid-toy", "fd-pixels"}
         assert record["compared_with"][0]["plan"] == "4-uniform"
         assert list(plan.timesteps) == point["timesteps"]
         steps = list(deediff.sample(deediff.load(run), plan=plan, num_samples=2))
@@ -94,7 +94,7 @@ def test_the_command_prints_the_front(
     assert main(["search", str(run), "--choices", "ends", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {"plans", "uniform", "trials", "rank_correlations", "origins"} <= found.keys()
-    assert {"plan", "evaluations", "fd-toy", "kid-toy", "searched", "steps"} == found["plans"][0].keys()
+    assert {"plan", "evaluations", "fd-toy", "kid-toy", "fd-pixels", "searched", "steps"} == found["plans"][0].keys()
 
 
 def test_plans_are_validated_on_noise_that_no_search_has_seen(
@@ -123,7 +123,7 @@ def test_the_same_plan_gets_the_same_number(run: Path, image_folder: Path, tmp_p
     parts = [other.draw(PLAN, 0, samples).features for samples in (range(5), range(5, 8))]
     np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-2)
     with toy_metric():
-        assert first.distance(whole) == first.distance(first.draw(PLAN, 0, range(8)).features)
+        assert first.measured(whole) == first.measured(first.draw(PLAN, 0, range(8)).features)
     cache = FeatureCache(first, tmp_path)
     np.testing.assert_array_equal(cache.features(PLAN, 0, 5), whole[:5])
     np.testing.assert_allclose(cache.features(PLAN, 0, 8), whole, atol=1e-2)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deediff.quality import metrics
-from deediff.quality.extractors import Extractor
+from deediff.quality.extractors import Extractor, load_extractor
 from deediff.quality.metrics import METRICS
 from deediff.search import SearchSettings, search
 from deediff.search import judge as judging
@@ -29,7 +29,7 @@ def _features(images: Tensor) -> Tensor:
 
 
 def _extractor(name: str, device: torch.device, weights: Path | None = None) -> Extractor:
-    return Extractor(name, "toy" * 8, _features, device)
+    return Extractor(name, "toy" * 8, _features, device) if name == "toy" else load_extractor(name, device, weights)
 
 
 @contextmanager

@@ -1,77 +1,76 @@
-"""What this project claims about plans, compared with the evaluated traces of the runs.
-
-A plan counts as equal to the full network only where no distance says otherwise: a search that minimises one distance
-may find plans that exploit it, and a second one (`fd-pixels`) shows that.
-"""
+"""What this project claims about plans, compared with the validated fronts of the runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from deediff.errors import UserError
-from deediff.quality.paired import Difference, quality_difference
-from deediff.quality.results import Quality, read_quality
-from deediff.runs import read_run
-from deediff.traces.reader import Trace, read_trace
+from deediff.plans.front import ROOM, Front, Point, read_front
 
 RUNS = ("mnist_tiny", "uvit_tiny")
-STEPS, SAVING = 12, 0.7
+UNIFORM, BY_HAND = "12-uniform", "7-hand"  # rivals: plans of the full network
+LESS_THAN_UNIFORM, LESS_THAN_ENDS = 0.7, 0.4
+GFLOPS, NEAR = 1.25, 0.2  # of a plan for digits, and its largest distance from BY_HAND
 COLUMNS = ("claim", "verdict", "measured", "holds when", "command")
-RULE = (
-    "the cheapest plan of which no distance, fd-pixels among them, is worse than the rival's beyond the paired 95 % "
-    "interval costs so much less"
+EQUAL = (
+    f"no distance, the guard among them, is worse than that of {UNIFORM} beyond the paired 95 % interval, "
+    f"and the metric at most {ROOM} above"
 )
 
 
 def plan_verdicts(folder: Path) -> Iterator[dict[str, str]]:
-    """A row per run that holds an evaluated trace of the rival. Raises UserError when a trace is damaged."""
+    """Rows for each run with validated fronts. Raises UserError when a file is damaged."""
     for name in RUNS:
-        run = folder / name
-        traces = [read_trace(path) for path in read_run(run).traces] if (run / "run.json").exists() else []
-        rival = next((t for t in traces if _is_rival(t) and read_quality(t.path)), None)
-        if rival is None:
-            continue
-        claim = f"timesteps and exits chosen together cost {SAVING:.0%} less than {STEPS} uniform steps ({name})"
-        verdict, measured = _judge(rival, [t for t in traces if t.meta.plan is not None and not t.meta.is_full])
-        command = f"deediff sample runs/{name} --plan NAME --seed {rival.meta.seed}"
-        yield dict(zip(COLUMNS, (claim, verdict, measured, RULE, command), strict=True))
+        front = read_front(folder / name)
+        if front is not None and front.point(UNIFORM) is not None:
+            command = f"deediff search runs/{name} --validate-only"
+            for row in (_less_than_uniform(name, front), _less_than_ends(name, front), *_near(name, front)):
+                yield dict(zip(COLUMNS, (*row, command), strict=True))
 
 
-def _is_rival(trace: Trace) -> bool:
-    meta = trace.meta
-    return meta.is_full and meta.plan is None and meta.solver == "dpm-solver++" and len(trace.timesteps) == STEPS
+def _less_than_uniform(run: str, front: Front) -> tuple[str, str, str, str]:
+    claim = f"timesteps and exits chosen together cost {LESS_THAN_UNIFORM:.0%} less than 12 uniform steps ({run})"
+    rule = f"the cheapest plan of which {EQUAL} costs so much less"
+    return claim, *_verdict(front, front.point(UNIFORM), LESS_THAN_UNIFORM), rule
 
 
-def _judge(rival: Trace, plans: list[Trace]) -> tuple[str, str]:
-    """Verdict, and the numbers of the cheapest plan that is not worse."""
-    full = rival.meta.cost.full * STEPS
-    for trace in sorted(plans, key=_gflops):
-        changes = _differences(trace, rival)
-        if "fd-pixels" in {change.metric for change in changes} and all(change.low <= 0 for change in changes):
-            saving = 1 - _gflops(trace) / full
-            numbers = ", ".join(f"{c.metric} {c.value:+.3g} [{c.low:+.3g}, {c.high:+.3g}]" for c in changes)
-            text = f"{trace.path.name}: {saving:.0%} less, {_gflops(trace):.2f} GFLOPs per image against {full:.2f}; "
-            text += f"paired differences {numbers}, N = {trace.meta.num_samples:,}"
-            return ("holds" if saving >= SAVING else "does not hold"), text
-    return "does not hold", "no evaluated plan is equal"
+def _less_than_ends(run: str, front: Front) -> tuple[str, str, str, str]:
+    claim = f"they cost {LESS_THAN_ENDS:.0%} less than a full network that may skip its first and last step ({run})"
+    rule = f"of the cheapest plans of both kinds of which {EQUAL}, the one with exits costs so much less"
+    return claim, *_verdict(front, front.cheapest_like(UNIFORM, "ends"), LESS_THAN_ENDS), rule
 
 
-def _gflops(trace: Trace) -> float:
-    """Per image, over all steps."""
-    return (trace.meta.mean_gflops or 0.0) * len(trace.timesteps)
+def _verdict(front: Front, rival: Point | None, saving: float) -> tuple[str, str]:
+    """The verdict, and the numbers of the cheapest plan with exits that equals UNIFORM."""
+    plan = front.cheapest_like(UNIFORM)
+    if plan is None or rival is None:
+        return "does not hold", f"no {'plan' if plan is None else 'rival'} equals {UNIFORM}"
+    found = 1 - plan["evaluations"] / rival["evaluations"]
+    text = f"{plan['plan']}: {found:.0%} less than {rival['plan']}, {plan['gflops_per_image']:.2f} GFLOPs per image "
+    text += f"against {rival['gflops_per_image']:.2f}; {_differences(front, plan, UNIFORM)}"
+    return ("holds" if found >= saving else "does not hold"), text
 
 
-def _differences(trace: Trace, rival: Trace) -> list[Difference]:
-    """Plan minus rival, for each distance that both have."""
-    theirs: dict[str, Quality] = {entry.metric: entry for entry in read_quality(rival.path)}
-    found = []
-    for entry in read_quality(trace.path):
-        other = theirs.get(entry.metric)
-        if other is None or entry.higher_is_better or entry.metric.endswith("-inf"):
-            continue
-        try:
-            found.append(quality_difference(entry, other))
-        except UserError:  # another number of images or another reference
-            continue
-    return found
+def _near(run: str, front: Front) -> Iterator[tuple[str, str, str, str]]:
+    """A plan of few GFLOPs beside the full network at timesteps chosen by hand; of digits only."""
+    rival = front.point(BY_HAND)
+    if run != "mnist_tiny" or rival is None:
+        return
+    claim = f"a plan of {GFLOPS} GFLOPs per image is within {NEAR} of {rival['gflops_per_image']:.2f} ({run})"
+    rule = f"its {front.metric} is less than {NEAR} above that of the full network at {list(rival['timesteps'])}"
+    plans = [p for p in front.points.get("all", []) if p["gflops_per_image"] <= GFLOPS and front.change(p, BY_HAND)]
+    if not plans:
+        yield claim, "does not hold", "no such plan is validated", rule
+        return
+    best = min(plans, key=lambda p: front.change(p, BY_HAND)[front.metric]["value"])
+    holds = front.change(best, BY_HAND)[front.metric]["value"] < NEAR
+    text = f"{best['plan']}: {best['gflops_per_image']:.2f} GFLOPs per image; {_differences(front, best, BY_HAND)}"
+    yield claim, "holds" if holds else "does not hold", text, rule
+
+
+def _differences(front: Front, plan: Point, rival: str) -> str:
+    """The plan minus its rival, for each distance."""
+    change = front.change(plan, rival)
+    values = [(name, change[name]) for name in (front.metric, *front.guards) if name in change]
+    numbers = ", ".join(f"{name} {c['value']:+.3g} [{c['low']:+.3g}, {c['high']:+.3g}]" for name, c in values)
+    return f"paired differences from {rival}: {numbers}, N = {front.images:,}"

@@ -16,7 +16,7 @@ from deediff.models import EarlyExitModel
 from deediff.settings import SamplingSettings
 
 JOB, BEFORE = "job", "job before"  # session state: this tab's latest job, and the one before that has images
-SETTINGS, AGAIN = "live asked", "live again"  # session state: the latest settings; whether to sample another seed
+SETTINGS, AGAIN = "live settings", "live again"  # session state: the latest settings; whether to sample another seed
 SAMPLED = "live sampled"  # in the URL once there are images: its link samples them again, where that is quick
 LIVE_HELP = (
     "After the first *Sample*, every change of a setting samples at once, as when the slider is released: up to "

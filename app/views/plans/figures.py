@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from app.views.plans.found import KINDS, Front
+from app.views.plans.found import KINDS
 from app.widgets.figures import FULL, OTHERS, A, Spec, axis, spec
 from deediff.plans import Plan, PlanStep
+from deediff.plans.front import Front
 from deediff.plans.plan import step_name
 
 LOOKS = {  # of a kind of search: colour, dash, symbol
     "uniform": (FULL, "dot", "circle-open"),
+    "hand": (FULL, "solid", "x"),
     "full": (FULL, "solid", "circle"),
     "ends": (OTHERS[2], "solid", "diamond"),
     "all": (A, "solid", "square"),

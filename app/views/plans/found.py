@@ -3,58 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from deediff.errors import UserError
-from deediff.json_files import read_json
 from deediff.plans import Plan
 from deediff.plans.file import plan_names, read_plan, read_validation
+from deediff.plans.front import Front
 
 KINDS = {  # of search, in front.json: name on screen
     "uniform": "full network, uniform timesteps",
+    "hand": "full network, timesteps chosen by hand",
     "full": "full network, searched timesteps",
     "ends": "the same, which may skip the first or last evaluation",
     "all": "timesteps and exits",
 }
-
-
-@dataclass(frozen=True)
-class Front:
-    """The validated plans of each kind of search."""
-
-    metric: str
-    images: int
-    reference: str
-    full_gflops: float  # of one evaluation of the full network
-    points: Mapping[str, list[dict[str, Any]]]  # kind: by cost
-
-    def cheapest_like(self, other: Mapping[str, Any], room: float = 0.1) -> dict[str, Any] | None:
-        """The cheapest plan with exits whose metric is at most `room` above that of another point; None without one."""
-        limit = other["metrics"][self.metric]["value"] + room
-        fit = [p for p in self.points.get("all", []) if p["metrics"][self.metric]["value"] <= limit]
-        return min(fit, key=lambda p: p["evaluations"], default=None)
-
-
-def read_front(run: Path) -> Front | None:
-    """RUN/front.json; None where there is none. Raises UserError when it is damaged."""
-    file = run / "front.json"
-    if not file.exists():
-        return None
-    content = read_json(file)
-    try:
-        points = {kind: list(content[kind]["points"]) for kind in KINDS if kind in content}
-        for found in points.values():
-            found.sort(key=lambda point: point["evaluations"])
-        metric = str(content["metric"])
-        if any(metric not in point["metrics"] for found in points.values() for point in found):
-            raise KeyError(metric)
-        return Front(metric, int(content["images"]), str(content["reference"]), float(content["full_gflops"]), points)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{file} is not a readable front ({error}): run 'deediff search {run}' again") from None
 
 
 def read_plans(run: Path) -> tuple[dict[str, Plan], list[str]]:

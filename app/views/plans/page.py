@@ -8,19 +8,21 @@ import streamlit as st
 from app.state.choice import resolve
 from app.state.selection import Selection, current
 from app.views.plans.figures import fronts, strips
-from app.views.plans.found import front_table, read_front, read_plans, step_table
+from app.views.plans.found import front_table, read_plans, step_table
 from app.views.plans.search import SEARCH
 from app.widgets import inputs
 from app.widgets.panels import Panel, Picture, guarded, show
 from app.widgets.plot import Point
+from deediff.plans.front import read_front
 from deediff.plans.plan import step_name
 
 CHOSEN = "plan"  # key of the chosen plan, in the URL as in the session
 FRONT_HELP = (
     "Each mark is a plan, sampled again with noise that was not used for choosing it; bars are 95 % intervals "
     "(delete-a-group jackknife). Grey is the rival: the full network alone, at uniform or at searched timesteps. "
-    "Lower and further left is better; but a search may exploit the distance that it minimises, so hold a plan's trace "
-    "against the rival's by another one, such as fd-pixels, too (*Compare*). A click chooses a plan."
+    "Lower and further left is better. The title names the cheapest plan that equals uniform steps: no distance, the "
+    "guard fd-pixels among them, is worse beyond its paired 95 % interval, and the metric is at most 0.1 above. "
+    "A click chooses a plan."
 )
 STRIP_HELP = (
     "One row per plan, the cheapest on top, from noise (left) to image. Grey squares run the full network. Circles and "
@@ -36,15 +38,12 @@ def draw_fronts(selected: Selection) -> Picture | None:
         st.code(f"deediff search {selected.run.path}", language="bash", wrap_lines=True)
         return None
     title = f"Validated plans of {selected.run.name}"
-    uniform = front.points.get("uniform", [])
-    if uniform and (cheap := front.cheapest_like(uniform[-1])) is not None:
-        rival, values = uniform[-1], [p["metrics"][front.metric]["value"] for p in (cheap, uniform[-1])]
-        saved = 1 - cheap["evaluations"] / rival["evaluations"]
-        title = (
-            f"By {front.metric} alone, {values[0]:.2f} against {values[1]:.2f} for {saved:.0%} less than "
-            f"{rival['evaluations']:.0f} uniform steps"
-        )
-    subtitle = f"measured · another distance may object: see (?) · N = {front.images:,}, against {front.reference}"
+    if front.headline is not None:
+        plan, rival = front.headline
+        saved = 1 - plan["evaluations"] / rival["evaluations"]
+        title = f"{plan['plan']}: the images of {rival['evaluations']:.0f} uniform steps for {saved:.0%} less"
+    distances = " and ".join((front.metric, *front.guards))
+    subtitle = f"measured · equal by {distances}: see (?) · N = {front.images:,}, against {front.reference}"
     return Picture(title, subtitle, fronts(front, chosen_plan(selected)), lambda: front_table(front), _choose)
 
 
@@ -101,8 +100,8 @@ def chosen_plan(selected: Selection) -> str | None:
     if not plans:
         return None
     front, default = read_front(selected.run.path), next(iter(plans))
-    if front is not None and (uniform := front.points.get("uniform")) and (cheap := front.cheapest_like(uniform[-1])):
-        default = cheap["plan"] if cheap["plan"] in plans else default
+    if front is not None and front.headline is not None and front.headline[0]["plan"] in plans:
+        default = front.headline[0]["plan"]
     return resolve(CHOSEN, default, {name: name for name in plans}.get)
 
 

@@ -19,7 +19,7 @@ from app.widgets.panels import Panel, heading
 from app.widgets.waiting import polled
 from deediff.traces.reader import Trace
 
-FILMS, REQUESTED, CANCELLED = "films", "film asked", "film cancelled"  # session state
+FILMS, REQUESTED, CANCELLED = "films", "film requested", "film cancelled"  # session state
 AT_ONCE = 300.0  # GFLOPs: a cheaper film is computed without a click
 MOST_FILMS = 8  # kept per tab
 FRAMES = 12

@@ -1,72 +1,81 @@
-"""Claims about plans: the verdict follows from the traces' costs and from every distance."""
+"""Claims about plans: the verdict follows from the validated costs and from every distance."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 
-import deediff
-from deediff.plans import Plan, PlanStep
-from deediff.quality.results import Quality, write_quality
-from tests.conftest import make_run, record
 from trainer.suites.plan_claims import plan_verdicts
 
-FULL = Quality("fd-mnist", "e", 5.0, 4.5, 5.5, "", 10, "r", "k", 60_000, 0.1, 0.01, "", "cpu", seed=0)
 
-
-def evaluate(trace: deediff.Trace, **values: float) -> None:
-    """Give a trace these distances, with groups of which each differs a little."""
+def point(name: str, evaluations: float, gflops: float = 1.0, **changes: tuple[float, float]) -> dict[str, Any]:
+    """A validated plan; `changes` are the value and the lower end of its differences from every rival."""
     names = {"fd": "fd-mnist", "pixels": "fd-pixels"}
-    spread = np.linspace(-0.01, 0.01, 20)
-    entries = [
-        replace(FULL, metric=names[name], value=value, without=tuple((value + spread * k).tolist()))
-        for k, (name, value) in enumerate(values.items(), start=1)
-    ]
-    write_quality(trace.path, entries)
+    found = {names[key]: {"value": v, "low": low, "high": 2 * v - low} for key, (v, low) in changes.items()}
+    rows = [{"plan": rival, "differences": found} for rival in ("12-uniform", "7-hand")]
+    metrics = {"fd-mnist": {"value": 5.0}}
+    common = {"plan": name, "evaluations": evaluations, "gflops_per_image": gflops, "metrics": metrics}
+    return common | {"compared_with": rows, "timesteps": [999, 500]}
 
 
-def sampled(run: Path, name: str, full_steps: int) -> deediff.Trace:
-    """A plan of this many full steps, and one that reuses."""
-    steps = [PlanStep(900 - 100 * k) for k in range(full_steps)]
-    return record(run, name, plan=Plan((*steps, PlanStep(1, 0, "output:0")), 13), policy="never")
+def write(root: Path, plans: list[dict[str, Any]], ends: list[dict[str, Any]] | None = None) -> list[dict[str, str]]:
+    """The verdicts on a run with these plans with exits."""
+    kinds = {"uniform": [point("12-uniform", 12)], "hand": [point("7-hand", 7)], "ends": ends or [], "all": plans}
+    head = {"metric": "fd-mnist", "guards": ["fd-pixels"], "images": 2048, "reference": "r", "full_gflops": 1.0}
+    (root / "mnist_tiny").mkdir(exist_ok=True)
+    (root / "mnist_tiny" / "front.json").write_text(
+        json.dumps(head | {kind: {"points": points} for kind, points in kinds.items()})
+    )
+    return list(plan_verdicts(root))
 
 
-@pytest.fixture
-def runs(tmp_path: Path) -> Path:
-    run = make_run(tmp_path / "mnist_tiny")
-    evaluate(record(run, "dpm12", policy="never", solver="dpm-solver++", steps=12), fd=5.0, pixels=0.1)
-    return tmp_path
+EQUAL = {"fd": (0.0, -0.1), "pixels": (0.0, -0.1)}
 
 
 @pytest.mark.parametrize(
-    ("full_steps", "fd", "pixels", "verdict"),
+    ("evaluations", "changes", "verdict"),
     [
-        (3, 5.0, 0.1, "holds"),  # 75 % less
-        (4, 5.0, 0.1, "does not hold"),  # 67 % less
-        (3, 4.0, 0.3, "does not hold"),  # one distance is better, the other worse: exploited
-        (3, 5.5, 0.1, "does not hold"),
+        (3.0, EQUAL, "holds"),  # 75 % less
+        (4.0, EQUAL, "does not hold"),  # 67 % less
+        (3.0, EQUAL | {"pixels": (0.3, 0.1)}, "does not hold"),  # one distance better, the other worse: exploited
+        (3.0, {"fd": (-1.0, -1.2)}, "does not hold"),  # only one distance
+        (3.0, EQUAL | {"fd": (0.5, -0.1)}, "does not hold"),  # so wide an interval proves nothing
     ],
 )
 def test_a_claim_holds_for_a_plan_that_no_distance_finds_worse(
-    full_steps: int, fd: float, pixels: float, verdict: str, runs: Path
+    evaluations: float, changes: dict[str, tuple[float, float]], verdict: str, tmp_path: Path
 ) -> None:
-    evaluate(sampled(runs / "mnist_tiny", "plan", full_steps), fd=fd, pixels=pixels)
-    (row,) = plan_verdicts(runs)
+    row, *_ = write(tmp_path, [point("plan", evaluations, **changes)])
     assert row["verdict"] == verdict
-    if fd == 5.0:
-        assert f"plan: {1 - full_steps / 12:.0%} less" in row["measured"]
-        assert "fd-mnist +0 [" in row["measured"]
+    if changes == EQUAL:
+        assert f"plan: {1 - evaluations / 12:.0%} less than 12-uniform" in row["measured"]
+        assert "fd-mnist +0 [-0.1, +0.1], fd-pixels +0 [-0.1, +0.1], N = 2,048" in row["measured"]
 
 
-def test_a_plan_without_a_second_distance_is_not_judged(runs: Path) -> None:
-    evaluate(sampled(runs / "mnist_tiny", "plan", 3), fd=5.0)
-    (row,) = plan_verdicts(runs)
-    assert (row["verdict"], row["measured"]) == ("does not hold", "no evaluated plan is equal")
+def test_the_rival_with_cheap_ends_must_be_equal_too(tmp_path: Path) -> None:
+    """The cheapest plan of `ends` that equals uniform steps is the rival, not a cheaper one of worse images."""
+    ends = [point("worse", 3.0, fd=(1.0, 0.5), pixels=(0.0, -0.1)), point("rival", 5.0, **EQUAL)]
+    _, row, _ = write(tmp_path, [point("plan", 3.0, **EQUAL)], ends)
+    assert row["verdict"] == "holds"
+    assert "plan: 40% less than rival" in row["measured"]
+    _, row, _ = write(tmp_path, [point("plan", 3.1, **EQUAL)], ends)
+    assert row["verdict"] == "does not hold"
+    _, row, _ = write(tmp_path, [point("plan", 3.0, **EQUAL)], ends[:1])
+    assert row["measured"] == "no rival equals 12-uniform"
 
 
-def test_without_the_rival_there_is_no_row(tmp_path: Path) -> None:
-    make_run(tmp_path / "mnist_tiny")
+@pytest.mark.parametrize(("gflops", "value", "verdict"), [(1.25, 0.19, "holds"), (1.26, 0.1, "does not hold"),
+                                                          (1.0, 0.21, "does not hold")])  # fmt: skip
+def test_a_cheap_plan_is_near_the_timesteps_chosen_by_hand(
+    gflops: float, value: float, verdict: str, tmp_path: Path
+) -> None:
+    *_, row = write(tmp_path, [point("plan", 3.0, gflops, fd=(value, 0.0), pixels=(0.0, -0.1))])
+    assert row["verdict"] == verdict
+
+
+def test_without_fronts_there_is_no_row(tmp_path: Path) -> None:
+    (tmp_path / "mnist_tiny").mkdir()
     assert list(plan_verdicts(tmp_path)) == []
