@@ -123,6 +123,20 @@ MUTANTS = [
         "tests/search/test_search.py",
     ),
     Mutant(
+        "a search ignores its second distance",
+        "deediff/search/score.py",
+        "score *= max(1.0, guard / allowed)",
+        "score *= 1.0",
+        "tests/search/test_score.py",
+    ),
+    Mutant(
+        "a plan that exploits one distance counts as equal",
+        "deediff/plans/front.py",
+        "for name in (self.metric, *self.guards))",
+        "for name in (self.metric,))",
+        "tests/trainer/suites/test_plan_claims.py",
+    ),
+    Mutant(
         "a plan beyond its budget is chosen",
         "deediff/search/front.py",
         "and plan.cost <= budget + TOLERANCE]\n    return",

@@ -18,7 +18,7 @@ NETWORK = ".st-key-plot-network"
 TIMESTEP, SAMPLE = 499, 3
 
 
-def asked(root: Path) -> torch.Tensor:
+def by_hand(root: Path) -> torch.Tensor:
     """(N,) u of the sample at the timestep."""
     import io
 
@@ -34,7 +34,7 @@ def asked(root: Path) -> torch.Tensor:
 
 
 def test_clicks_choose_the_exit_and_the_timestep(tab: Page, served: str, copied: Path) -> None:
-    u = asked(copied)
+    u = by_hand(copied)
     link = f"run=mnist_tiny&trace=ddim50-never-full&t={TIMESTEP}&sample={SAMPLE}&tau=0.1"
     tab.goto(f"{served}/method?{link}")
     expect(tab.locator(NETWORK)).to_be_visible(timeout=60_000)

@@ -44,6 +44,11 @@ class Example:
         """The training target in words."""
         return TARGETS[self.model.prediction]
 
+    @property
+    def exit_target(self) -> str:
+        """What the exits learn, in words."""
+        return "the full network's prediction" if self.model.exit_target == "full" else self.target
+
 
 @st.cache_data(max_entries=64, show_spinner="Evaluating every exit of the network …")
 def explained(

@@ -30,10 +30,11 @@ class Explained:
     clean: Floats  # (C,H,W) x_0 in [−1, 1]
     noise: Floats  # (C,H,W) ε
     noisy: Floats  # (C,H,W) x_t, Eq. 1
-    target: Floats  # (C,H,W) of the prediction: ε, or x_0 or v
+    target: Floats  # (C,H,W) of the backbone: ε, or x_0 or v
+    exit_target: Floats  # (C,H,W) of the exits: the same, or the full network's prediction
     predictions: Floats  # (N+1,C,H,W) g_0 … g_{N−1}, and the backbone's own; (1,C,H,W) without exits
     u: Floats  # (N,) Eq. 5; empty without exits
-    error_maps: Floats  # (N+1,H,W) tanh|g_i − target|, mean over channels; the mean of each is û of Eq. 6
+    error_maps: Floats  # (N+1,H,W) tanh|g_i − exit_target|, mean over channels; the mean of each is û of Eq. 6
     u_maps: Floats | None  # (N,h,w) u of each image token, where the UEM has one
 
     @property
@@ -71,17 +72,18 @@ def explain(
     y: tuple[Any, ...] = (torch.tensor([label], device=device),) if model.backbone.num_classes else ()
     alpha_bar = schedule.alpha_bar_at(t)
     noisy = schedule.add_noise(clean, t, noise)
-    target = training_target(model.prediction, clean, noise, alpha_bar)
     if model.uem is not None and model.heads is not None:
         predictions, u = model.all_exits(noisy, t, *y)  # (N+1,1,C,H,W), (N,1)
     else:
         predictions, u = model(noisy, t, *y)[None], torch.empty(0, 1)
+    target = training_target(model.prediction, clean, noise, alpha_bar)
+    exit_target = predictions[-1] if model.exit_target == "full" else target
     maps = model.uncertainty_maps(noisy, t, *y)[:, 0] if model.uem is not None and model.uem.by_token else None
 
     def array(x: torch.Tensor) -> Floats:
         return x.float().cpu().numpy()
 
-    errors = uncertainty_map(predictions, target)[:, 0].mean(dim=1)  # (N+1,H,W)
+    errors = uncertainty_map(predictions, exit_target)[:, 0].mean(dim=1)  # (N+1,H,W)
     return Explained(
         timestep,
         float(alpha_bar),
@@ -89,6 +91,7 @@ def explain(
         array(noise[0]),
         array(noisy[0]),
         array(target[0]),
+        array(exit_target[0]),
         array(predictions[:, 0]),
         array(u[:, 0]),
         array(errors),

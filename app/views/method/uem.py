@@ -57,7 +57,7 @@ def _draw_exit(example: Example, has_uem: bool) -> None:
         Tile(
             image_png(e.predictions[layer], not example.predicts_image),
             f"prediction of exit {layer}",
-            f"target: {example.target}",
+            f"target: {example.exit_target}",
         ),
         Tile(
             encode(heat(e.error_maps[layer], highest)),

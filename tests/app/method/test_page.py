@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ def numbers(spec: dict, name: str) -> np.ndarray:
     return np.frombuffer(base64.b64decode(line["y"]["bdata"]), "<f4")
 
 
-def asked(root: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
+def by_hand(root: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
     """By hand: errors (N+1,), u (N,), x_t and ᾱ_t of the sample."""
     model, schedule = deediff.load(root / "toy"), Schedule()
     png = deediff.read_trace(root / "toy" / "traces" / FULL).samples(range(SAMPLE, SAMPLE + 1))["png"].iloc[0]
@@ -52,15 +53,26 @@ def open_method(**link: str) -> AppTest:
 
 
 def test_u_and_the_real_error_are_the_models(runs: Path) -> None:
-    errors, u, _, _ = asked(runs)
+    errors, u, _, _ = by_hand(runs)
     spec = figure(open_method(), "u and error")
     np.testing.assert_allclose(numbers(spec, "u,"), u, atol=1e-5)
     np.testing.assert_allclose(numbers(spec, "û,"), errors, atol=1e-5)
     go.Figure(spec)  # every attribute is one that Plotly knows
 
 
+def test_exits_that_learned_the_full_network_are_compared_with_it(runs: Path) -> None:
+    """The error of the last entry, the full network itself, is 0; those of the exits are distances from it."""
+    (file,) = (runs / "toy" / "checkpoints").glob("*.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"exit_target": "full"}))
+    _, _, x, _ = by_hand(runs)
+    answers, _ = deediff.load(runs / "toy").all_exits(x, torch.tensor([TIMESTEP]))
+    errors = (answers - answers[-1]).abs().tanh().mean(dim=(1, 2, 3, 4))
+    np.testing.assert_allclose(numbers(figure(open_method(), "u and error"), "û,"), errors, atol=1e-5)
+    assert errors[-1] == 0
+
+
 def test_the_noisy_image_and_its_target_are_on_screen(runs: Path) -> None:
-    _, _, x, alpha_bar = asked(runs)
+    _, _, x, alpha_bar = by_hand(runs)
     app = open_method()
     tiles = shown_tiles(app, "method noise")
     noisy = np.asarray(Image.open(io.BytesIO(base64.b64decode(tiles[1]["src"].partition(",")[2]))), np.int16)
@@ -79,7 +91,7 @@ def test_the_coefficients_are_those_of_the_schedule(runs: Path) -> None:
 
 
 def test_the_network_is_drawn_with_the_exit_that_this_image_takes(runs: Path) -> None:
-    _, u, _, _ = asked(runs)
+    _, u, _, _ = by_hand(runs)
     tau = float(np.sort(u)[3]) + 1e-4
     tau = round(np.ceil(tau / 0.005) * 0.005, 3)
     leaves = int(np.flatnonzero(u.numpy() <= np.float32(tau))[0])
@@ -98,7 +110,7 @@ def test_the_network_is_drawn_with_the_exit_that_this_image_takes(runs: Path) ->
 
 
 def test_a_layer_shows_its_answer(runs: Path) -> None:
-    errors, u, _, _ = asked(runs)
+    errors, u, _, _ = by_hand(runs)
     app = open_method(layer="5")
     captions = [tile["caption"] for tile in shown_tiles(app, "method exit")]
     assert captions == [
