@@ -17,7 +17,7 @@ def why_no_search() -> str | None:
 
 
 class SearchJob(Job):
-    """Searches plans for a run. A cancelled job keeps its trials: the same search goes on with them.
+    """Searches plans for a run. A cancelled job keeps its trials: the same search resumes them.
 
     Raises UserError at once when Optuna is missing.
     """

@@ -35,7 +35,7 @@ class Search(Command):
 
     A plan pays for an fd-pixels that is worse than the full network's in 10 uniform steps.
 
-    The study is kept in RUN/search; the same command goes on with it.
+    The study is kept in RUN/search; the same command resumes it.
     """
 
     folder: Annotated[Positional[Path], arg(metavar="RUN")]

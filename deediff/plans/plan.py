@@ -27,7 +27,7 @@ class PlanStep:
     """Run folder or checkpoint, relative to the run folder, of another network for this step; None: the model's own."""
 
     def to_json(self) -> dict[str, Any]:
-        """For a plan file: defaults are left out, and null stands for the policy."""
+        """For a plan file: defaults are left out, and null means the policy."""
         content: dict[str, Any] = {"timestep": self.timestep}
         if self.exit_layer != "full":
             content["exit_layer"] = None if self.exit_layer == "policy" else self.exit_layer

@@ -1,4 +1,4 @@
-"""What a search leaves: a file per validated plan, and front.json with the validated plans of every kind of search."""
+"""Results of a search: a file per validated plan, and front.json with the validated plans of every kind of search."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def write_front(
         write_plan(file, found.plan, _record(points[-1], judge.metric, validation) | _contributions(file, found.plan))
         done += 1
     summary = summary | {"validation_seconds": round(time.monotonic() - begun, 1)}
-    front = _read_front(run / "front.json", validation)  # again: another search may have ended meanwhile
+    front = _read_front(run / "front.json", validation)  # again: another search may have ended since
     for kind, rivals in known.items():
         front[kind] = {"points": [validation.point(found) for found in rivals]}
     front[choices] = {**summary, "device": device_name(judge.device), "points": points}

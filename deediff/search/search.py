@@ -42,7 +42,7 @@ def search(
 ) -> dict[str, Any]:
     """Search plans for a run, validate the best, and write them to `RUN/plans` and `RUN/front.json`.
 
-    The same call goes on with the study of the run. Returns the content of front.json; with only="search" its part
+    The same call resumes the study of the run. Returns the content of front.json; with only="search" its part
     about the search. Raises UserError for bad input, EvaluationCancelled when `cancelled` returns True.
     """
     import_optuna()

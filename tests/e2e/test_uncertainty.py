@@ -30,10 +30,10 @@ def calibration(copied: Path) -> dict[str, np.ndarray]:
 def open_page(page: Page, address: str, **link: object) -> None:
     query = urlencode({"run": "mnist_tiny", "trace": FULL, "b": CLOSED, **link})
     page.goto(f"{address}/uncertainty?{query}")
-    stands(page)
+    wait_for_panels(page)
 
 
-def stands(page: Page) -> None:
+def wait_for_panels(page: Page) -> None:
     expect(page.locator(".st-key-plot-u-of-A .plot[data-drawn]")).to_be_visible(timeout=PATIENCE)
     expect(page.locator(".st-key-csv-reliability")).to_be_visible(timeout=PATIENCE)
     wait_until_drawn(page)
@@ -106,7 +106,7 @@ def test_its_address_reopens_the_page(tab: Page, served: str, copied: Path) -> N
         wait_until_drawn(tab)
     before = {name: exported(tab, name) for name in ("reliability", "u-over-layers")}
     link = reopened(tab)
-    stands(tab)
+    wait_for_panels(tab)
     assert tab.url == link
     for name, table in before.items():
         pd.testing.assert_frame_equal(exported(tab, name), table)

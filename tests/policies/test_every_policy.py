@@ -155,14 +155,14 @@ def test_a_threshold_leaves_the_steps_of_another_network_as_they_are(folder: Pat
         sample_trace(folder / "run", folder / "dual", 2, spec("dual", folder, None), steps=5, record="full")
     )
     assert trace.meta.layer_ratio == pytest.approx((2 * 3 / 13 + 3) / 5)
-    everyone, nobody = trace.what_if(1.0), trace.what_if(0.0)
-    assert everyone.exits.argmax(axis=1).tolist() == [3, 3, 0, 0, 0]
-    assert nobody.exits.argmax(axis=1).tolist() == [3, 3, 13, 13, 13]
+    all_exit, none_exits = trace.what_if(1.0), trace.what_if(0.0)
+    assert all_exit.exits.argmax(axis=1).tolist() == [3, 3, 0, 0, 0]
+    assert none_exits.exits.argmax(axis=1).tolist() == [3, 3, 13, 13, 13]
     shallow = trace.cost.fixed[0]
     assert shallow is not None
     first, last = trace.cost.at_exit(with_uem=True)[[0, 13]]
-    assert everyone.gflops == pytest.approx((2 * shallow + 3 * first) / 5)
-    assert nobody.gflops == pytest.approx((2 * shallow + 3 * last) / 5)
+    assert all_exit.gflops == pytest.approx((2 * shallow + 3 * first) / 5)
+    assert none_exits.gflops == pytest.approx((2 * shallow + 3 * last) / 5)
     exits_only = deediff.read_trace(sample_trace(folder / "run", folder / "d2", 2, spec("dual", folder, None), steps=5))
     with pytest.raises(UserError, match="holds no uncertainties"):
         exits_only.what_if(0.5)

@@ -25,8 +25,8 @@ def test_a_process_that_cannot_be_is_refused(
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", world)
     with pytest.raises(UserError, match=f"RANK is '{rank}' of WORLD_SIZE '{world}'"):
-        record(run_folder, "nobody")
-    assert not (run_folder / "traces" / "nobody").exists()
+        record(run_folder, "unclaimed")
+    assert not (run_folder / "traces" / "unclaimed").exists()
 
 
 @pytest.mark.parametrize("shared_folder", ["shared", "memory://bucket/shared"])

@@ -167,9 +167,9 @@ def test_a_changed_file_of_the_plan_is_noticed(tmp_path: Path) -> None:
 
 def test_a_what_if_keeps_the_exits_that_the_plan_fixes(run: Path) -> None:
     trace = record(run, "whatif", plan=MIXED, policy="never", record="full")
-    nobody, everyone = trace.what_if(0.0), trace.what_if(1.0)
-    assert nobody.exits.argmax(axis=1).tolist() == [0, 0, 3, 13, 13, 3, 0]
-    assert everyone.exits.argmax(axis=1).tolist() == [0, 0, 3, 0, 13, 3, 0]
+    none_exits, all_exit = trace.what_if(0.0), trace.what_if(1.0)
+    assert none_exits.exits.argmax(axis=1).tolist() == [0, 0, 3, 13, 13, 3, 0]
+    assert all_exit.exits.argmax(axis=1).tolist() == [0, 0, 3, 0, 13, 3, 0]
     middle = trace.what_if(0.4)
     rows = np.concatenate([trace.uncertainty(part) for part in trace.parts])[:, 3]
     exits = np.where((rows <= np.float32(0.4)).any(1), (rows <= np.float32(0.4)).argmax(1), 13)

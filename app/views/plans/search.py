@@ -28,7 +28,7 @@ def draw_search(selected: Selection) -> None:
     with st.expander("Search plans for this run", icon=":material/search:"):
         st.caption(
             "Tries plans on equal noise, keeps every trial in the run folder, then samples the best of each budget "
-            "again with other noise. Closing this tab does not stop it; a cancelled search goes on where it was."
+            "again with other noise. Closing this tab does not stop it; a cancelled search resumes."
         )
         with st.container(horizontal=True, vertical_alignment="bottom"):
             kind = inputs.selectbox("Search over", list(CHOICES), "plans choices", format_func=CHOICES.__getitem__)
