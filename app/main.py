@@ -25,6 +25,9 @@ if str(FOLDER) in sys.path:  # Streamlit adds the script's own folder; modules a
 sys.path.insert(0, str(FOLDER.parent))
 
 from app.shell import head  # noqa: E402
+from deediff.openmp import wait_passively  # noqa: E402
+
+wait_passively()
 
 FIRST_PAGE = ("app.shell.frame", *(f"app.views.trends.{name}" for name in ("estimate", "exits", "lines", "variance")))
 SOON = 1.0  # seconds after which the server certainly answers

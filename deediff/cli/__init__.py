@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from deediff.cli.errors import run_command
+from deediff.openmp import wait_passively
 
 __all__ = ["main"]
 
@@ -15,6 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
 
     def run() -> None:
+        wait_passively()
         from deediff.cli.entry import dispatch  # slow to import, and Ctrl-C may interrupt it
 
         dispatch(words)
