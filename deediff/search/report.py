@@ -61,7 +61,7 @@ def write_front(
         point = validation.point(found) | {"searched": searched}
         points.append(point | {"compared_with": validation.differences(found, rivals)})
         file = run / "plans" / f"{found.name}.json"
-        write_plan(file, found.plan, _record(points[-1], judge.metric, validation) | _contributions(file, found.plan))
+        write_plan(file, found.plan, record_of(points[-1], validation) | _contributions(file, found.plan))
         done += 1
     summary = summary | {"validation_seconds": round(time.monotonic() - begun, 1)}
     front = _read_front(run / "front.json", validation)  # again: another search may have ended since
@@ -88,13 +88,13 @@ def _contributions(file: Path, plan: Plan) -> dict[str, Any]:
     return {"contributions": before["contributions"]} if "contributions" in before else {}
 
 
-def _record(point: dict[str, Any], metric: str, validation: Validation) -> dict[str, Any]:
-    """The `validation` of a plan file."""
+def record_of(point: dict[str, Any], validation: Validation) -> dict[str, Any]:
+    """The `validation` of a plan file, from the plan's entry in front.json."""
     first = validation.cache.judge.distances[0]
-    protocol = {"metric": metric, "reference": first.reference.name, "reference_images": first.reference.count}
-    extractor = {"extractor": first.extractor.name}
+    protocol: dict[str, Any] = {"metric": first.metric, "extractor": first.extractor.name}
+    protocol |= {"reference": first.reference.name, "reference_images": first.reference.count}
     left_out = ("plan", "steps", "timesteps")
-    return {**protocol, **extractor, **{key: value for key, value in point.items() if key not in left_out}}
+    return {**protocol, **{key: value for key, value in point.items() if key not in left_out}}
 
 
 def _read_front(file: Path, validation: Validation) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from deediff.checkpoints import find_checkpoint, load_checkpoint
 from deediff.devices import choose_device
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
+from deediff.plans.text import steps_to_text
+from deediff.plans.trials import Trial, write_trials
 from deediff.quality.progress import Progress
 from deediff.sampling.sampler import NotFinite
 from deediff.search.cache import FeatureCache
@@ -64,6 +66,7 @@ def search(
         study.enqueue(start_plans(space, schedule, run))
         Searching(study, proxies, settings, report).run()
     tried, coarse, fine = study.tried(), *settings.counts[1:]
+    measured = [plan for plan in tried if coarse in plan.distances]
     summary = {
         "trials": len(tried),
         "seconds": round(study.seconds, 1),
@@ -72,6 +75,8 @@ def search(
     }
     if only == "search":
         return summary
+    trials = [Trial(plan.cost, plan.distances[coarse], steps_to_text(plan.plan.steps)) for plan in measured]
+    write_trials(run, settings.choices, trials)
     validation = Validation(cache, settings.validation_seed, settings.validation_images)
     return write_front(validation, chosen(tried, fine, settings.budgets), run, settings, summary, progress)
 

@@ -19,13 +19,16 @@ from deediff.cli import main
 from deediff.errors import UserError
 from deediff.plans import Plan, PlanStep
 from deediff.plans.file import find_plan, read_validation
+from deediff.plans.text import steps_from_text
+from deediff.plans.trials import read_trials
 from deediff.quality.progress import EvaluationCancelled, Progress
-from deediff.search import SearchSettings
+from deediff.search import SearchSettings, measure_plan
 from deediff.search.cache import FeatureCache
 from deediff.search.judge import Judge, make_judge
+from deediff.search.start import uniform_plan
 from deediff.search.validate import Validation
 from tests.conftest import REPO, make_model, make_run
-from tests.search.toy import IMAGES, toy_metric, toy_search
+from tests.search.toy import COUNTS, IMAGES, toy_metric, toy_search
 
 PLAN = Plan((PlanStep(999, 0, "input"), PlanStep(600), PlanStep(300, 3)), 13, clip_x0=True)
 
@@ -62,6 +65,36 @@ def test_a_search_writes_validated_plans(run: Path, image_folder: Path) -> None:
     assert len(front["uniform"]["points"]) == 6
     assert states[-1].task.startswith("validated plans")
     assert any(state.task == "search" and state.best for state in states)
+
+
+def test_every_measured_plan_is_listed(run: Path, image_folder: Path) -> None:
+    """trials.json holds cost, score and steps of each finished trial; another kind of search keeps them."""
+    toy_search(run, image_folder, choices="full")
+    toy_search(run, image_folder, choices="ends")
+    listed = read_trials(run)
+    assert set(listed) == {"full", "ends"}
+    for study in studies(run):
+        trials = listed[study.study_name.partition("-")[0]]
+        finished = [trial for trial in study.get_trials() if trial.user_attrs.get("distances")]
+        assert [trial.score for trial in trials] == pytest.approx(
+            [trial.user_attrs["distances"][str(COUNTS[1])] for trial in finished], abs=1e-4
+        )
+        plans = [Plan.from_json(trial.user_attrs["plan"]) for trial in finished]
+        assert [steps_from_text(trial.steps) for trial in trials] == [plan.steps for plan in plans]
+
+
+def test_a_plan_of_ones_own_is_measured_like_those_of_a_search(run: Path, image_folder: Path) -> None:
+    rival = uniform_plan(13, deediff.Schedule(), 4)
+    settings = SearchSettings(metric="fd-toy", reference=str(image_folder), validation_images=IMAGES, device="cpu")
+    with toy_metric():
+        record = measure_plan(run, "mine", PLAN, rival, settings)
+        validation = Validation(FeatureCache(make_toy_judge(run, image_folder), run / "search"), 1, IMAGES)
+        expected = validation.point(validation.of(PLAN, "mine"))
+    assert find_plan("mine", run) == PLAN
+    assert read_validation(run / "plans" / "mine.json") == record
+    assert record["metrics"] == expected["metrics"]
+    assert record["seed"] == 1
+    assert set(record["compared_with"][0]["differences"]) == {"fd-toy", "kid-toy", "fd-pixels"}
 
 
 def test_searches_that_end_at_the_same_time_keep_each_other(run: Path, image_folder: Path) -> None:

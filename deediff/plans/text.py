@@ -1,0 +1,39 @@
+"""The steps of a plan as one line of text, for links: `999:gaussian,700:3,580,460@../small,100:output:0`.
+
+Each step is TIMESTEP[:EXIT or READOUT][@NETWORK]. EXIT is a layer or `policy`; without one, the full network runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import quote, unquote
+
+from deediff.errors import UserError
+from deediff.plans.plan import PlanStep
+
+
+def steps_to_text(steps: Sequence[PlanStep]) -> str:
+    """The inverse of `steps_from_text`. Exit layers of readouts other than heads are 0, and left out."""
+    return ",".join(map(_to_text, steps))
+
+
+def _to_text(step: PlanStep) -> str:
+    does = step.readout if step.readout != "head" else "" if step.exit_layer == "full" else str(step.exit_layer)
+    network = "" if step.network is None else f"@{quote(step.network, safe='/.')}"
+    return f"{step.timestep}{does and ':' + does}{network}"
+
+
+def steps_from_text(text: str) -> tuple[PlanStep, ...]:
+    """Read the steps. Raises UserError, naming the step, when one is malformed."""
+    return tuple(map(_from_text, text.split(",")))
+
+
+def _from_text(text: str) -> PlanStep:
+    body, _, network = text.partition("@")
+    timestep, _, does = body.partition(":")
+    if not timestep.isdecimal() or (":" in body and not does) or ("@" in text and not network):
+        raise UserError(f"step {text!r} of a plan is malformed, expected TIMESTEP[:EXIT or READOUT][@NETWORK]")
+    name = unquote(network) or None
+    if not does or does == "policy":
+        return PlanStep(int(timestep), "policy" if does else "full", network=name)
+    return PlanStep(int(timestep), int(does), network=name) if does.isdecimal() else PlanStep(int(timestep), 0, does)
