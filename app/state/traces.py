@@ -10,6 +10,7 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from app.state import cache
+from app.state.selection import Selection
 from deediff.errors import UserError
 from deediff.quality.results import Quality, read_quality
 from deediff.runs import Run
@@ -45,6 +46,16 @@ def read_qualities(traces: Iterable[Trace], problems: list[str]) -> dict[str, li
 def key_of(trace: Trace) -> str:
     """The name of a trace among those of several runs: run/trace."""
     return f"{trace.path.parents[1].name}/{trace.path.name}"
+
+
+def closest_measured(selection: Selection) -> Trace | None:
+    """The trace sampled at the threshold closest to the slider's (closed loop), of several the one of most samples."""
+    traces = [selection.trace, *selection.siblings] if selection.trace is not None else []
+    candidates = [(tau, t) for t in traces if t is not None and (tau := t.threshold) is not None]
+    if selection.threshold is None or not candidates:
+        return None
+    aim = selection.threshold
+    return min(candidates, key=lambda pair: (abs(pair[0] - aim), -pair[1].meta.num_samples))[1]
 
 
 def uncertainty_deviation(trace: Trace) -> NDArray[np.float64]:

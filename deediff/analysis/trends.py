@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -18,6 +20,12 @@ def exit_probability(exits: Ints) -> NDArray[np.float64]:
 def mean_exit_layer(exits: Ints) -> NDArray[np.float64]:
     """Mean exit layer of each step: counts (S, N+1) → (S,)."""
     return exit_probability(exits) @ np.arange(exits.shape[1])
+
+
+def exit_quantiles(exits: Ints, shares: Sequence[float]) -> Ints:
+    """(S, N+1), Q shares → (Q, S): the lowest layer by which that share of samples has exited."""
+    exited = exits.cumsum(axis=1) / exits.sum(axis=1, keepdims=True)  # (S, N+1)
+    return np.stack([(exited < share - 1e-12).sum(axis=1) for share in shares])
 
 
 def timestep_share(exits: Ints) -> float:

@@ -7,11 +7,11 @@ import streamlit as st
 
 from app.state.choice import resolve
 from app.state.selection import Selection, current
-from app.views.plans.figures import fronts, strips
-from app.views.plans.found import front_table, read_plans, step_table
 from app.views.plans.search import SEARCH
 from app.widgets import inputs
 from app.widgets.panels import Panel, Picture, guarded, show
+from app.widgets.plans.figures import fronts, strips
+from app.widgets.plans.found import front_table, read_plans, step_table
 from app.widgets.plot import Point
 from deediff.plans.front import read_front
 from deediff.plans.plan import step_name

@@ -5,7 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from app.state.selection import Selection, select
-from app.views.trends.exits import OPEN_LOOP, closest_measured
+from app.state.traces import closest_measured
+from app.views.trends.exits import OPEN_LOOP
 from app.widgets import inputs
 from app.widgets.formatting import percent, signed
 from app.widgets.panels import Panel, guarded

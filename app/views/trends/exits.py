@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 
 from app.state import cache
 from app.state.selection import Selection
-from app.state.traces import uncertainty_deviation
+from app.state.traces import closest_measured, uncertainty_deviation
 from app.views.trends import findings, numbers
 from app.views.trends.figures.depth import at_timestep, still_inside
-from app.views.trends.figures.heatmap import exit_heatmap
-from app.views.trends.figures.over_time import gap, spread_over_samples
 from app.widgets import figures
 from app.widgets.figures import Line
 from app.widgets.findings import about_exits
 from app.widgets.panels import Panel, Picture, mark, needs_trace
+from app.widgets.pictures.exit_heatmap import exit_heatmap
+from app.widgets.pictures.over_time import gap, spread_over_samples
 from app.widgets.plot import selects
-from deediff.analysis.trends import mean_exit_layer
+from deediff.analysis.trends import exit_quantiles, mean_exit_layer
 from deediff.traces.reader import Trace
 
 Ints = NDArray[np.int64]
@@ -48,16 +48,6 @@ def label(trace: Trace) -> str:
     if trace.threshold is not None:
         return f"τ = {trace.threshold:g}"
     return trace.path.name if trace.meta.imported else trace.meta.title
-
-
-def closest_measured(selection: Selection) -> Trace | None:
-    """The trace sampled at the threshold closest to the slider's (closed loop), of several the one of most samples."""
-    traces = [selection.trace, *selection.siblings] if selection.trace is not None else []
-    candidates = [(tau, t) for t in traces if t is not None and (tau := t.threshold) is not None]
-    if selection.threshold is None or not candidates:
-        return None
-    aim = selection.threshold
-    return min(candidates, key=lambda pair: (abs(pair[0] - aim), -pair[1].meta.num_samples))[1]
 
 
 def draw_heatmap(selection: Selection) -> Picture:
@@ -161,7 +151,7 @@ def draw_spread(selection: Selection) -> Picture:
     trace = selection.trace
     assert trace is not None
     exits, source = exits_on_screen(selection)
-    q05, q25, q50, q75, q95 = numbers.quantiles(exits, (0.05, 0.25, 0.5, 0.75, 0.95))
+    q05, q25, q50, q75, q95 = exit_quantiles(exits, (0.05, 0.25, 0.5, 0.75, 0.95))
     deviation = numbers.deviation_within(exits)
     bands = [("90 % of samples", q05, q95), ("half of the samples", q25, q75)]
     figure = spread_over_samples(bands, q50, trace.timesteps, trace.num_blocks, figures.A, mark(selection))

@@ -11,10 +11,10 @@ import streamlit as st
 from app.state import link
 from app.state.selection import STEP, Selection, stops
 from app.views.trends.exits import label
-from app.views.trends.figures.over_time import mean_exit_lines
 from app.widgets import figures, inputs
 from app.widgets.figures import Line
 from app.widgets.panels import Panel, Picture, mark, needs_trace
+from app.widgets.pictures.over_time import mean_exit_lines
 from app.widgets.plot import selects
 from deediff.analysis.trends import mean_exit_layer
 from deediff.traces.reader import Trace

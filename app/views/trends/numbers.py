@@ -17,12 +17,6 @@ def arriving(exits: Ints) -> Floats:
     return exits[..., ::-1].cumsum(axis=-1)[..., ::-1] / exits.sum(axis=-1, keepdims=True)
 
 
-def quantiles(exits: Ints, shares: Sequence[float]) -> Ints:
-    """(S, N+1), Q shares → (Q, S): the lowest layer by which that share of samples has exited."""
-    exited = exits.cumsum(axis=1) / exits.sum(axis=1, keepdims=True)  # (S, N+1)
-    return np.stack([(exited < share - 1e-12).sum(axis=1) for share in shares])
-
-
 def deviation_within(exits: Ints) -> Floats:
     """Standard deviation of the exit layer over samples, at each step: (S, N+1) → (S,)."""
     p, layers = exits / exits.sum(axis=1, keepdims=True), np.arange(exits.shape[1])

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from app.state import cache, link
 from app.state.selection import Selection, select
 from app.views.uncertainty import findings
-from app.views.uncertainty.figures.calibration import calibration_heatmap, reliability_curves
+from app.views.uncertainty.figures.calibration import reliability_curves
 from app.widgets import inputs
 from app.widgets.empty import no_checkpoint
 from app.widgets.figures import Mark
 from app.widgets.panels import Panel, Picture, show
+from app.widgets.pictures.layer_heatmap import layer_heatmap
 from app.widgets.plot import Point
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def _heatmap(
     _, ece, rank = found
     values = (rank if MEASURES[measure] else ece)[::-1]  # from T−1 down, as sampling runs
     times = calibration.timesteps[::-1].tolist()
-    figure = calibration_heatmap(values, times, measure, MEASURES[measure], Mark(selection.timestep, selection.layer))
+    figure = layer_heatmap(values, times, measure, MEASURES[measure], Mark(selection.timestep, selection.layer))
     title = findings.about_extremes(values, times, measure)
     subtitle = f"{measure} of u against mean tanh|error| · measured · {_about(calibration)}"
     return Picture(title, subtitle, figure, partial(_table, calibration, ece, rank), partial(_select_cell, times))

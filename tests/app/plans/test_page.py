@@ -10,8 +10,8 @@ import pytest
 
 from app.jobs.queue import Session
 from app.jobs.search import SearchJob
-from app.views.plans.figures import GROUPS
-from app.views.plans.found import front_table
+from app.widgets.plans.figures import GROUPS
+from app.widgets.plans.found import front_table
 from deediff.errors import UserError
 from deediff.plans import Plan, PlanStep
 from deediff.plans.file import write_plan

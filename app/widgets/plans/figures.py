@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from app.views.plans.found import KINDS
 from app.widgets.figures import FULL, OTHERS, A, Spec, axis, spec
+from app.widgets.plans.found import KINDS
 from deediff.plans import Plan, PlanStep
 from deediff.plans.front import Front
 from deediff.plans.plan import step_name
