@@ -50,6 +50,14 @@ class Selection:
             "checkpoint": self.checkpoint and self.checkpoint.stem,
         }
 
+    def describe(self) -> str:
+        """Run, traces and threshold, for the line below a saved figure."""
+        pair = (("A", self.trace), ("B", self.other))
+        words = [f"run {self.run.name}"]
+        words += [f"{letter} = {t.path.name}, N = {int(t.summary.samples):,}" for letter, t in pair if t is not None]
+        words += [f"what-if τ = {self.threshold:g}"] if self.threshold is not None else []
+        return " · ".join(words)
+
     def step_of(self, trace: Trace) -> int:
         """The step of another trace whose timestep is nearest to the selected one."""
         return int(np.abs(np.asarray(trace.timesteps) - self.timestep).argmin())

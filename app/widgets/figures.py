@@ -20,9 +20,13 @@ from numpy.typing import NDArray
 Spec = dict[str, Any]  # {"data": traces, "layout": …} as plotly.js takes it
 Trace = dict[str, Any]  # one of its traces, which are unrelated to those of sampling jobs
 
+# Colours of lines and marks contrast by at least 3 : 1 with the background of both themes (WCAG 2.2, 1.4.11).
+# Text on a figure has the theme's text colour, or is white on SHADE: no colour contrasts by 4.5 : 1 with both.
 A, B, FULL = "#0072B2", "#D55E00", "#8a8f98"  # Okabe–Ito blue and vermillion; the full network is neutral grey
-OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # further measured traces
-ORDERED = ("#7e03a8", "#cc4778", "#f89540")  # Plasma, for ordered lines
+OTHERS = ("#009E73", "#CC79A7", "#B07D00", "#A65FD0")  # further measured traces
+MORE = ("#A0673C", "#0F9AA8", "#7C8A1F", "#D14D7E")  # where OTHERS are too few
+ORDERED = ("#9b51d6", "#cc4778", "#c8862a")  # from violet to gold as in Plasma, for ordered lines
+CHOSEN = "#d81b60"  # a ring around a chosen mark
 PROBABILITY, UNCERTAINTY = "Cividis", "Viridis"
 DIFFERENCE = [
     [k / 6, color]
@@ -30,8 +34,9 @@ DIFFERENCE = [
         ("#542788", "#998ec3", "#d8daeb", "#c8c8c8", "#fee0b6", "#f1a340", "#b35806")
     )
 ]
-SHADE = "rgba(20,25,40,0.45)"  # behind white on cells
+SHADE = "rgba(20,25,40,0.72)"  # behind white on cells
 HEIGHT = 460
+SELECTED = "selected"  # name of shapes that mark the selection: they are on screen, not in saved figures
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ def middle_block(num_blocks: int, color: str, along: str = "y") -> dict[str, Any
         other: 0 if along == "y" else 1,
         f"{other}ref": f"{other} domain",
         "text": "middle block",
-        "font": {"color": color, "size": 11},
+        "font": {"color": "white", "size": 11} if on_cells else {"size": 11},
         "showarrow": False,
         **({"bgcolor": SHADE} if on_cells else {}),
         **place,
@@ -130,7 +135,7 @@ def crosshair(mark: Mark, timesteps: Sequence[int]) -> list[dict[str, Any]]:
     if mark.layer is not None:
         boxes.append(({**column, "y0": mark.layer - 0.5, "y1": mark.layer + 0.5}, 2))
     return [
-        {**box, "line": {"color": color, "width": wide + extra}}
+        {**box, "name": SELECTED, "line": {"color": color, "width": wide + extra}}
         for box, wide in boxes
         for color, extra in (("black", 2), ("white", 0))
     ]

@@ -13,7 +13,7 @@ import streamlit as st
 
 from app.state.selection import Selection
 from app.widgets.figures import Mark, Spec
-from app.widgets.plot import Clicked, chart, download
+from app.widgets.plot import Clicked, chart, download, download_latex
 from deediff.errors import UserError
 
 Need = Callable[[Selection], str | None]  # a sentence about what is missing, or None
@@ -29,6 +29,7 @@ class Picture:
     figure: Spec
     table: Table | None = None  # its numbers, for the download
     on_click: Clicked | None = None  # e.g. selects(x="timestep")
+    about: str | None = None  # its data, below a saved figure, where they are not those of the selection
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,13 @@ def _show_one(panel: Panel, selection: Selection) -> None:
     picture = panel.draw(selection)
     if picture is not None:
         heading(picture.title, picture.subtitle, panel.help, picture.table, panel.name)
-        chart(picture.figure, f"plot {panel.name}", picture.title, picture.on_click)
+        chart(picture.figure, f"plot {panel.name}", picture.title, picture.on_click, picture.subtitle, picture.about)
 
 
-def heading(title: str, subtitle: str, help_text: str, table: Table | None = None, name: str = "") -> None:
-    """A title with its (?), and a line below it, with the download of the numbers."""
+def heading(
+    title: str, subtitle: str, help_text: str, table: Table | None = None, name: str = "", latex: bool = False
+) -> None:
+    """A title with its (?), and a line below it, with the download of the numbers, of tables also as LaTeX."""
     st.markdown(f"**{title}**", help=help_text)
     if table is None:
         st.caption(subtitle)
@@ -79,6 +82,8 @@ def heading(title: str, subtitle: str, help_text: str, table: Table | None = Non
     with st.container(horizontal=True, vertical_alignment="top", key=f"head {name}"):
         st.caption(subtitle, width="stretch")
         download(table, name)
+        if latex:
+            download_latex(table, name)
 
 
 @contextmanager

@@ -81,20 +81,21 @@ function say(root, sentence) {
   root.textContent = sentence;
 }
 
-function drawFigure(root, { figure, name }) {
+// One configuration for all updates: Plotly starts a figure anew, and forgets its zoom, where that is another object.
+const button = (format) => ({
+  name: `Save as ${format.toUpperCase()}; with Shift, in the colours on screen`, icon: icon(format.toUpperCase()),
+  click: (root, event) => window.Plotly.downloadImage(...saved(root, format, event.shiftKey)),
+});
+const config = {
+  displaylogo: false, displayModeBar: "hover", showSendToCloud: false, plotlyServerURL: "", // no uploads
+  modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d", "autoScale2d", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d"],
+  modeBarButtonsToAdd: [button("svg"), button("png")],
+};
+
+function drawFigure(root, { figure }) {
   const Plotly = window.Plotly;
-  const save = (format) => () => Plotly.downloadImage(root, { format, filename: name, width: root.offsetWidth,
-    height: root.offsetHeight, scale: format === "png" ? 2 : 1 });
-  const config = {
-    displaylogo: false, displayModeBar: "hover", showSendToCloud: false, plotlyServerURL: "", // no uploads
-    modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d", "autoScale2d", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d"],
-    modeBarButtonsToAdd: [
-      { name: "Save as SVG", icon: icon("SVG"), click: save("svg") },
-      { name: "Save as PNG", icon: icon("PNG"), click: save("png") },
-    ],
-  };
   const first = !root.classList.contains("js-plotly-plot");
-  const layout = themed(figure.layout, root);
+  const layout = themed(figure.layout, colours(root));
   const look = JSON.stringify([figure.data, layout]);
   if (looks.get(root) === look) return;
   looks.set(root, look);
@@ -122,15 +123,53 @@ function icon(word) {
     <text x="17" y="13" text-anchor="middle" font-size="13" font-weight="bold" font-family="sans-serif">${word}</text></svg>` };
 }
 
-// Colours and font of the page.
-function themed(layout, root) {
+// Colours and font of the page; a saved figure is light unless Shift was held.
+const LIGHT = { ink: "#1b1f27", paper: "#ffffff", line: "#d5d8de", box: "#f3f5f8" };
+const LINE = 15; // pixels of a line of the caption
+
+function colours(root) {
   const style = getComputedStyle(root);
   const of = (name) => style.getPropertyValue(name).trim();
-  const ink = of("--st-text-color"), paper = of("--st-background-color"), line = of("--st-border-color");
-  const axis = (own) => ({ gridcolor: line, linecolor: line, tickcolor: line, ...own });
-  const axes = Object.fromEntries(Object.entries(layout).filter(([key]) => /^[xy]axis/.test(key)).map(([key, own]) => [key, axis(own)]));
+  return { ink: of("--st-text-color"), paper: of("--st-background-color"), line: of("--st-border-color"),
+    box: of("--st-secondary-background-color"), family: of("--st-font") };
+}
+
+const isAxis = ([key]) => /^[xy]axis/.test(key);
+
+function themed(layout, { ink, paper, line, box, family }) {
+  // A zoom stays while the axis means the same (uirevision), whatever is drawn on it.
+  const axis = (own) => ({ gridcolor: line, linecolor: line, tickcolor: line, zerolinecolor: line,
+    uirevision: own.title?.text ?? "axis", ...own });
+  const axes = Object.fromEntries(Object.entries(layout).filter(isAxis).map(([key, own]) => [key, axis(own)]));
   return {
-    paper_bgcolor: paper, plot_bgcolor: paper, font: { color: ink, family: of("--st-font"), size: 12 },
-    hoverlabel: { bgcolor: of("--st-secondary-background-color"), font: { color: ink }, bordercolor: line }, ...layout, ...axes,
+    paper_bgcolor: paper, plot_bgcolor: paper, font: { color: ink, family, size: 12 },
+    uirevision: "figure", modebar: { bgcolor: "transparent", color: ink, activecolor: ink },
+    hoverlabel: { bgcolor: box, font: { color: ink }, bordercolor: line }, ...layout, ...axes,
   };
+}
+
+// The figure as it is zoomed, without marks of the selection, and its caption below: arguments of `downloadImage`.
+function saved(root, format, asShown) {
+  const { figure, name, caption } = shown.get(root);
+  const width = root.offsetWidth, lines = wrapped(caption, width / 6);
+  const zoomed = Object.entries(root._fullLayout).filter(isAxis).map(([key, { range }]) =>
+    [key, { ...figure.layout[key], autorange: false, range: [...range] }]);
+  const layout = themed({ ...figure.layout, ...Object.fromEntries(zoomed) },
+    { ...colours(root), ...(asShown ? {} : LIGHT), family: "Arial, sans-serif" }); // the page's font is not in the file
+  const text = LINE * lines.length + 4, below = text + 1.6 * LINE, height = root.offsetHeight + below;
+  const margin = { ...layout.margin, b: root._fullLayout._size.b + below };
+  const title = { text: lines.join("<br>"), font: { size: 11 }, pad: { l: 8 }, x: 0, xref: "container", xanchor: "left",
+    y: text / height, yref: "container", yanchor: "top" };
+  const shapes = (layout.shapes ?? []).filter((shape) => shape.name !== "selected");
+  return [{ data: root.data, layout: { ...layout, width, height, margin, shapes, title } },
+    { format, filename: name, width, height, scale: format === "png" ? 2 : 1 }];
+}
+
+function wrapped(text, most) {
+  const lines = [""];
+  for (const word of text.split(" ")) {
+    if (lines.at(-1).length + word.length > most) lines.push("");
+    lines.push(`${lines.pop()} ${word}`.trim());
+  }
+  return lines;
 }

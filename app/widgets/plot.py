@@ -24,10 +24,18 @@ Point = dict[str, Any]  # a clicked point or cell: x, y and customdata
 Clicked = Callable[[Point], None]
 
 
-def chart(figure: Spec, key: str, alt: str, on_click: Clicked | None = None) -> None:
+def chart(
+    figure: Spec,
+    key: str,
+    alt: str,
+    on_click: Clicked | None = None,
+    caption: str = "",
+    about: str | None = None,  # the data that are drawn; the selection's where not given
+) -> None:
     """Draw a figure. A click on a point or a cell calls `on_click` before the next run of the script.
 
-    The mode bar saves it as SVG or PNG, under its key without “plot”.
+    The mode bar saves it as SVG or PNG, under its key without “plot”: in the light theme, without the marks of the
+    selection, with a line below it (`about`, then `caption`).
     """
 
     def clicked() -> None:
@@ -37,6 +45,7 @@ def chart(figure: Spec, key: str, alt: str, on_click: Clicked | None = None) -> 
     content = {
         "figure": figure,
         "alt": alt,
+        "caption": " · ".join(filter(None, [selection.current().describe() if about is None else about, caption])),
         "name": _file(key.removeprefix("plot ")),
         "clickable": on_click is not None,
     }
@@ -64,6 +73,21 @@ def download(table: Callable[[], Any], name: str) -> None:
         type="tertiary",
         icon=":material/download:",
         help="The numbers of this figure.",
+    )
+
+
+def download_latex(table: Callable[[], Any], name: str) -> None:
+    """A small button that downloads a data frame as a LaTeX table (booktabs)."""
+    st.download_button(
+        "LaTeX",
+        lambda: table().to_latex(index=False, escape=True, float_format="%.4g", na_rep="--").encode(),
+        f"{_file(name)}.tex",
+        "text/x-tex",
+        key=f"latex {name}",
+        on_click="ignore",
+        type="tertiary",
+        icon=":material/download:",
+        help="The table for a paper; needs the package booktabs.",
     )
 
 

@@ -120,24 +120,6 @@ def test_the_csv_is_what_the_heatmap_shows(tab: Page, served: str, trace: deedif
     np.testing.assert_allclose(table["probability"], table["count"] / trace.meta.num_samples)
 
 
-@pytest.mark.parametrize(("kind", "begins"), [("SVG", b"<svg"), ("PNG", b"\x89PNG")])
-def test_figures_are_saved(kind: str, begins: bytes, tab: Page, served: str) -> None:
-    open_page(tab, served)
-    tab.locator(HEATMAP).hover()
-    with tab.expect_download(timeout=PATIENCE) as download:
-        tab.locator(f"{HEATMAP} [data-title='Save as {kind}']").click()
-    assert Path(download.value.path()).read_bytes().startswith(begins)
-    assert download.value.suggested_filename == f"exit-heatmap.{kind.lower()}"
-    assert not [text for text in titles_of_buttons(tab) if "save" not in text.lower() and "reset" not in text.lower()]
-
-
-def titles_of_buttons(tab: Page) -> list[str]:
-    """Titles of the heatmap's buttons: none uploads the figure."""
-    buttons = tab.locator(f"{HEATMAP} .modebar-btn")
-    assert buttons.count() >= 3
-    return [buttons.nth(k).get_attribute("data-title") or "" for k in range(buttons.count())]
-
-
 def test_a_click_on_the_uncertainty_chooses_the_column_of_the_curves(
     tab: Page, served: str, trace: deediff.Trace
 ) -> None:

@@ -46,7 +46,8 @@ def _plot(shown: Sequence[Point], axis: Axis, cost: str, selected: Selection) ->
     if beyond := far_above(costed):
         subtitle += " · far above: " + ", ".join(f"{p.label} ({p.reading.value:.3g})" for p in beyond)
     figure = cost_quality(shown, best, axis, cost, letters, st.session_state[PICKED])
-    return Picture(title, subtitle, figure, partial(_plot_table, shown, axis), toggle_pick)
+    about = f"runs {', '.join(sorted({p.run for p in costed}))}"
+    return Picture(title, subtitle, figure, partial(_plot_table, shown, axis), toggle_pick, about)
 
 
 def _plot_table(shown: Sequence[Point], axis: Axis) -> pd.DataFrame:
@@ -63,9 +64,9 @@ def published_panel(cost: str) -> Panel:
 def _published(cost: str, selected: Selection) -> Picture:
     if cost == "seconds":
         title = "Published seconds, with other FIDs"
-        return Picture(title, SECONDS_NOTE, published_seconds(SECONDS), _seconds_table)
+        return Picture(title, SECONDS_NOTE, published_seconds(SECONDS), _seconds_table, about="")
     title = "Published results, with other FIDs"
-    return Picture(title, "hollow marks: published numbers", published_gflops(FULL, TABLES), _published_table)
+    return Picture(title, "hollow marks: published numbers", published_gflops(FULL, TABLES), _published_table, about="")
 
 
 def _published_table() -> pd.DataFrame:

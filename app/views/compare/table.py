@@ -58,6 +58,7 @@ def _draw_table(traces: Sequence[Trace], selected: Selection) -> None:
     except ValueError as error:
         st.warning(str(error))
     with bar:
-        plot.download(lambda: table.replace("\n", " · ", regex=True), "comparison")
+        for download in (plot.download, plot.download_latex):
+            download(lambda: table.replace("\n", " · ", regex=True), "comparison")
     keys = [f"{run}/{trace}" for run, trace in zip(table["run"], table["trace"], strict=True)]
     ticked_table("compare table", table, keys, PICKED)

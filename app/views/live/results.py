@@ -159,7 +159,7 @@ def _draw_paths(job: LiveJob, early: Side) -> None:
     subtitle = f"exit layer of each image at each step · measured, {len(exits)} images"
     heading(title, subtitle, PATHS_HELP, table, "live exit layers")
     figure = exit_trajectories(exits, job.timesteps, job.num_blocks)
-    chart(figure, "plot trajectories", title, selects(x="timestep"))
+    chart(figure, "plot trajectories", title, selects(x="timestep"), f"{job.weights} · {subtitle}")
 
 
 RESULTS = Panel("live results", draw_results)

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from plotly.colors import sample_colorscale
 
-from app.widgets.figures import FULL, OTHERS, UNCERTAINTY, Spec, axis, middle_block, packed, spec
+from app.widgets.figures import FULL, OTHERS, SELECTED, UNCERTAINTY, Spec, axis, middle_block, packed, spec
 from deediff.cost.cost import Cost
 
-GREEN, PINK, ORANGE, SKY = OTHERS  # A and B are colours of traces
-BLOCK, FADED = "#7b8694", 0.25
+GREEN, PINK, GOLD, VIOLET = OTHERS  # A and B are colours of traces
+BLOCK = "#66717f"  # behind white numbers
 STREAM, UEM, HEAD = 0.0, 1.0, 1.75  # heights in the drawing of the network
 
 
@@ -35,7 +35,8 @@ def network_figure(
             data.append(_line([-0.9, min(exit_layer, end[0]), end[0]], [STREAM, STREAM, end[1]], GREEN, 5))
         data.append(_uems(cost, u, highest))
         data.append(_heads(cost, n))
-    data.append(_blocks(cost, skips, exit_layer))
+    last = n if exit_layer is None else exit_layer
+    data += [_blocks(cost, skips, range(last), True), _blocks(cost, skips, range(last, n), False)]
     data.append(_decoder(cost, n))
     shapes: list[dict[str, Any]] = [_arc(source, i) for i, source in enumerate(skips) if source is not None]
     if chosen is not None and len(u):
@@ -46,13 +47,14 @@ def network_figure(
                 "x1": chosen + 0.22,
                 "y0": 0.62,
                 "y1": HEAD + 0.28,
+                "name": SELECTED,
                 "line": {"color": FULL, "width": 2, "dash": "dot"},
             }
         )
     words = [_text(-0.95, STREAM, "x<sub>t</sub>, t", "right"), _text(n + 0.95, STREAM, "out", "left")]
     if exit_layer is not None:
         where = f"exit at layer {exit_layer}" if exit_layer < n else "no early exit"
-        words.append(_text(min(exit_layer, n - 1), HEAD + 0.62, where, "center", GREEN))
+        words.append(_text(min(exit_layer, n - 1), HEAD + 0.62, where, "center"))
     hidden = {"visible": False, "fixedrange": True}
     x, y = {**hidden, "range": [-1.7, n + 1.5]}, {**hidden, "range": [-1.9, HEAD + 1.0]}
     margin = {"l": 4, "r": 4, "t": 4, "b": 4}
@@ -119,25 +121,16 @@ def _decoder(cost: Cost, n: int) -> dict[str, Any]:
     )
 
 
-def _blocks(cost: Cost, skips: Sequence[int | None], exit_layer: int | None) -> dict[str, Any]:
-    n = len(cost.blocks)
-    opacity = [1.0 if exit_layer is None or i < exit_layer else FADED for i in range(n)]
-    faded = {"opacity": opacity}
-    texts = [
-        [
-            i,
-            cost.blocks[i],
-            "" if s is None else f"<br>also reads block {s} through a long skip",
-            "" if opacity[i] == 1 else "<br>not run for this image",
-        ]
-        for i, s in enumerate(skips)
-    ]
+def _blocks(cost: Cost, skips: Sequence[int | None], which: range, run: bool) -> dict[str, Any]:
+    """Filled where they are run for this image, else hollow."""
+    also = ["" if s is None else f"<br>also reads block {s} through a long skip" for s in skips]
+    marker = {"symbol": "square" if run else "square-open", "size": 26, "color": BLOCK, "line": {"width": 1}}
     return {
-        **_marks([i + 0.5 for i in range(n)], STREAM, {"symbol": "square", "size": 26, "color": BLOCK, **faded}),
+        **_marks([i + 0.5 for i in which], STREAM, marker),
         "mode": "markers+text",
-        "text": [str(i) for i in range(n)],
-        "textfont": {"color": "white", "size": 13},
-        "customdata": texts,
+        "text": [str(i) for i in which],
+        "textfont": {"color": "white", "size": 13} if run else {"size": 13},
+        "customdata": [[i, cost.blocks[i], also[i], "" if run else "<br>not run for this image"] for i in which],
         "hovertemplate": "block %{customdata[0]}: %{customdata[1]:.4g} GFLOPs%{customdata[2]}"
         "%{customdata[3]}<extra></extra>",
     }
@@ -151,16 +144,15 @@ def _arc(source: int, block: int) -> dict[str, Any]:
     return {"type": "path", "path": path, "line": {"color": FULL, "width": 1}, "opacity": 0.7}
 
 
-def _text(x: float, y: float, text: str, anchor: str, color: str | None = None) -> dict[str, Any]:
-    font = {"size": 13} if color is None else {"size": 13, "color": color}
-    return {"x": x, "y": y, "text": text, "showarrow": False, "xanchor": anchor, "font": font}
+def _text(x: float, y: float, text: str, anchor: str) -> dict[str, Any]:
+    return {"x": x, "y": y, "text": text, "showarrow": False, "xanchor": anchor, "font": {"size": 13}}
 
 
 def coefficients(alphas_bar: NDArray[np.float64], timestep: int) -> Spec:
     """Figure 7: the coefficients of image and noise in x_t, over all T timesteps."""
     t = np.arange(len(alphas_bar))
     image, noise = np.sqrt(alphas_bar), np.sqrt(1 - alphas_bar)
-    lines = [("image, √ᾱ<sub>t</sub>", image, SKY), ("noise, √(1−ᾱ<sub>t</sub>)", noise, ORANGE)]
+    lines = [("image, √ᾱ<sub>t</sub>", image, VIOLET), ("noise, √(1−ᾱ<sub>t</sub>)", noise, GOLD)]
     data: list[dict[str, Any]] = [
         {
             "type": "scatter",
@@ -180,6 +172,7 @@ def coefficients(alphas_bar: NDArray[np.float64], timestep: int) -> Spec:
         "y0": 0,
         "y1": 1,
         "yref": "y domain",
+        "name": SELECTED,
         "line": {"color": FULL, "width": 1, "dash": "dot"},
     }
     x = axis("timestep t  (sampling runs from left to right)", range=[len(t) - 0.5, -0.5])
@@ -206,13 +199,13 @@ def u_and_error(u: NDArray[np.float32], errors: NDArray[np.float32], threshold: 
     ]
     layout = middle_block(n, FULL, "x")
     here = {"type": "rect", "x0": chosen - 0.3, "x1": chosen + 0.3, "y0": 0, "y1": 1, "yref": "y domain"}
-    layout["shapes"].append({**here, "line": {"color": FULL, "width": 1.5, "dash": "dot"}})
+    layout["shapes"].append({**here, "name": SELECTED, "line": {"color": FULL, "width": 1.5, "dash": "dot"}})
     if threshold is not None:
         line = {"color": FULL, "width": 1, "dash": "dot"}
         level = {"type": "line", "x0": 0, "x1": 1, "xref": "x domain", "y0": threshold, "y1": threshold, "line": line}
         text = {"x": 0, "xref": "x domain", "xanchor": "left", "y": threshold, "yanchor": "bottom", "showarrow": False}
         layout["shapes"].append(level)
-        layout["annotations"].append({**text, "text": f"τ = {threshold:.3f}", "font": {"color": FULL}})
+        layout["annotations"].append({**text, "text": f"τ = {threshold:.3f}"})
     x = axis("exit layer  (blocks run before)", range=[-0.6, n + 0.6], dtick=1)
     return spec(data, x, axis("u, û", rangemode="tozero"), height=310, showlegend=True, **layout)
 

@@ -44,7 +44,9 @@ def runs_panel(runs: Sequence[Run], chosen: Sequence[Run]) -> Panel:
 def _draw_runs(runs: Sequence[Run], chosen: Sequence[Run], selected: Selection) -> None:
     traces = sum(len(run.traces) for run in runs)
     table = inventory.run_table(runs, inventory.read_curves(runs, []))
-    heading(f"{len(runs)} runs, {traces} traces", f"in {cache.runs_root()}", RUN_HELP, lambda: table, "runs")
+    heading(
+        f"{len(runs)} runs, {traces} traces", f"in {cache.runs_root()}", RUN_HELP, lambda: table, "runs", latex=True
+    )
     ticked_table("run table", table, [run.name for run in runs], RUNS)
     with st.container(horizontal=True):
         one = len(chosen) == 1
@@ -90,7 +92,7 @@ def _draw_traces(
     table = inventory.trace_table(traces, quality)
     evaluated = sum(bool(found) for found in quality.values())
     title = f"{len(traces)} traces, {evaluated} of them evaluated"
-    heading(title, ", ".join(run.name for run in runs), TRACE_HELP, lambda: table, "traces")
+    heading(title, ", ".join(run.name for run in runs), TRACE_HELP, lambda: table, "traces", latex=True)
     ticked_table("trace table", table, [key_of(trace) for trace in traces], TRACES)
     _draw_trace_buttons(ticked)
 

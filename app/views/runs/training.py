@@ -51,7 +51,12 @@ def _draw_training(chosen: Sequence[Run]) -> None:
     live = " · updates during training" if training else ""
     table = pd.concat([curve.assign(run=name) for name, curve in curves.items()])
     heading("Training losses by term", f"{', '.join(curves)}{live}", HELP, lambda: table, "training curves")
-    chart(training_curves(shown, inventory.LOSSES), "plot training curves", "Training curves")
+    chart(
+        training_curves(shown, inventory.LOSSES),
+        "plot training curves",
+        "Training curves",
+        about=f"training of {', '.join(curves)}",
+    )
 
 
 def _draw_progress(run: Run, curve: pd.DataFrame | None) -> None:

@@ -42,7 +42,7 @@ def path_figure(
         {**line, "line": {"color": "white", "width": 5, "shape": "hvh"}},
         {**line, "line": {"color": A, "width": 2.5, "shape": "hvh"}, "name": "exit layer", "showlegend": True},
     ]
-    middle = figures.middle_block(num_blocks, figures.FULL)
+    middle = figures.middle_block(num_blocks, "white")
     middle["shapes"] += figures.crosshair(mark or Mark(), timesteps)
     depth = figures.depth_axis(num_blocks, f"layer  ({num_blocks} = no early exit)")
     return figures.spec(data, figures.time_axis(timesteps), depth, height=380, showlegend=True, **middle)

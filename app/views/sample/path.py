@@ -48,7 +48,7 @@ def _draw_path(job: FilmJob | None, film_comes: bool, selected: Selection) -> No
     subtitle = f"{shown} · sample {number}, {len(exits)} steps · {source}"
     heading(title, subtitle, HELP, partial(_table, trace, exits, u), f"sample {number}")
     figure = path_figure(exits, u, trace.timesteps, trace.num_blocks, _highest(selected), mark(selected))
-    chart(figure, "plot sample path", title, selects(x="timestep", y="layer"))
+    chart(figure, "plot sample path", title, selects(x="timestep", y="layer"), subtitle)
 
 
 def _table(trace: Trace, exits: NDArray[np.int8], u: NDArray[np.float32] | None) -> pd.DataFrame:

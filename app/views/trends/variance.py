@@ -108,7 +108,7 @@ def _draw(selection: Selection, possible: list[_Split]) -> None:
         subtitle = f"{counted} · one fixed exit layer per timestep agrees with {repeated:.0%} of A's decisions"
         title = findings.about_variance(next(iter(found.values())))
         heading(title, subtitle, HELP, partial(_table, found), "variance")
-        chart(variance_shares(list(SHARES.values()), groups), "plot variance", title)
+        chart(variance_shares(list(SHARES.values()), groups), "plot variance", title, caption=subtitle)
 
 
 def _why_not(one: _Split, selection: Selection) -> str | None:

@@ -38,7 +38,7 @@ def layer_heatmap(
         "colorbar": {"title": {"text": name, "side": "right"}, "thickness": 12},
         "hovertemplate": f"timestep %{{customdata}}<br>layer %{{y}}<br>{name} = %{{z:.4f}}<extra></extra>",
     }
-    middle = figures.middle_block(layers, "black" if signed else "white")
+    middle = figures.middle_block(layers, "white")
     if mark.timestep is not None:
         nearest = int(np.abs(np.asarray(timesteps) - mark.timestep).argmin())
         middle["shapes"] += figures.crosshair(Mark(nearest, mark.layer), list(column))

@@ -35,7 +35,13 @@ def spread_over_samples(
     x = figures.packed(np.asarray(timesteps))
     data: list[figures.Trace] = []
     for name, low, high in bands:
-        edge = {"type": "scatter", "mode": "lines", "x": x, "line": {"width": 0, "shape": "hvh"}, "hoverinfo": "skip"}
+        edge = {
+            "type": "scatter",
+            "mode": "lines",
+            "x": x,
+            "line": {"color": color, "width": 1, "shape": "hvh"},
+            "hoverinfo": "skip",
+        }
         data.append({**edge, "y": figures.packed(low), "showlegend": False})
         data.append({**edge, "y": figures.packed(high), "name": name, "fill": "tonexty", "fillcolor": faded(color)})
     detail = np.stack([np.arange(len(timesteps)), *(edge for _, low, high in bands for edge in (low, high))], axis=-1)
@@ -77,7 +83,7 @@ def gap(estimated: Line, measured: Line, timesteps: list[int], num_blocks: int, 
             "colorscale": figures.DIFFERENCE,
             "cmin": -bound,
             "cmax": bound,
-            "line": {"width": 0},
+            "line": {"color": FULL, "width": 1},  # bars near 0 are as pale as the page
         },
         "customdata": figures.packed(np.arange(len(timesteps))),
         "hovertemplate": "timestep %{x} (step %{customdata})<br>estimated − measured %{y:+.3f} layers<extra></extra>",
@@ -95,7 +101,8 @@ def now(mark: Mark | None) -> list[dict[str, Any]]:
     if mark is None or mark.timestep is None:
         return []
     x, line = mark.timestep, {"color": FULL, "width": 1}
-    return [{"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": line}]
+    ends = {"x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper"}
+    return [{"type": "line", "name": figures.SELECTED, **ends, "line": line}]
 
 
 def faded(color: str) -> str:

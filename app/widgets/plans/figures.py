@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from app.widgets.figures import FULL, OTHERS, A, Spec, axis, spec
+from app.widgets.figures import CHOSEN, FULL, OTHERS, A, Spec, axis, spec
 from app.widgets.plans.found import KINDS
 from deediff.plans import Plan, PlanStep
 from deediff.plans.front import Front
@@ -38,7 +38,7 @@ def fronts(front: Front, chosen: str | None) -> Spec:
     everything = [point for points in front.points.values() for point in points]
     ringed = [point for point in everything if point["plan"] == chosen]
     if ringed:
-        ring = {"symbol": "circle-open", "size": 20, "color": "#d81b60", "line": {"width": 2}}
+        ring = {"symbol": "circle-open", "size": 20, "color": CHOSEN, "line": {"width": 2}}
         where = {"x": [p["evaluations"] for p in ringed], "y": [p["metrics"][front.metric]["value"] for p in ringed]}
         quiet = {"hoverinfo": "skip", "showlegend": False}
         data.append({"type": "scatter", "mode": "markers", "marker": ring, **where, **quiet})

@@ -102,9 +102,10 @@ def test_the_network_is_drawn_with_the_exit_that_this_image_takes(runs: Path) ->
     assert f"exits at layer {leaves}, at a cost of {price:.4g} GFLOPs" in text
     spec = figure(app, "network")
     go.Figure(spec)
-    blocks = next(trace for trace in spec["data"] if trace.get("text"))
-    assert blocks["text"] == [str(i) for i in range(BLOCKS)]
-    assert [opacity == 1 for opacity in blocks["marker"]["opacity"]] == [i < leaves for i in range(BLOCKS)]
+    run, skipped = (trace for trace in spec["data"] if "textfont" in trace)
+    assert (run["marker"]["symbol"], skipped["marker"]["symbol"]) == ("square", "square-open")
+    assert run["text"] == [str(i) for i in range(leaves)]
+    assert skipped["text"] == [str(i) for i in range(leaves, BLOCKS)]
     arcs = [shape for shape in spec["layout"]["shapes"] if shape["type"] == "path"]
     assert len(arcs) == BLOCKS // 2  # one long skip for every block after the middle
 

@@ -8,13 +8,12 @@ from typing import Any
 
 from app.views.compare.figures.labels import Box, place
 from app.views.compare.points import Axis, Point, cost_of, far_above
-from app.widgets.figures import FULL, OTHERS, A, B, Spec, axis, spec
+from app.widgets.figures import FULL, MORE, OTHERS, A, B, Spec, axis, spec
 
 COSTS = {"gflops": "GFLOPs per image", "seconds": "seconds per image"}
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexagon", "triangle-down")
 DASHES = ("solid", "dot", "dash")  # for more runs than there are colours
-NEUTRAL = "#7f7f7f"
-COLORS = (*OTHERS, "#8C510A", "#5E3C99", "#737000", "#9E0142")  # of policies or, where there are several, of runs
+COLORS = (*OTHERS, *MORE)  # of policies or, where there are several, of runs
 HEIGHT, PLOT = 430, (520.0, 290.0)  # pixels: of the figure, and the minimum within its axes
 
 Range = tuple[float, float]
@@ -133,7 +132,7 @@ class _Looks:
 
 
 def _front(front: Sequence[Point], cost: str) -> list[dict[str, Any]]:
-    line = {"color": NEUTRAL, "width": 7, "shape": "hv"}
+    line = {"color": FULL, "width": 7, "shape": "hv"}
     x, y = [cost_of(p, cost) for p in front], [p.reading.value for p in front]
     return [
         {
@@ -216,7 +215,7 @@ def _floor_band(floors: Sequence[float]) -> dict[str, Any]:
         "yanchor": "bottom",
         "showarrow": False,
         "text": f"floor: real images, {middle:.4g}",
-        "font": {"color": FULL, "size": 11},
+        "font": {"size": 11},
     }
     return {"shapes": [band, line], "annotations": [text]}
 
@@ -227,7 +226,7 @@ def _rings(points: Sequence[Point], cost: str, letters: dict[str, str], picked: 
         (f"trace {letter}", color, 22, [p for p in points if letters.get(p.key) == letter])
         for letter, color in (("A", A), ("B", B))
     ]
-    groups.append(("images below", NEUTRAL, 16, [p for p in points if p.key in picked]))
+    groups.append(("images below", FULL, 16, [p for p in points if p.key in picked]))
     return [
         {
             "type": "scatter",

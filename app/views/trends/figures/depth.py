@@ -82,12 +82,12 @@ def at_timestep(
                 "xanchor": "left",
                 "yanchor": "top",
                 "showarrow": False,
-                "font": {"color": FULL, "size": 11},
+                "font": {"size": 11},
             }
         )
     if mark.layer is not None:
         band = {"type": "rect", "x0": 0, "x1": 1, "xref": "paper", "y0": mark.layer - 0.5, "y1": mark.layer + 0.5}
-        marks["shapes"].append({**band, "line": {"color": FULL, "width": 1}})
+        marks["shapes"].append({**band, "name": figures.SELECTED, "line": {"color": FULL, "width": 1}})
     x = figures.axis("share of samples", range=[0, 1.02], domain=[0, edge - 0.03], tickformat=".0%")
     more: dict[str, Any] = {}
     if uncertainties:
@@ -117,7 +117,7 @@ def still_inside(lines: list[Line], mark: Mark) -> Spec:
     if mark.layer is not None:
         line = {"color": FULL, "width": 1}
         where = {"x0": mark.layer, "x1": mark.layer, "y0": 0, "y1": 1, "yref": "y domain"}
-        marks["shapes"].append({"type": "line", **where, "line": line})
+        marks["shapes"].append({"type": "line", "name": figures.SELECTED, **where, "line": line})
     x = figures.axis("layer  (blocks run)", range=[-0.3, layers - 0.7], dtick=1)
     y = figures.axis("share of samples still inside", range=[-0.02, 1.04], tickformat=".0%", showgrid=True)
     return figures.spec(data, x, y, showlegend=True, **marks)

@@ -111,7 +111,6 @@ def uncertainty_curves(lines: list[Line], threshold: float | None, highest: floa
                 "xref": "x domain",
                 "y": threshold,
                 "text": f"τ = {threshold:.3f}",
-                "font": {"color": FULL},
                 "showarrow": False,
                 "xanchor": "left",
                 "yanchor": "bottom",

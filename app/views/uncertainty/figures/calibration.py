@@ -9,17 +9,10 @@ from app.widgets import figures
 from app.widgets.figures import FULL, UNCERTAINTY, Spec
 
 
-def depth_colors(layers: int) -> list[str]:
-    """One colour per layer, on the scale of u without its ends, which are invisible on black or white."""
-    from plotly.colors import sample_colorscale
-
-    return sample_colorscale(UNCERTAINTY, list(np.linspace(0.2, 0.92, layers)))
-
-
 def reliability_curves(table: pd.DataFrame, num_blocks: int, chosen: int | None, name: str) -> Spec:
     """Columns layer, predicted, actual, count: a line per layer, the selected one highlighted."""
     highest = float(np.ceil(max(table["predicted"].max(), table["actual"].max()) * 20) / 20)
-    colors, largest = depth_colors(num_blocks), table["count"].max()
+    colors, largest = figures.ordered_colors(num_blocks), table["count"].max()
     diagonal = {
         "type": "scatter",
         "mode": "lines",

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.widgets import figures
-from app.widgets.figures import FULL, UNCERTAINTY, Spec
+from app.widgets.figures import UNCERTAINTY, Spec
 
 HIDDEN = {"visible": False, "fixedrange": True}
 
@@ -65,7 +65,7 @@ def maps_by_layer(u: NDArray[np.float32], highest: float, chosen: int | None, co
                 "text": str(layer),
                 "showarrow": False,
                 "yanchor": "bottom",
-                "font": {"size": 11, "color": FULL},
+                "font": {"size": 11},
             }
         )
         if layer == chosen:
@@ -75,6 +75,7 @@ def maps_by_layer(u: NDArray[np.float32], highest: float, chosen: int | None, co
                 "x1": left + width - 0.5,
                 "y0": top - 0.5,
                 "y1": top + height - 0.5,
+                "name": figures.SELECTED,
             }
             shapes += [{**box, "line": {"color": color, "width": wide}} for color, wide in (("black", 4), ("white", 2))]
     heatmap = {

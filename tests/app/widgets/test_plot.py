@@ -1,0 +1,21 @@
+"""Downloads of a figure's or table's numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+import streamlit as st
+
+from app.widgets.plot import download_latex
+
+
+def test_a_table_is_downloaded_as_latex_with_its_names_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(st, "download_button", lambda label, data, name, *rest, **more: given.update({name: data()}))
+    download_latex(lambda: pd.DataFrame({"run_name": ["a_b"], "gflops": [0.123456], "speed": [None]}), "all runs")
+    lines = given["all-runs.tex"].decode().splitlines()
+    assert lines[0] == r"\begin{tabular}{lrl}"
+    assert r"run\_name & gflops & speed \\" in lines
+    assert r"a\_b & 0.1235 & -- \\" in lines
