@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -231,6 +232,8 @@ MUTANTS = [
         "tests/traces/test_traces.py tests/cost/test_cost.py",
     ),
 ]
+for _file in sorted(Path(__file__).with_suffix("").glob("*.toml")):  # of single features
+    MUTANTS += [Mutant(**found) for found in tomllib.loads(_file.read_text(encoding="utf-8"))["mutant"]]
 
 
 def survives(mutant: Mutant) -> bool:

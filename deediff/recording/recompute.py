@@ -12,7 +12,7 @@ from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 from deediff.sampling.planned import plan_content
-from deediff.sampling.sampler import Step, prepare_sampling
+from deediff.sampling.sampler import Sampling, Step, prepare_sampling
 from deediff.settings import Record
 from deediff.traces.reader import Trace
 
@@ -30,14 +30,27 @@ def recompute(
 
     Exits are those of the trace unless u lies within float rounding of a threshold, images within ±2
     grey levels, on the same kind of device. A policy that decides for the whole batch gets it.
+    Raises UserError when the trace lacks this sample, or as `repeated_sampling`.
+    """
+    job = repeated_sampling(trace, model, schedule, policy, record)
+    return steps_of_sample(job, number, cancelled)
+
+
+def repeated_sampling(
+    trace: Trace,
+    model: EarlyExitModel,  # loaded from the trace's checkpoint
+    schedule: Schedule,  # of the model's training
+    policy: str | None = None,  # in place of the trace's policy and plan
+    record: Record = "exit",
+) -> Sampling:
+    """The sampling job of a trace, prepared again.
+
     Raises UserError when the trace cannot be repeated: it was imported, other weights or another
     calibration were given, or a file that its policy names has changed.
     """
     meta, settings = trace.meta, trace.meta.settings
     if settings is None:
         raise UserError(f"{trace.path} was imported: without its model and seed no sample of it can be recomputed")
-    if not 0 <= number < meta.num_samples:
-        raise UserError(f"{trace.path} has no sample {number}, expected 0 … {meta.num_samples - 1}")
     if model.origin is None or model.origin[1] != settings.checkpoint_sha256:
         raise UserError(
             f"{trace.path} was sampled from other weights ({settings.checkpoint}, "
@@ -53,10 +66,21 @@ def recompute(
         raise UserError(f"the file of policy {job.policy.spec} has changed since {trace.path} was sampled: put it back")
     if policy is None and plan_content(job.planned) != dict(meta.plan_content or {}):
         raise UserError(f"a file that the plan of {trace.path} names has changed since it was sampled: put it back")
+    return job
+
+
+def steps_of_sample(job: Sampling, number: int, cancelled: Callable[[], bool] | None = None) -> Iterator[Step]:
+    """The steps of one sample of a job, as batches of one; a policy that decides for the whole batch gets it.
+
+    Raises UserError when the job has no such sample.
+    """
+    count, size = job.settings.num_samples, job.settings.batch_size
+    if not 0 <= number < count:
+        raise UserError(f"the trace has no sample {number}, expected 0 … {count - 1}")
     batch, first = range(number, number + 1), number
     if job.policy.decides_for_batch:
-        first = number // settings.batch_size * settings.batch_size
-        batch = range(first, min(first + settings.batch_size, meta.num_samples))
+        first = number // size * size
+        batch = range(first, min(first + size, count))
     return (_only(step, number - first) for step in job.steps([batch], cancelled))
 
 

@@ -43,6 +43,16 @@ class Condition:
             return self.labels
         return torch.stack([self.labels, torch.full_like(self.labels, self.null_label)], dim=1).flatten()
 
+    def combine(self, output: Tensor) -> Tensor:
+        """Classifier-free guidance: (n, …), or with guidance (2·n, …) in the order of `rows` → (n,C,H,W) float32.
+
+        Source: Ho & Salimans 2022, Eq. 6, where a scale of 0 is no guidance; here it is 1.
+        """
+        if self.guidance is None:
+            return output.float()
+        with_label, without = output.float().unflatten(0, (-1, 2)).unbind(dim=1)
+        return without + self.guidance * (with_label - without)
+
     def split(self, size: int) -> list[Condition]:
         """Conditions of consecutive groups of `size` samples."""
         return [replace(self, labels=labels) for labels in self.labels.split(size)]
@@ -163,9 +173,8 @@ class ForwardPass:
     def __init__(self, network: Network, x: Tensor, request: Request):  # x: (B,C,H,W)
         batch, condition = len(x), request.condition
         self.network, self.x, self.request = network, x, request
-        self.guidance = None if condition is None else condition.guidance
         self.labels = None if condition is None else condition.rows()
-        self.copies = 1 if self.guidance is None else 2  # rows of the network per sample
+        self.copies = 1 if condition is None or condition.guidance is None else 2  # rows of the network per sample
         self.t = torch.full((batch * self.copies,), request.timestep, device=x.device)
         reads_uncertainty = request.policy.needs_uncertainty or request.record == "full"
         uem = network.model.uem
@@ -268,14 +277,9 @@ class ForwardPass:
             self.outputs.append((np.concatenate([part.rows for part in parts]), self._combined(output)))
 
     def _combined(self, output: Tensor) -> Tensor:
-        """Classifier-free guidance: (n, …), or with guidance (2·n, …) → (n,C,H,W) float32.
-
-        Source: Ho & Salimans 2022, Eq. 6, where a scale of 0 is no guidance; here it is 1.
-        """
-        if self.guidance is None:
-            return output.float()
-        with_label, without = output.float().unflatten(0, (-1, 2)).unbind(dim=1)
-        return without + self.guidance * (with_label - without)
+        """Guided predictions: (n, …), or with guidance (2·n, …) → (n,C,H,W) float32."""
+        condition = self.request.condition
+        return output.float() if condition is None else condition.combine(output)
 
     def collect(self) -> Prediction:
         """The result, in the order of the batch."""

@@ -1,0 +1,16 @@
+"""One layer in place of another policy's decision."""
+
+from __future__ import annotations
+
+from deediff.policies.base import ExitPolicy, LayerState
+
+
+class Forced(ExitPolicy):
+    """Exit at `layer` (0 … N, N: no early exit) where `inner` would decide; the UEMs are evaluated as for `inner`."""
+
+    def __init__(self, inner: ExitPolicy, layer: int):
+        self.layer, self.spec = layer, f"{inner.spec}, forced to layer {layer}"
+        self.needs_uncertainty, self.decides_for_batch = inner.needs_uncertainty, inner.decides_for_batch
+
+    def should_exit(self, state: LayerState) -> bool:
+        return state.layer >= self.layer
