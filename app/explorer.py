@@ -27,6 +27,7 @@ PAGES = {  # folder in views/, and path of the URL: title, icon
     "sample": ("Sample", "movie"),
     "compare": ("Compare", "scatter_plot"),
     "plans": ("Plans", "timeline"),
+    "designer": ("Plan designer", "tune"),
     "method": ("Method", "school"),
 }
 FIRST = "trends"  # the page at the server's bare address

@@ -1,12 +1,14 @@
-"""A search for plans as a job: it is kept, since its study and its plans are on disk."""
+"""A search for plans, and the measurement of one, as jobs: they are kept, since their results are on disk."""
 
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 from app.jobs.queue import Job, Session
 from deediff.errors import UserError
+from deediff.plans import Plan
 
 MISSING = "A search needs Optuna, which is not installed: pip install 'deediff[search]'"
 
@@ -39,4 +41,24 @@ class SearchJob(Job):
             self.progress(min(seconds, round(seconds - max(0.0, state.seconds_left))), seconds + 1, stage)
 
         search(self.folder, choices=self.choices, minutes=self.minutes, on_state=on_state, cancelled=self.stopped)
+        self.progress(1, 1)
+
+
+class MeasureJob(Job):
+    """Measures a plan beside a rival, and writes it to the run's plans. Raises UserError at once for a bad name."""
+
+    kept = True
+
+    def __init__(self, session: Session, run: Path, name: str, plan: Plan, rival: Plan):
+        if not re.fullmatch(r"[\w.+=-]{1,120}", name) or name.startswith("."):
+            raise UserError(f"“{name}” is not a valid name of a plan: use letters, digits and . _ + = -")
+        super().__init__(session, f"measure plan {name} of {run.name}")
+        self.folder, self.name, self.plan, self.rival = run, name, plan, rival
+
+    def work(self) -> None:
+        from deediff.quality.progress import Progress
+        from deediff.search import measure_plan  # imports torch-fidelity, which takes seconds
+
+        progress = Progress(lambda stage, done, total: self.progress(done, total, stage), self.stopped)
+        measure_plan(self.folder, self.name, self.plan, self.rival, progress=progress)
         self.progress(1, 1)

@@ -9,7 +9,7 @@ import streamlit as st
 
 from app.jobs.kept import EvaluateJob, SaveJob
 from app.jobs.queue import QUEUE, Job
-from app.jobs.search import SearchJob
+from app.jobs.search import MeasureJob, SearchJob
 from app.state import session
 from app.state.selection import select
 
@@ -72,6 +72,8 @@ def _draw_ended(number: int, job: Job, evaluate: Callable[[Sequence[Path]], None
                 st.rerun()  # the whole page: this may be drawn in a fragment
         elif isinstance(job, SearchJob):
             st.success(f"Searched plans for {job.folder.name}: see *Plans*.")
+        elif isinstance(job, MeasureJob):
+            st.success(f"Measured plan {job.name} of {job.folder.name}: see *Plan designer*.")
         elif isinstance(job, EvaluateJob):
             results = ", ".join(f"{q.metric} {q.value:.3g}" for q in job.results)
             st.success(f"{job.folder.name}: {results} (see *Compare*).")

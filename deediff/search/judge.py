@@ -99,9 +99,7 @@ class Judge:
         """GFLOPs of one image. Raises UserError as `check` does."""
         key = plan_digest(plan)
         if key not in self._costs:
-            cost = prepare_sampling(self.model, SamplingSettings(plan=plan), self.schedule).cost()
-            exits = np.full(len(plan.steps), self.model.num_blocks)
-            self._costs[key] = float(cost.of_exits(exits, with_uem=False).sum())
+            self._costs[key] = plan_gflops(self.model, self.schedule, plan)
         return self._costs[key]
 
     def cost(self, plan: Plan) -> float:
@@ -202,6 +200,12 @@ def make_judge(
         extractor = load_extractor(METRICS[metric].extractor, device, settings.weights)
         distances.append(Distance(metric, extractor, reference_of(real, extractor, progress)))
     return Judge(model, schedule, distances, settings.batch_size, progress.cancelled)
+
+
+def plan_gflops(model: EarlyExitModel, schedule: Schedule, plan: Plan) -> float:
+    """GFLOPs of one image. Raises UserError when the model cannot sample by the plan."""
+    cost = prepare_sampling(model, SamplingSettings(plan=plan), schedule).cost()
+    return float(cost.of_exits(np.full(len(plan.steps), model.num_blocks), with_uem=False).sum())
 
 
 def plan_digest(plan: Plan) -> str:

@@ -80,7 +80,7 @@ def strips(plans: Mapping[str, Plan], costs: Mapping[str, float]) -> Spec:
     marks: dict[str, list[tuple[int, str, str]]] = {group: [] for group in GROUPS}
     for name in names:
         for step in plans[name].steps:
-            marks[_group(step)].append((step.timestep, name, step_name(step)))
+            marks[step_group(step)].append((step.timestep, name, step_name(step)))
     data = []
     for group, found in marks.items():
         color, symbol = GROUPS[group]
@@ -105,7 +105,8 @@ def strips(plans: Mapping[str, Plan], costs: Mapping[str, float]) -> Spec:
     return spec(data, x, rows, height=110 + ROW * len(names), showlegend=True)
 
 
-def _group(step: PlanStep) -> str:
+def step_group(step: PlanStep) -> str:
+    """What a step does, as a name in GROUPS."""
     kind = step.readout.partition(":")[0]
     if kind in ("gaussian", "teleport"):
         return "Gaussian"

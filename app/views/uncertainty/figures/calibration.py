@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from app.widgets import figures
-from app.widgets.figures import FULL, UNCERTAINTY, Spec
+from app.widgets.figures import FULL, Spec
 
 
 def reliability_curves(table: pd.DataFrame, num_blocks: int, chosen: int | None, name: str) -> Spec:

@@ -1,0 +1,1 @@
+"""The plan designer: timesteps, exits and readouts by hand, with images, cost and measurements."""

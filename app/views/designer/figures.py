@@ -1,0 +1,81 @@
+"""Figures of the designer: the trials of a search, and a plan with one step changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from app.widgets.figures import A, B, Spec, axis, spec
+from app.widgets.plans.figures import LOOKS
+from app.widgets.plans.found import KINDS
+from deediff.plans.trials import Trial
+
+HEIGHT = 320
+CHANGES = {"made_full": ("full network instead", A), "left_out": ("without this step", B)}
+
+
+def trials(found: Mapping[str, Sequence[Trial]], metric: str) -> Spec:
+    """Cost against score of every trial, and a line through the best of each kind of search."""
+    data = list[dict[str, Any]]()
+    for kind, rows in found.items():
+        color, _, symbol = LOOKS[kind]
+        ordered = sorted(rows)
+        marker = {"color": color, "symbol": symbol, "size": 6, "opacity": 0.6}
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": KINDS[kind],
+                "x": [trial.evaluations for trial in ordered],
+                "y": [trial.score for trial in ordered],
+                "customdata": [[trial.steps] for trial in ordered],
+                "marker": marker,
+                "hovertemplate": "%{x:.2f} evaluations, score %{y:.2f}<br>%{customdata[0]}<extra></extra>",
+            }
+        )
+        best = _best(ordered)
+        line = {"type": "scatter", "mode": "lines", "line": {"color": color, "width": 1.5, "shape": "hv"}}
+        quiet = {"hoverinfo": "skip", "showlegend": False}
+        data.append(line | quiet | {"x": [t.evaluations for t in best], "y": [t.score for t in best]})
+    scores = np.array([trial.score for rows in found.values() for trial in rows])
+    top = float(np.quantile(scores, 0.7)) * 1.3 if len(scores) else 1.0
+    low = float(scores.min()) if len(scores) else 0.0
+    x = axis("evaluations of the full network per image", rangemode="tozero")
+    return spec(data, x, axis(metric, showgrid=True, range=[0.9 * low, top]), height=HEIGHT, showlegend=True)
+
+
+def _best(ordered: Sequence[Trial]) -> list[Trial]:
+    """The trials than which no cheaper one has a smaller score."""
+    found = list[Trial]()
+    for trial in ordered:
+        if not found or trial.score < found[-1].score:
+            found.append(trial)
+    return found
+
+
+def changed_steps(rows: Sequence[Mapping[str, Any]], metric: str) -> Spec:
+    """Two bars per step: the metric's change when it is made full, and when it is left out."""
+    names = [f"{row['timestep']}<br>{row['step']}" for row in rows]
+    data = []
+    for key, (name, color) in CHANGES.items():
+        changes = [row[key][metric] if row[key] else None for row in rows]
+        data.append(
+            {
+                "type": "bar",
+                "name": name,
+                "x": names,
+                "y": [None if change is None else change["value"] for change in changes],
+                "error_y": {
+                    "array": [0 if c is None else c["high"] - c["value"] for c in changes],
+                    "arrayminus": [0 if c is None else c["value"] - c["low"] for c in changes],
+                    "symmetric": False,
+                    "thickness": 1,
+                },
+                "marker": {"color": color},
+                "hovertemplate": f"%{{x}}<br>{name}: %{{y:+.3f}}<extra></extra>",
+            }
+        )
+    y = axis(f"change of {metric}", showgrid=True, zeroline=True)
+    return spec(data, axis("step: timestep, and what it does"), y, height=HEIGHT, showlegend=True, barmode="group")
