@@ -49,7 +49,7 @@ class ClaimsOptions:
     """Folder of the results files."""
 
 
-def dispatch(words: list[str]) -> None:
+def run_words(words: list[str]) -> None:
     """Run a command line. Raises UserError for one that cannot be run."""
     if not words:
         raise UserError("no preset given; see python -m trainer.run --help")

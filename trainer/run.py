@@ -15,9 +15,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def run() -> None:
         wait_passively()
-        from trainer.entry import dispatch  # slow to import, and Ctrl-C may interrupt it
+        from trainer.entry import run_words  # slow to import, and Ctrl-C may interrupt it
 
-        dispatch(words)
+        run_words(words)
 
     return run_command(run)
 

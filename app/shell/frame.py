@@ -6,8 +6,9 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from app.shell.headline import figures_of
+from app.shell.report import report_button
 from app.shell.sidebar import choose_selection
-from app.state import link
+from app.state import link, shown
 from app.state.selection import SELECTION, Selection
 from app.widgets.empty import no_runs
 from app.widgets.panels import guarded
@@ -16,6 +17,7 @@ from deediff.traces.reader import Trace
 
 def around(page: StreamlitPage) -> None:
     """Draw the frame, then the page."""
+    shown.begin()
     chosen: Selection | None = None
     problems: list[str] = []
     with st.sidebar, guarded():
@@ -29,6 +31,8 @@ def around(page: StreamlitPage) -> None:
             with guarded():
                 _headline(chosen.trace, chosen)
         page.run()
+        with st.sidebar, guarded():
+            report_button(page.title, page.url_path, chosen)
     if sentences := dict.fromkeys([*problems, *link.warnings()]):  # the page may have added some
         above.warning("  \n".join(sentences))
 

@@ -53,6 +53,11 @@ def _plotly() -> bytes:
     return text if min(begin, end) < 0 else b'"use strict";' + text[begin:end]
 
 
+def plotly_source() -> str:
+    """The source of plotly.js."""
+    return _plotly().decode("utf-8")
+
+
 def head_lines() -> str:
     """The spinner's styles and plotly.js."""
     script = f'<script id="plotly" async src="{plotly_path()}" onerror="this.failed = true"></script>'

@@ -19,6 +19,8 @@ import streamlit as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from app.state import shown
+from app.state.shown import Shown
 from app.widgets import figures
 
 WIDTH = 84  # least width of an image in pixels, where the number of columns follows the window
@@ -62,7 +64,7 @@ def gallery(
             on_pick(int(number))
 
     scale = figures.layer_colors(np.arange(num_blocks + 1, dtype=np.int8), num_blocks)
-    content = {
+    content: dict[str, Any] = {
         "columns": "repeat(auto-fill, minmax(" + f"{WIDTH}px, 1fr))" if columns is None else f"repeat({columns}, 1fr)",
         "tiles": [_content(tile) for tile in tiles],
         "timesteps": list(timesteps),
@@ -70,6 +72,8 @@ def gallery(
         "chosen": chosen,
         "clickable": on_pick is not None,
     }
+    images = tuple((tile["src"], tile["caption"]) for tile in content["tiles"])
+    shown.add(key, Shown(key.capitalize(), f"{len(tiles)} images", images=images))
     _component()(key=key, data=content, on_picked_change=picked)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import streamlit as st
 
-from app.state import selection
+from app.state import selection, shown
+from app.state.shown import Shown
 from app.widgets.figures import Spec
 
 _FOLDER = Path(__file__).parent
@@ -42,10 +43,12 @@ def chart(
         if on_click is not None and (point := st.session_state[key].get("point")):
             on_click(point)
 
+    line = " · ".join(filter(None, [selection.current().describe() if about is None else about, caption]))
+    shown.add(key, Shown(alt, line, figure))
     content = {
         "figure": figure,
         "alt": alt,
-        "caption": " · ".join(filter(None, [selection.current().describe() if about is None else about, caption])),
+        "caption": line,
         "name": _file(key.removeprefix("plot ")),
         "clickable": on_click is not None,
     }

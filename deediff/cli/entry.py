@@ -20,6 +20,7 @@ COMMANDS = {  # name: (module and class, what it does)
     "search": ("search.Search", "find sampling plans: timesteps and exits together, validated on other seeds"),
     "evaluate": ("quality.Evaluate", "image quality: distances, precision and recall, with intervals and floors"),
     "compare": ("compare.Compare", "a table of traces: GFLOPs, seconds, quality, and published values"),
+    "report": ("explore.Report", "pages of the explorer as one HTML file"),
     "trends": ("traces.Trends", "layer ratio, GFLOPs and exits per threshold, without sampling"),
     "variance": ("traces.Variance", "how much of the exits' variance comes from the timestep, and from the sample"),
     "static": ("traces.Static", "the best static schedule of the same cost, as a file for schedule:FILE"),

@@ -1,14 +1,15 @@
-"""`deediff explore`: the explorer on a folder of runs."""
+"""`deediff explore` and `report`: the explorer on a folder of runs, and its pages as a file."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional, Suppress
+from tyro.conf import Positional, Suppress, arg
 
 import deediff
 from deediff.cli.command import Command, Flag, Result, defaults_to
@@ -16,6 +17,7 @@ from deediff.errors import UserError
 
 # Beside deediff, installed or not. Streamlit reads its options from `.streamlit` in the same folder.
 MAIN = Path(deediff.__file__).resolve().parents[1] / "app" / "main.py"
+PAGES = ("trends", "uncertainty", "images", "compare", "plans", "method")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,3 +50,34 @@ def server_command(options: Explore) -> tuple[list[str], dict[str, str]]:
     flags += ["--server.headless=true"] if options.headless else []
     command = [sys.executable, "-m", "streamlit", "run", str(MAIN), *flags]
     return command, {**os.environ, "DEEDIFF_RUNS": str(runs.resolve())}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Command):
+    """Write pages of the explorer for one run as a single HTML file that needs no network."""
+
+    folder: Annotated[Positional[Path], arg(metavar="RUN")]
+    """A run folder."""
+    out: Path
+    """The HTML file."""
+    pages: Annotated[tuple[str, ...], defaults_to("all", f"{{{','.join(PAGES)}}} [...]")] = PAGES
+    """Pages, in this order."""
+
+    def run(self) -> Result:
+        """Draw the pages in a process of their own, since the library itself draws nothing."""
+        if not self.folder.is_dir():
+            raise UserError(f"{self.folder} is not a run folder")
+        if unknown := [page for page in self.pages if page not in PAGES]:
+            raise UserError(f"unknown page {unknown[0]!r}, expected some of: {', '.join(PAGES)}")
+        if not MAIN.exists():
+            raise UserError(f"{MAIN} does not exist: the explorer is not installed beside deediff")
+        run, out = self.folder.resolve(), self.out.resolve()
+        if not out.parent.is_dir():
+            raise UserError(f"{out.parent} is not a folder: choose another --out")
+        command = [sys.executable, "-m", "app.export", str(run.parent), run.name, str(out), *self.pages]
+        paths = os.pathsep.join(filter(None, [str(MAIN.parents[1]), os.environ.get("PYTHONPATH")]))
+        done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
+        if done.returncode:
+            reason = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no reason given")
+            raise UserError(f"the report of {run} could not be written ({reason})")
+        return {"report": str(self.out), "megabytes": round(out.stat().st_size / 1e6, 1)}

@@ -8,13 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from deediff.devices import device_name
+from deediff.checkpoints import find_checkpoint, load_checkpoint
+from deediff.devices import choose_device, device_name
+from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.json_files import FORMAT_VERSION, read_json, write_json
 from deediff.plans import Plan
 from deediff.plans.file import read_plan, read_validation, write_plan
 from deediff.quality.progress import Progress
-from deediff.search.judge import Judge
+from deediff.search.cache import FeatureCache
+from deediff.search.judge import Judge, make_judge
 from deediff.search.settings import SearchSettings
 from deediff.search.space import Choices
 from deediff.search.start import spaced_plans, uniform_plan
@@ -95,6 +98,31 @@ def record_of(point: dict[str, Any], validation: Validation) -> dict[str, Any]:
     protocol |= {"reference": first.reference.name, "reference_images": first.reference.count}
     left_out = ("plan", "steps", "timesteps")
     return {**protocol, **{key: value for key, value in point.items() if key not in left_out}}
+
+
+def measure_plan(
+    run: str | Path,
+    name: str,
+    plan: Plan,
+    rival: Plan,
+    settings: SearchSettings | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Write a plan as `RUN/plans/NAME.json` with its metrics and its paired difference from the rival.
+
+    Returns the record. Raises UserError when the model cannot sample by a plan, or no metric fits its images.
+    """
+    run, settings, progress = Path(run), settings or SearchSettings(), progress or Progress()
+    model, info = load_checkpoint(find_checkpoint(run), choose_device(settings.device))
+    judge = make_judge(model, Schedule(**info["schedule"]), run, settings, progress)
+    validation = Validation(FeatureCache(judge, run / "search"), settings.validation_seed, settings.validation_images)
+    progress.report("measured plans", 0, 2)
+    other = validation.of(rival, rival.name)
+    progress.report("measured plans", 1, 2)
+    found = validation.of(replace(plan, name=name), name)
+    record = record_of(validation.point(found) | {"compared_with": validation.differences(found, [other])}, validation)
+    write_plan(run / "plans" / f"{name}.json", found.plan, record)
+    return record
 
 
 def _read_front(file: Path, validation: Validation) -> dict[str, Any]:

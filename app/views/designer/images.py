@@ -30,7 +30,7 @@ HELP = (
 )
 
 
-def images_panel(design: Design) -> Panel:
+def design_images(design: Design) -> Panel:
     """The images of a design."""
     return Panel("designer images", partial(_draw, design))
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from app.state.selection import Selection, current
 from app.views.designer.design import Design, choose
-from app.views.designer.images import images_panel
+from app.views.designer.images import design_images
 from app.views.designer.measured import result_panels
 from app.views.designer.timeline import timeline
 from app.widgets.empty import no_checkpoint
@@ -37,7 +37,7 @@ def designer_page(selected: Selection) -> None:
     trials, steps, measure = result_panels(design)
     rows: list[Row | Panel] = [
         Panel("timeline", partial(_draw_timeline, design)),
-        images_panel(design),
+        design_images(design),
         [(trials, 1), (steps, 1)],
         measure,
     ]
