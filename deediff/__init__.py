@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from deediff.diffusion.schedule import Schedule
     from deediff.diffusion.solvers import Solver, make_solver
     from deediff.errors import UserError
+    from deediff.explorer import explore
     from deediff.models import UEM, Backbone, EarlyExitModel, make_backbone
     from deediff.plans import Plan, PlanStep
     from deediff.policies import ExitPolicy, make_policy
@@ -37,6 +38,7 @@ __all__ = [
     "Step",
     "Trace",
     "UserError",
+    "explore",
     "load",
     "make_backbone",
     "make_policy",
@@ -60,6 +62,7 @@ _MODULES = {  # the module that defines each name
     "Step": "deediff.sampling",
     "Trace": "deediff.traces.reader",
     "UserError": "deediff.errors",
+    "explore": "deediff.explorer",
     "make_backbone": "deediff.models",
     "make_policy": "deediff.policies",
     "make_solver": "deediff.diffusion.solvers",

@@ -14,7 +14,7 @@ import deediff
 API = {
     *("Backbone", "EarlyExitModel", "ExitPolicy", "SamplingSettings", "Schedule", "Solver", "Step"),
     *("Plan", "PlanStep", "Readout", "Trace", "UEM", "UserError"),
-    *("load", "make_backbone", "make_policy", "make_solver", "read_trace", "recalibrate", "sample"),
+    *("explore", "load", "make_backbone", "make_policy", "make_solver", "read_trace", "recalibrate", "sample"),
 }
 
 

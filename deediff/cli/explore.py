@@ -11,12 +11,10 @@ from typing import Annotated
 
 from tyro.conf import Positional, Suppress, arg
 
-import deediff
 from deediff.cli.command import Command, Flag, Result, defaults_to
 from deediff.errors import UserError
+from deediff.explorer import MAIN, server_command
 
-# Beside deediff, installed or not. Streamlit reads its options from `.streamlit` in the same folder.
-MAIN = Path(deediff.__file__).resolve().parents[1] / "app" / "main.py"
 PAGES = ("trends", "uncertainty", "images", "compare", "plans", "method")
 
 
@@ -34,22 +32,9 @@ class Explore(Command):
 
     def run(self) -> Result:
         """Start the server in place of this process, so that signals and the exit code are the server's."""
-        command, environment = server_command(self)
+        command, environment = server_command(self.runs, self.port, self.headless)
         sys.stdout.flush()
         os.execve(command[0], command, environment)
-
-
-def server_command(options: Explore) -> tuple[list[str], dict[str, str]]:
-    """The command line of the server and its environment. Raises UserError for a folder that does not exist."""
-    runs = options.runs or Path(os.environ.get("DEEDIFF_RUNS") or "runs")
-    if not runs.is_dir():
-        raise UserError(f"{runs} is not a folder: give a folder of runs, for example deediff explore path/to/runs")
-    if not MAIN.exists():
-        raise UserError(f"{MAIN} does not exist: the explorer is not installed beside deediff; install the wheel again")
-    flags = [f"--server.port={options.port}"] if options.port is not None else []
-    flags += ["--server.headless=true"] if options.headless else []
-    command = [sys.executable, "-m", "streamlit", "run", str(MAIN), *flags]
-    return command, {**os.environ, "DEEDIFF_RUNS": str(runs.resolve())}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -237,6 +237,15 @@ class Trace:
             raise UserError(f"{file} is not a readable file of maps ({error}): delete it and sample again") from None
         return maps.astype(np.float32)
 
+    def figure(self, name: str) -> Any:
+        """One of the explorer's figures as a plotly figure: exits, mean-exit or uncertainty.
+
+        Raises UserError for another name, or where the trace lacks what it draws.
+        """
+        from deediff.explorer import figure_of
+
+        return figure_of(self, name)
+
     def mean_exit_layers(self) -> NDArray[np.float32]:
         """(samples,) mean exit layer of each sample."""
         files = [samples_file(self.path, part) for part in self.image_parts]

@@ -88,7 +88,7 @@ def test_a_folder_that_does_not_exist(
 def test_an_installation_without_the_explorer(
     started: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(explore, "MAIN", tmp_path / "app" / "main.py")
+    monkeypatch.setattr("deediff.explorer.MAIN", tmp_path / "app" / "main.py")
     assert main(["explore", str(tmp_path)]) == 2
     assert "the explorer is not installed beside deediff" in capsys.readouterr().err
 
