@@ -31,6 +31,7 @@ def around(page: StreamlitPage) -> None:
             with guarded():
                 _headline(chosen.trace, chosen)
         page.run()
+        link.remove_unused()
         with st.sidebar, guarded():
             report_button(page.title, page.url_path, chosen)
     if sentences := dict.fromkeys([*problems, *link.warnings()]):  # the page may have added some

@@ -1,4 +1,4 @@
-"""The head of every page: plotly.js, a spinner, and the styles.
+"""The head of every page: plotly.js, a spinner, the styles, and the rule for the browser's history.
 
 With plotly.js in the head it is loaded before the first figure; a component would load it only after the page is drawn.
 """
@@ -59,14 +59,14 @@ def plotly_source() -> str:
 
 
 def head_lines() -> str:
-    """The spinner's styles and plotly.js."""
+    """The spinner's styles, plotly.js and history.js."""
     script = f'<script id="plotly" async src="{plotly_path()}" onerror="this.failed = true"></script>'
-    return f"<style>{_waiting()}</style>{script}"
+    return f"<style>{_asset('waiting.css')}</style><script>{_asset('history.js')}</script>{script}"
 
 
 @cache
-def _waiting() -> str:
-    return (_FOLDER / "waiting.css").read_text(encoding="utf-8")
+def _asset(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")
 
 
 class InHead:

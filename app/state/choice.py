@@ -2,7 +2,7 @@
 
 1. A **click** in a figure or gallery, or a button: `click` was called since the last run of the script.
 2. The **URL**, where a link was opened or the browser went back (`link.requested`). A value that cannot be used is
-   reported in a warning, and the rule continues.
+   reported in a warning, and the rule continues. Going back to a URL without the value leads to the default.
 3. **Another widget** that this one follows, in the run of the script in which that one moved (`led`).
 4. The **session**: the value that the widget shows already, fitted to what is possible now (another trace has other
    timesteps and fewer samples).
@@ -55,7 +55,8 @@ def resolve(
     if text is not None and opened is None:
         link.warn(f"The link sets {key} = {text}, {impossible}; this is ignored.")
     clicked = st.session_state.get(CLICKED, {}).get(key)
-    for value in (clicked, opened, led, st.session_state.get(state or key)):
+    shown = None if link.removed(key) else st.session_state.get(state or key)
+    for value in (clicked, opened, led, shown):
         if value is not None and (found := fitted(value)) is not None:
             return found
     return default
@@ -78,6 +79,8 @@ def resolve_names(
                 link.warn(f"The link names the {what} “{name}”, which does not exist.")
     elif led is not None:
         names = list(led)
+    elif link.removed(key):
+        names = list(default)
     else:
         names = st.session_state.get(key, list(default))
         if keep:

@@ -1,7 +1,8 @@
 """The URL: read when a link is opened or the browser goes back, written after every change.
 
 Every value is written, defaults included, so that a link shows the same after runs or traces are added. (Widgets that
-Streamlit binds to the URL omit their default.)
+Streamlit binds to the URL omit their default.) A key without a value is left out; when the browser goes back to a URL
+without it, the value is the default again. Keys that a page does not use are removed, those of a link with a warning.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from urllib.parse import unquote
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-WRITTEN = "link written"  # session state: the latest values that this session put into the URL …
-EVER = "link ever written"  # … and every (key, value) that it ever did
+EVER = "link ever written"  # session state: every (key, value) that this session has put into the URL
+USED = "link used"  # the keys that this run of the script has read or written
 BATCH = "link to write"  # values collected by `one_step`
 NO_NAMES = "none"  # an empty list
 NEW, SHOWN = "link warnings", "link warnings on screen"
@@ -23,13 +24,21 @@ NEW, SHOWN = "link warnings", "link warnings on screen"
 def requested(key: str) -> str | None:
     """The URL's value of a key, where this session did not write it; None when there is nothing new.
 
-    A value that this session wrote earlier may arrive late, when the reader is faster than the browser's address bar:
-    it counts as requested only when the browser went back.
+    When the browser went back, every value of the URL counts. Else those of this session do not: one that it wrote
+    earlier may arrive late, when the reader is faster than the browser's address bar.
     """
+    _use(key)
     value = st.query_params.get(key)
-    if value is None or value == st.session_state.get(WRITTEN, {}).get(key):
-        return None
-    return None if (key, value) in st.session_state.get(EVER, ()) and not _went_back() else value
+    return value if _went_back() or (key, value) not in st.session_state.get(EVER, ()) else None
+
+
+def removed(key: str) -> bool:
+    """Whether the browser went back to a URL without this key."""
+    return _went_back() and key not in st.query_params
+
+
+def _use(*keys: str) -> None:
+    st.session_state.setdefault(USED, set()).update(keys)
 
 
 def joined(names: Iterable[str]) -> str:
@@ -72,14 +81,26 @@ def write(values: dict[str, object]) -> None:
         st.session_state[BATCH].update(values)
         return
     texts = {key: str(value) for key, value in values.items() if value is not None}
+    _use(*texts)
     for key in values:
         if key not in texts and key in st.query_params:
+            _report_unused(key)
             del st.query_params[key]
     if any(st.query_params.get(key) != text for key, text in texts.items()):
         st.query_params.update(texts)
-    before = st.session_state.get(WRITTEN, {})
-    st.session_state[WRITTEN] = {key: text for key, text in before.items() if key not in values} | texts
     st.session_state.setdefault(EVER, set()).update(texts.items())
+
+
+def remove_unused() -> None:
+    """Remove the keys that this run of the script has not used, and report those that came with a link."""
+    write(dict.fromkeys(key for key in st.query_params if key not in st.session_state.get(USED, ())))
+    st.session_state[USED] = set()
+
+
+def _report_unused(key: str) -> None:
+    value = st.query_params[key]
+    if key not in st.session_state.get(USED, ()) and (key, value) not in st.session_state.get(EVER, ()):
+        warn(f"The link sets {key} = {value}, which is not used here; this is ignored.")
 
 
 def warn(sentence: str) -> None:
@@ -93,11 +114,7 @@ def warnings() -> list[str]:
     if new := st.session_state.pop(NEW, []):
         st.session_state[SHOWN] = list(dict.fromkeys(new)), here
     sentences, url = st.session_state.get(SHOWN, ([], here))
-    return sentences if url == here else []
-
-
-def open_page(path: str) -> None:
-    """Switch to another page with the same selection; `st.switch_page` alone drops the query."""
-    for key in (WRITTEN, EVER):  # the other page then reads every value of the URL as requested
-        st.session_state.pop(key, None)
-    st.switch_page(path, query_params=st.query_params.to_dict())
+    if url != here:
+        st.session_state.pop(SHOWN, None)
+        return []
+    return sentences

@@ -15,6 +15,7 @@ from app.state.choice import IMPOSSIBLE, Fit, Read, resolve, resolve_names, widg
 
 T = TypeVar("T")
 Number = TypeVar("Number", int, float)
+NOT_LINKED = "which a link may not set: type it here"
 
 
 def selectbox(
@@ -116,11 +117,15 @@ def toggle(label: str, key: str, default: bool, **more: Any) -> bool:
     return _written(key, st.toggle(label, bool(shown), key=key, persist_state="session", **more))
 
 
-def text_input(label: str, key: str, default: str = "", **more: Any) -> str:
-    """`st.text_input`."""
-    shown = widget_default(key, resolve(key, default, str)) or ""
+def text_input(label: str, key: str, default: str = "", linked: Sequence[str] | None = None, **more: Any) -> str:
+    """`st.text_input`; where `linked` is given, a link carries these texts only, such as those that name no file."""
+
+    def read(text: str) -> str | None:
+        return text if linked is None or text in linked else None
+
+    shown = widget_default(key, resolve(key, default, read, str, impossible=NOT_LINKED)) or ""
     value = st.text_input(label, shown, key=key, persist_state="session", **more)
-    link.write({key: value or None})
+    link.write({key: read(value) or None})
     return value
 
 

@@ -24,6 +24,11 @@ READY_MADE = Path(__file__).parent / "ready_made"  # schedule:NAME instead of sc
 KINDS = ("exit_layer", "threshold", "layer_threshold")
 
 
+def ready_made() -> list[str]:
+    """Names of the schedules that need no file of one's own."""
+    return sorted(path.stem for path in READY_MADE.glob("*.json"))
+
+
 def read_schedule(name: str) -> ExitPolicy:
     """A policy from a JSON file, or from the ready-made schedule of that name. Raises UserError for bad content."""
     file = _find(name)
@@ -51,7 +56,7 @@ def _find(name: str) -> Path:
     ready = READY_MADE / f"{name}.json"
     file = ready if ready.exists() else Path(name)
     if not file.is_file():
-        known = ", ".join(sorted(path.stem for path in READY_MADE.glob("*.json")))
+        known = ", ".join(ready_made())
         raise UserError(
             f"policy schedule:{name} needs a JSON file, or a ready-made schedule ({known}): {file} is neither"
         )

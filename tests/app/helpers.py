@@ -48,7 +48,10 @@ def open_app(page: str | None = None, **link: str) -> AppTest:
         app.query_params[key] = value
     app.run()
     if page is not None:
-        app.switch_page(f"views/{page}/page.py").run()
+        app.switch_page(f"views/{page}/page.py")
+        for key, value in link.items():  # the first page has dropped what it does not use
+            app.query_params[key] = value
+        app.run()
     assert not app.exception
     return app
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app.state import link
 from app.state.selection import Selection, current
 from app.views.images.grid import OPEN, PROBLEM, choose_samples, grid_panel
 from app.widgets.empty import no_trace
@@ -31,6 +30,6 @@ def images_page(selected: Selection) -> None:
 
 
 if st.session_state.pop(OPEN, False):
-    link.open_page("views/sample/page.py")
+    st.switch_page("views/sample/page.py")  # the selection is in the session
 with guarded():
     images_page(current())

@@ -17,6 +17,7 @@ from deediff.diffusion.solvers import SOLVERS
 from deediff.models import EarlyExitModel
 from deediff.plans.file import find_plan, plan_names
 from deediff.policies.registry import POLICIES
+from deediff.policies.schedule_file import ready_made
 from deediff.runs import list_runs
 from deediff.settings import SamplingSettings
 
@@ -107,7 +108,8 @@ def _schedule(kind: str, selection: Selection, model: EarlyExitModel, schedule: 
     file = inputs.text_input(
         "Schedule",
         "live schedule",
-        "ase",
+        ready_made()[0],
+        linked=ready_made(),
         help="`ase`, or the path of a JSON file on the server that holds `exit_layer` or `threshold` over time, "
         "or `layer_threshold`. `deediff static TRACE --budget GFLOPs --out FILE` writes one.",
     )
@@ -178,7 +180,7 @@ def _oracle(kind: str, selection: Selection, model: EarlyExitModel, schedule: Sc
 def _other(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
     """A policy without a control of its own: its argument as text."""
     usage = POLICIES[kind].usage.partition(":")[2]
-    argument = inputs.text_input(f"{kind}: {usage}", f"live {kind}", help=POLICIES[kind].help)
+    argument = inputs.text_input(f"{kind}: {usage}", f"live {kind}", linked=(), help=POLICIES[kind].help)
     return f"{kind}:{argument.strip()}"
 
 

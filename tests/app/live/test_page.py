@@ -233,3 +233,15 @@ def test_a_corrupt_checkpoint_is_a_sentence(runs: Path) -> None:
     (runs / "toy" / "checkpoints" / "100.safetensors").write_bytes(b"nonsense")
     app = open_app("live")
     assert "not a readable checkpoint" in sentences(app)
+
+
+def test_a_link_names_no_file_on_the_server(runs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "secret.json"
+    file.write_text('{"exit_layer": [3]}')
+    app = open_app("live", **{"live policy": "schedule", "live schedule": str(file)})
+    assert "live schedule" in sentences(app)
+    assert app.text_input(key="live schedule").value == "ase"
+    app.text_input(key="live schedule").set_value(str(file)).run()  # whoever types it may read it
+    assert not app.exception
+    assert str(file) not in in_the_link(app).values()
+    assert app.text_input(key="live schedule").value == str(file)

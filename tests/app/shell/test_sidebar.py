@@ -117,3 +117,23 @@ def test_an_imported_trace_disables_the_slider_with_the_reason(runs: Path) -> No
     app.switch_page("views/uncertainty/page.py").run()
     assert not app.exception
     assert "holds no uncertainties" in sentences(app)
+
+
+def test_values_that_a_page_does_not_use_are_dropped_from_its_link_and_said(runs: Path) -> None:
+    app = open_app(trace=FULL, budgett="3", order="exit")
+    assert "The link sets budgett = 3, which is not used here" in sentences(app)
+    assert "order = exit" in sentences(app)
+    assert not {"budgett", "order"} & set(in_the_link(app))
+    app.switch_page("views/images/page.py").run()
+    assert "order" in in_the_link(app)
+    assert not sentences(app)
+    app.switch_page("views/trends/page.py").run()
+    assert "order" not in in_the_link(app)
+    assert not sentences(app)  # the page wrote it, not a link
+
+
+def test_a_threshold_in_a_link_that_nothing_answers_is_said(runs: Path) -> None:
+    folder = runs / "toy" / "traces" / EXITS
+    write_json(folder / "trace.json", {**read_json(folder / "trace.json"), "has_uncertainty": False})
+    app = open_app(trace=EXITS, tau="0.2")
+    assert "The link sets tau = 0.2, which is not used here" in sentences(app)
