@@ -47,9 +47,11 @@ class Front:
         rows = point.get("compared_with", [])
         return next((row["differences"] for row in rows if row["plan"] == rival), {})
 
-    def cheapest_like(self, rival: str, kind: str = "all") -> Point | None:
-        """The cheapest plan of a kind that is equal to another plan; None without one."""
-        return next((point for point in self.points.get(kind, []) if self.is_equal(point, rival)), None)
+    def cheapest_like(self, rival: str, *kinds: str) -> Point | None:
+        """The cheapest plan of some kinds of search (none: with exits) that is equal to another plan."""
+        points = [point for kind in kinds or ("all",) for point in self.points.get(kind, [])]
+        equal = [point for point in points if point["plan"] == rival or self.is_equal(point, rival)]
+        return min(equal, key=lambda point: point["evaluations"], default=None)
 
     @property
     def headline(self) -> tuple[Point, Point] | None:

@@ -61,18 +61,22 @@ def write_front(
         rivals = [rival for kind in (*known.values(), *others.values()) for rival in kind]
         value, *_ = judge.measured(validation.cache.features(best.plan, settings.search_seed, fine))
         searched = {"value": value, "score": best.distances[fine], "images": fine, "seed": settings.search_seed}
-        point = validation.point(found) | {"searched": searched}
-        points.append(point | {"compared_with": validation.differences(found, rivals)})
+        points.append(_with_differences(validation, found, rivals) | {"searched": searched})
         file = run / "plans" / f"{found.name}.json"
         write_plan(file, found.plan, record_of(points[-1], validation) | _contributions(file, found.plan))
         done += 1
     summary = summary | {"validation_seconds": round(time.monotonic() - begun, 1)}
     front = _read_front(run / "front.json", validation)  # again: another search may have ended since
     for kind, rivals in known.items():
-        front[kind] = {"points": [validation.point(found) for found in rivals]}
+        front[kind] = {"points": [_with_differences(validation, plan, known["uniform"]) for plan in rivals]}
     front[choices] = {**summary, "device": device_name(judge.device), "points": points}
     write_json(run / "front.json", front)
     return front
+
+
+def _with_differences(validation: Validation, plan: Validated, rivals: Sequence[Validated]) -> dict[str, Any]:
+    """A plan in front.json, compared with rivals."""
+    return validation.point(plan) | {"compared_with": validation.differences(plan, rivals)}
 
 
 def _given(judge: Judge) -> dict[str, list[Plan]]:
@@ -120,7 +124,7 @@ def measure_plan(
     other = validation.of(rival, rival.name)
     progress.report("measured plans", 1, 2)
     found = validation.of(replace(plan, name=name), name)
-    record = record_of(validation.point(found) | {"compared_with": validation.differences(found, [other])}, validation)
+    record = record_of(_with_differences(validation, found, [other]), validation)
     write_plan(run / "plans" / f"{name}.json", found.plan, record)
     return record
 

@@ -36,8 +36,9 @@ def _less_than_uniform(run: str, front: Front) -> tuple[str, str, str, str]:
 
 def _less_than_ends(run: str, front: Front) -> tuple[str, str, str, str]:
     claim = f"they cost {LESS_THAN_ENDS:.0%} less than a full network that may skip its first and last step ({run})"
-    rule = f"of the cheapest plans of both kinds of which {EQUAL}, the one with exits costs so much less"
-    return claim, *_verdict(front, front.cheapest_like(UNIFORM, "ends"), LESS_THAN_ENDS), rule
+    rule = f"of the cheapest plans with and without exits of which {EQUAL}, the one with exits costs so much less"
+    rival = front.cheapest_like(UNIFORM, "uniform", "hand", "full", "ends")
+    return claim, *_verdict(front, rival, LESS_THAN_ENDS), rule
 
 
 def _verdict(front: Front, rival: Point | None, saving: float) -> tuple[str, str]:
