@@ -11,6 +11,7 @@ from pathlib import Path
 import streamlit as st
 
 from app.shell import frame, head
+from app.state.selection import SELECTION
 
 start = time.thread_time()
 st.set_page_config(
@@ -19,6 +20,7 @@ st.set_page_config(
 head.load_styles()
 
 PAGES = {  # folder in views/, and path of the URL: title, icon
+    "overview": ("Overview", "home"),
     "runs": ("Runs", "folder_open"),
     "trends": ("Exit trends", "stairs"),
     "live": ("Sample live", "play_circle"),
@@ -30,7 +32,8 @@ PAGES = {  # folder in views/, and path of the URL: title, icon
     "designer": ("Plan designer", "tune"),
     "method": ("Method", "school"),
 }
-FIRST = "trends"  # the page at the server's bare address
+FIRST = "overview"  # the page at the server's bare address
+OF_TRENDS = {"also", "budget"}  # in links of when Exit trends was that page
 
 page = st.navigation(
     [
@@ -38,6 +41,8 @@ page = st.navigation(
         for name, (title, icon) in PAGES.items()
     ]
 )
+if not page.url_path and SELECTION not in st.session_state and OF_TRENDS & set(st.query_params):
+    st.switch_page("views/trends/page.py", query_params=st.query_params.to_dict())
 frame.around(page)
 if "DEEDIFF_BENCH" in os.environ:  # read from the browser by `deediff bench app`
     spent = 1000 * (time.thread_time() - start)

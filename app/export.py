@@ -15,6 +15,7 @@ from app.state.shown import SHOWN
 from deediff.storage import write_atomically
 
 PAGES = {  # without those that wait for the reader: folder in views/, title
+    "overview": "Overview",
     "trends": "Exit trends",
     "uncertainty": "Uncertainty",
     "images": "Images",
@@ -34,7 +35,8 @@ def export(run: str, pages: list[str]) -> str:
         app.run()
         app.switch_page(f"views/{name}/page.py").run()
         query = {key: value[0] if isinstance(value, list) else value for key, value in app.query_params.items()}
-        sections.append(Section(PAGES[name], list(app.session_state[SHOWN].values()), f"{name}?{urlencode(query)}"))
+        path = "" if name == next(iter(PAGES)) else name  # the first page is at the server's bare address
+        sections.append(Section(PAGES[name], list(app.session_state[SHOWN].values()), f"{path}?{urlencode(query)}"))
         selected.append(app.session_state[SELECTION])
     return report(selected[0], sections)
 

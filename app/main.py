@@ -29,7 +29,7 @@ from deediff.openmp import wait_passively  # noqa: E402
 
 wait_passively()
 
-FIRST_PAGE = ("app.shell.frame", *(f"app.views.trends.{name}" for name in ("estimate", "exits", "lines", "variance")))
+FIRST_PAGE = ("app.shell.frame", *(f"app.views.overview.{name}" for name in ("worth", "where", "why", "about")))
 SOON = 1.0  # seconds after which the server certainly answers
 
 

@@ -11,6 +11,7 @@ from app.state import cache, link
 from app.state.choice import end_clicks
 from app.state.selection import HIGHEST, STEP, Selection, stops
 from app.widgets import inputs
+from app.widgets.glossary import meaning
 from deediff.errors import UserError
 from deediff.runs import Run, list_runs
 from deediff.traces.meta import TraceMeta
@@ -36,20 +37,23 @@ def choose_selection() -> tuple[Selection | None, list[str]]:
 
 
 def _choose(runs: dict[str, Run], problems: list[str]) -> Selection:
-    run = runs[inputs.selectbox("Run", list(runs), "run", impossible=f"which is not in {cache.runs_root()}")]
+    impossible = f"which is not in {cache.runs_root()}"
+    run = runs[inputs.selectbox("Run", list(runs), "run", impossible=impossible, help=meaning("run"))]
     st.caption(_about_run(run))
     metas, unreadable = cache.metas(run)
     problems += unreadable
     trace = other = None
     siblings: list[Trace] = []
     if metas:
-        name = inputs.selectbox("Trace A", list(metas), "trace", impossible=f"which is not in run {run.name}")
+        impossible = f"which is not in run {run.name}"
+        name = inputs.selectbox("Trace A", list(metas), "trace", impossible=impossible, help=meaning("trace"))
         trace = _open(run, name, problems)
         st.caption(_about_trace(metas[name]))
         rest = [n for n in metas if n != name]
         if rest:
             impossible = f"which is not in run {run.name}, or is trace A itself"
-            second = inputs.selectbox("Trace B", [NO_TRACE, *rest], "b", impossible=impossible)
+            names, help_text = [NO_TRACE, *rest], meaning("trace A, trace B")
+            second = inputs.selectbox("Trace B", names, "b", impossible=impossible, help=help_text)
             other = _open(run, second, problems) if second != NO_TRACE else None
         alike = [n for n in rest if same_noise(metas[n], metas[name])]
         siblings = [t for n in alike if (t := _open(run, n, [])) is not None]

@@ -13,6 +13,7 @@ import streamlit as st
 
 from app.state.selection import Selection
 from app.widgets.figures import Mark, Spec
+from app.widgets.glossary import with_words
 from app.widgets.plot import Clicked, chart, download, download_latex
 from deediff.errors import UserError
 
@@ -40,6 +41,8 @@ class Panel:
     draw: Callable[[Selection], Picture | None]  # None: it has drawn itself, as panels with widgets do
     needs: Sequence[Need] = ()
     help: str = ""  # of a picture: how to read it, and which equation it shows
+    question: str = ""  # that it answers, as its heading
+    more: tuple[str, str] | None = None  # the page that shows more: its folder in views/, and the link's text
 
 
 Row = Sequence[tuple[Panel, float]]  # side by side, with their relative widths
@@ -61,21 +64,25 @@ def show(
 
 
 def _show_one(panel: Panel, selection: Selection) -> None:
-    for need in panel.needs:
-        if (missing := need(selection)) is not None:
-            st.info(missing)
-            return
-    picture = panel.draw(selection)
-    if picture is not None:
+    if panel.question:
+        st.subheader(panel.question, anchor=False)
+    missing = next((sentence for need in panel.needs if (sentence := need(selection)) is not None), None)
+    if missing is not None:
+        st.info(missing)
+    elif (picture := panel.draw(selection)) is not None:
         heading(picture.title, picture.subtitle, panel.help, picture.table, panel.name)
         chart(picture.figure, f"plot {panel.name}", picture.title, picture.on_click, picture.subtitle, picture.about)
+    if panel.more is not None:
+        page, label = panel.more
+        query = {key: str(value) for key, value in selection.as_link().items() if value is not None}
+        st.page_link(f"views/{page}/page.py", label=label, icon=":material/arrow_forward:", query_params=query)
 
 
 def heading(
     title: str, subtitle: str, help_text: str, table: Table | None = None, name: str = "", latex: bool = False
 ) -> None:
-    """A title with its (?), and a line below it, with the download of the numbers, of tables also as LaTeX."""
-    st.markdown(f"**{title}**", help=help_text)
+    """A title, its (?) with the words used, and a line with the download of the numbers, of tables also as LaTeX."""
+    st.markdown(f"**{title}**", help=with_words(help_text, f"{title} · {subtitle}") or None)
     if table is None:
         st.caption(subtitle)
         return

@@ -40,6 +40,20 @@ def timestep_share(exits: Ints) -> float:
     return float(between / (between + within)) if between + within > 1e-12 else float("nan")
 
 
+def exit_counts_table(exits: Ints, timesteps: Sequence[int]) -> pd.DataFrame:
+    """One row per cell of the heatmap: `step`, `timestep`, `exit_layer`, `count`, `probability`."""
+    steps, layers = exits.shape
+    return pd.DataFrame(
+        {
+            "step": np.repeat(np.arange(steps), layers),
+            "timestep": np.repeat(np.asarray(timesteps), layers),
+            "exit_layer": np.tile(np.arange(layers), steps),
+            "count": exits.ravel(),
+            "probability": (exits / exits.sum(axis=1, keepdims=True)).ravel(),
+        }
+    )
+
+
 def threshold_table(trace: Trace, thresholds: list[float]) -> pd.DataFrame:
     """Layer ratio, GFLOPs and exit histogram per threshold. Raises UserError as `what_if` does."""
     rows = []

@@ -94,7 +94,7 @@ def bench_app(
             rows += _first_pages(page, root, folder / "log.txt", f"?run={run.name}&trace={shipped}", run.name, repeats)
         with explorer(root, folder / "log.txt") as (process, address, _):
             for name, trace in traces:
-                page.goto(f"{address}/?run={name}&trace={trace}", wait_until="commit")
+                page.goto(f"{address}/trends?run={name}&trace={trace}", wait_until="commit")
                 wait_until_drawn(page)
                 if "slider" in only:
                     rows += _slider(page, f"{name}/{trace}", repeats)

@@ -15,7 +15,7 @@ from deediff.cli.command import Command, Flag, Result, defaults_to
 from deediff.errors import UserError
 from deediff.explorer import MAIN, server_command
 
-PAGES = ("trends", "uncertainty", "images", "compare", "plans", "method")
+PAGES = ("overview", "trends", "uncertainty", "images", "compare", "plans", "method")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from deediff.plans.front import TOLERANCE
 from deediff.search.study import Tried
 
 BUDGETS = range(2, 11)  # evaluations of the full network
-TOLERANCE = 0.1  # of a budget, for readouts that cost little
 
 
 def non_dominated(tried: Sequence[Tried], count: int) -> list[Tried]:

@@ -14,7 +14,8 @@ import torch
 from scipy.stats import spearmanr
 
 from deediff.plans import Plan
-from deediff.search.front import TOLERANCE, budget_of
+from deediff.plans.front import TOLERANCE
+from deediff.search.front import budget_of
 from deediff.search.judge import Draw, Judge, plan_digest
 from deediff.search.recorded import Recording
 from deediff.search.score import Score

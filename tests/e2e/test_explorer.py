@@ -37,7 +37,7 @@ def trace(copied: Path) -> deediff.Trace:
     return deediff.read_trace(copied / "mnist_tiny" / "traces" / FULL)
 
 
-def open_page(tab: Page, served: str, page: str = "", **link: object) -> None:
+def open_page(tab: Page, served: str, page: str = "trends", **link: object) -> None:
     query = "&".join(f"{key}={value}" for key, value in {"run": "mnist_tiny", "trace": FULL, **link}.items())
     tab.goto(f"{served}/{page}?{query}")
     tab.wait_for_selector(".plot[data-drawn]", timeout=PATIENCE)
@@ -140,7 +140,7 @@ def test_a_click_on_the_uncertainty_chooses_the_column_of_the_curves(
 def test_nothing_is_cut_off(width: int, scheme: str, tab: Page, served: str) -> None:
     tab.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
     tab.set_viewport_size({"width": width, "height": 900})
-    for page in ("", "uncertainty"):
+    for page in ("trends", "uncertainty"):
         open_page(tab, served, page, b="ddim50-threshold-0.1")
         main = tab.locator("[data-testid=stMain]")
         assert main.evaluate("e => e.scrollWidth <= e.clientWidth"), "the page scrolls sideways"

@@ -22,7 +22,7 @@ def open_page(tab: Page, served: str, **link: object) -> None:
     query = "&".join(
         f"{key}={value}" for key, value in {"run": "mnist_tiny", "trace": FULL, "tau": 0.1, **link}.items()
     )
-    tab.goto(f"{served}/?{query}")
+    tab.goto(f"{served}/trends?{query}")
     tab.wait_for_selector(f"{HEATMAP} .plot[data-drawn]", timeout=PATIENCE)
     wait_until_drawn(tab)
 

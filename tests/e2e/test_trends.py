@@ -24,7 +24,7 @@ def u(copied: Path) -> np.ndarray:
 
 def open_page(page: Page, address: str, **link: object) -> None:
     query = "&".join(f"{key}={value}" for key, value in {"run": "mnist_tiny", "trace": FULL, **link}.items())
-    page.goto(f"{address}/?{query}")
+    page.goto(f"{address}/trends?{query}")
     page.wait_for_selector(".plot[data-drawn]", timeout=PATIENCE)
     wait_until_drawn(page)
 

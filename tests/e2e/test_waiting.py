@@ -123,7 +123,7 @@ def test_the_first_page_shows_that_it_comes_until_it_is_there(page: Page, served
         page.goto(f"{served}/?{TRACE}", wait_until="commit")
     page.wait_for_function(TURNS)  # without a line of Streamlit's
     streamlit.release()
-    figure = page.locator(".st-key-plot-exit-heatmap .plot")
+    figure = page.locator(".st-key-plot-worth .plot")
     expect(figure).to_have_css("animation-name", "waiting", timeout=PATIENCE)
     plotly.release()
     expect(figure).to_have_attribute("data-drawn", "yes", timeout=PATIENCE)
@@ -141,7 +141,7 @@ BLOCKED: dict[str, Callable[[Route], None]] = {
 @pytest.mark.parametrize("how", BLOCKED)
 def test_where_plotly_does_not_arrive_the_figures_say_so(how: str, page: Page, served: str) -> None:
     page.route("**/plotly-*.js", BLOCKED[how])
-    page.goto(f"{served}/?{TRACE}")
+    page.goto(f"{served}/trends?{TRACE}")
     figure = page.locator(".st-key-plot-exit-heatmap .plot")
     expect(figure).to_contain_text("No figure can be drawn: plotly.js did not arrive from http", timeout=PATIENCE)
     expect(figure).to_have_css("animation-name", "none")

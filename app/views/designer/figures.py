@@ -1,4 +1,4 @@
-"""Figures of the designer: the trials of a search, and a plan with one step changed."""
+"""The trials of a search."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from app.widgets.figures import A, B, Spec, axis, spec
+from app.widgets.figures import Spec, axis, spec
 from app.widgets.plans.figures import LOOKS
 from app.widgets.plans.found import KINDS
 from deediff.plans.trials import Trial
 
 HEIGHT = 320
-CHANGES = {"made_full": ("full network instead", A), "left_out": ("without this step", B)}
 
 
 def trials(found: Mapping[str, Sequence[Trial]], metric: str) -> Spec:
@@ -53,29 +52,3 @@ def _best(ordered: Sequence[Trial]) -> list[Trial]:
         if not found or trial.score < found[-1].score:
             found.append(trial)
     return found
-
-
-def changed_steps(rows: Sequence[Mapping[str, Any]], metric: str) -> Spec:
-    """Two bars per step: the metric's change when it is made full, and when it is left out."""
-    names = [f"{row['timestep']}<br>{row['step']}" for row in rows]
-    data = []
-    for key, (name, color) in CHANGES.items():
-        changes = [row[key][metric] if row[key] else None for row in rows]
-        data.append(
-            {
-                "type": "bar",
-                "name": name,
-                "x": names,
-                "y": [None if change is None else change["value"] for change in changes],
-                "error_y": {
-                    "array": [0 if c is None else c["high"] - c["value"] for c in changes],
-                    "arrayminus": [0 if c is None else c["value"] - c["low"] for c in changes],
-                    "symmetric": False,
-                    "thickness": 1,
-                },
-                "marker": {"color": color},
-                "hovertemplate": f"%{{x}}<br>{name}: %{{y:+.3f}}<extra></extra>",
-            }
-        )
-    y = axis(f"change of {metric}", showgrid=True, zeroline=True)
-    return spec(data, axis("step: timestep, and what it does"), y, height=HEIGHT, showlegend=True, barmode="group")

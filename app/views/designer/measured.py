@@ -14,11 +14,12 @@ from app.jobs.search import MeasureJob, why_no_search
 from app.state import session
 from app.state.selection import Selection
 from app.views.designer.design import Design
-from app.views.designer.figures import changed_steps, trials
+from app.views.designer.figures import trials
 from app.views.designer.timeline import STEPS
 from app.widgets import evaluation, job_list
 from app.widgets.panels import Panel, Picture, guarded
 from app.widgets.plans.found import KINDS, read_plans
+from app.widgets.plans.steps import changed_steps, changes_table, read_contributions
 from app.widgets.plot import Point
 from app.widgets.waiting import polled
 from deediff.plans.file import read_validation, write_plan
@@ -68,28 +69,15 @@ def _load(point: Point) -> None:
 
 def _draw_steps(design: Design, selected: Selection) -> Picture | None:
     name = _saved_name(design, selected)
-    record = {} if name is None else read_validation(selected.run.path / "plans" / f"{name}.json") or {}
-    found = record.get("contributions")
+    found = None if name is None else read_contributions(selected.run.path / "plans" / f"{name}.json")
     if found is None:
         st.info("What each step contributes has not been measured for this plan.")
         if name is not None:
             st.code(f"deediff search {selected.run.path} --steps-of {name}", language="bash", wrap_lines=True)
         return None
-    rows, metric = found["rows"], found["metric"]
     title = "What each step contributes"
-    subtitle = f"{name}: change of {metric} · measured, N = {found['images']:,}, seed {found['seed']}"
-    return Picture(title, subtitle, changed_steps(rows, metric), partial(_steps_table, rows, metric))
-
-
-def _steps_table(rows: list[dict[str, Any]], metric: str) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {"timestep": row["timestep"], "step": row["step"], "change": change} | row[change][metric]
-            for row in rows
-            for change in ("made_full", "left_out")
-            if row[change]
-        ]
-    )
+    subtitle = f"{name}: change of {found.metric} · measured, N = {found.images:,}, seed {found.seed}"
+    return Picture(title, subtitle, changed_steps(found), partial(changes_table, found))
 
 
 def _saved_name(design: Design, selected: Selection) -> str | None:

@@ -15,7 +15,9 @@ from app.views.method.network import network_panel
 from app.views.method.noise import noise_panel
 from app.views.method.uem import uem_panel
 from app.widgets.empty import no_checkpoint, no_trace
-from app.widgets.panels import guarded, show
+from app.widgets.panels import Panel, guarded, show
+
+GLOSSARY_LINK = Panel("glossary link", lambda selected: None, more=("overview", "Glossary of every word"))
 
 
 def make_example(selected: Selection) -> Example | None:
@@ -47,7 +49,7 @@ def method_page(selected: Selection) -> None:
     panels = [noise_panel(example), network_panel(example)]
     if len(example.e.u):
         panels.append(uem_panel(example))
-    show(panels, selected)
+    show([*panels, GLOSSARY_LINK], selected)
 
 
 with guarded():

@@ -11,7 +11,8 @@ from app.views.plans.search import SEARCH
 from app.widgets import inputs
 from app.widgets.panels import Panel, Picture, guarded, show
 from app.widgets.plans.figures import fronts, strips
-from app.widgets.plans.found import front_table, read_plans, step_table
+from app.widgets.plans.found import front_table, read_plans
+from app.widgets.plans.steps import changes_text, read_contributions
 from app.widgets.plot import Point
 from deediff.plans.front import read_front
 from deediff.plans.plan import step_name
@@ -85,8 +86,8 @@ def draw_chosen(selected: Selection) -> Picture | None:
         st.dataframe(pd.DataFrame(rows), hide_index=True)
         st.caption("Paired differences at equal noise, plan minus rival, with 95 % intervals; lower is better.")
     file = selected.run.path / "plans" / f"{name}.json"
-    if (steps := step_table(file)) is not None:
-        st.dataframe(steps, hide_index=True)
+    if (steps := read_contributions(file)) is not None:
+        st.dataframe(changes_text(steps), hide_index=True)
         st.caption("The change of the distance when one step is made full, or left out: above 0 the images get worse.")
     out = selected.run.path / "traces" / f"plan-{name}"
     st.code(f"deediff sample {selected.run.path} --plan {name} --num-samples 64 --out {out}", "bash", wrap_lines=True)

@@ -20,7 +20,7 @@ from app.widgets.panels import Panel, Picture, mark, needs_trace
 from app.widgets.pictures.exit_heatmap import exit_heatmap
 from app.widgets.pictures.over_time import gap, spread_over_samples
 from app.widgets.plot import selects
-from deediff.analysis.trends import exit_quantiles, mean_exit_layer
+from deediff.analysis.trends import exit_counts_table, exit_quantiles, mean_exit_layer
 from deediff.traces.reader import Trace
 
 Ints = NDArray[np.int64]
@@ -64,7 +64,7 @@ def draw_heatmap(selection: Selection) -> Picture:
         about_exits(mean_exit_layer(exits), trace.num_blocks),
         f"P(exit at layer | timestep) · {source}",
         exit_heatmap(exits, trace.timesteps, lines, mark(selection)),
-        partial(numbers.exit_counts_table, exits, trace.timesteps),
+        partial(exit_counts_table, exits, trace.timesteps),
         selects(x="timestep", y="layer"),
     )
 

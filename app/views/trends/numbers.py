@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
@@ -26,17 +23,3 @@ def deviation_within(exits: Ints) -> Floats:
 def repeated_by_schedule(exits: Ints) -> float:
     """Share of decisions that agree with the most frequent exit layer of their timestep."""
     return float(exits.max(axis=1).sum() / exits.sum())
-
-
-def exit_counts_table(exits: Ints, timesteps: Sequence[int]) -> pd.DataFrame:
-    """One row per cell of the heatmap: `step`, `timestep`, `exit_layer`, `count`, `probability`."""
-    steps, layers = exits.shape
-    return pd.DataFrame(
-        {
-            "step": np.repeat(np.arange(steps), layers),
-            "timestep": np.repeat(np.asarray(timesteps), layers),
-            "exit_layer": np.tile(np.arange(layers), steps),
-            "count": exits.ravel(),
-            "probability": (exits / exits.sum(axis=1, keepdims=True)).ravel(),
-        }
-    )

@@ -32,9 +32,12 @@ GROUPS = {  # what a step does: colour and symbol of its mark
 ROW = 24  # pixels per plan
 
 
-def fronts(front: Front, chosen: str | None) -> Spec:
-    """Cost in evaluations of the full network against the metric, with intervals; a ring around the chosen plan."""
-    data = [_kind(kind, points, front.metric) for kind, points in front.points.items()]
+def fronts(front: Front, chosen: str | None, names: Mapping[str, str] = KINDS) -> Spec:
+    """Cost in evaluations of the full network against the metric, with intervals; a ring around the chosen plan.
+
+    `names` are those of the kinds of search in the legend.
+    """
+    data = [_kind(kind, points, front.metric, names[kind]) for kind, points in front.points.items()]
     everything = [point for points in front.points.values() for point in points]
     ringed = [point for point in everything if point["plan"] == chosen]
     if ringed:
@@ -50,13 +53,13 @@ def fronts(front: Front, chosen: str | None) -> Spec:
     return spec(data, x, y, height=420, showlegend=True)
 
 
-def _kind(kind: str, points: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:
+def _kind(kind: str, points: Sequence[Mapping[str, Any]], metric: str, name: str) -> dict[str, Any]:
     color, dash, symbol = LOOKS[kind]
     found = [point["metrics"][metric] for point in points]
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": KINDS[kind],
+        "name": name,
         "x": [point["evaluations"] for point in points],
         "y": [value["value"] for value in found],
         "error_y": {
@@ -66,7 +69,7 @@ def _kind(kind: str, points: Sequence[Mapping[str, Any]], metric: str) -> dict[s
             "thickness": 1,
             "width": 3,
         },
-        "line": {"color": color, "dash": dash, "width": 1.5},
+        "line": {"color": color, "dash": dash, "width": 3 if kind == "full" else 1.5},
         "marker": {"symbol": symbol, "size": 9},
         "customdata": [[p["plan"], p["steps"], p["gflops_per_image"]] for p in points],
         "hovertemplate": f"<b>%{{customdata[0]}}</b>: {metric} %{{y:.2f}} at %{{x:.2f}} evaluations, "
@@ -77,15 +80,24 @@ def _kind(kind: str, points: Sequence[Mapping[str, Any]], metric: str) -> dict[s
 def strips(plans: Mapping[str, Plan], costs: Mapping[str, float]) -> Spec:
     """One row per plan, the cheapest on top: a mark at every timestep, whose colour says what runs there."""
     names = sorted(plans, key=lambda name: (costs.get(name, np.inf), name))
+    last = max((plan.num_timesteps for plan in plans.values()), default=1000)
+    x = axis("timestep t  (sampling runs from left to right)", range=[last * 1.02, -last * 0.02])
+    rows = {"categoryorder": "array", "categoryarray": names[::-1], "automargin": True, "showgrid": True}
+    data = plan_marks({name: plans[name] for name in names})
+    return spec(data, x, rows, height=110 + ROW * len(names), showlegend=True)
+
+
+def plan_marks(plans: Mapping[str, Plan], size: int = 12) -> list[dict[str, Any]]:
+    """Marks of what each step of each plan does: x is the timestep, y the plan's name."""
     marks: dict[str, list[tuple[int, str, str]]] = {group: [] for group in GROUPS}
-    for name in names:
-        for step in plans[name].steps:
+    for name, plan in plans.items():
+        for step in plan.steps:
             marks[step_group(step)].append((step.timestep, name, step_name(step)))
     data = []
     for group, found in marks.items():
         color, symbol = GROUPS[group]
         if found:
-            look = {"color": color, "symbol": symbol, "size": 12, "line": {"width": 2 if "open" in symbol else 0}}
+            look = {"color": color, "symbol": symbol, "size": size, "line": {"width": 2 if "open" in symbol else 0}}
             data.append(
                 {
                     "type": "scatter",
@@ -99,10 +111,7 @@ def strips(plans: Mapping[str, Plan], costs: Mapping[str, float]) -> Spec:
                     "hovertemplate": "%{y}<br>t = %{x}: %{text}<extra></extra>",
                 }
             )
-    last = max((plan.num_timesteps for plan in plans.values()), default=1000)
-    x = axis("timestep t  (sampling runs from left to right)", range=[last * 1.02, -last * 0.02])
-    rows = {"categoryorder": "array", "categoryarray": names[::-1], "automargin": True, "showgrid": True}
-    return spec(data, x, rows, height=110 + ROW * len(names), showlegend=True)
+    return data
 
 
 def step_group(step: PlanStep) -> str:

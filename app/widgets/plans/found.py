@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from deediff.errors import UserError
 from deediff.plans import Plan
-from deediff.plans.file import plan_names, read_plan, read_validation
+from deediff.plans.file import plan_names, read_plan
 from deediff.plans.front import Front
 
 KINDS = {  # of search, in front.json: name on screen
@@ -44,22 +42,3 @@ def front_table(front: Front) -> pd.DataFrame:
                 row |= {name: value["value"], f"{name} low": value["low"], f"{name} high": value["high"]}
             rows.append(row | {"on the search's noise": point.get("searched", {}).get("value")})
     return pd.DataFrame(rows)
-
-
-def step_table(file: Path) -> pd.DataFrame | None:
-    """What each step of a plan contributes (`deediff search --steps-of`); None where it was not measured."""
-    try:
-        found = (read_validation(file) or {}).get("contributions")
-        return None if found is None else pd.DataFrame([_step_row(row, found["metric"]) for row in found["rows"]])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} holds unreadable contributions ({error}): measure them again") from None
-
-
-def _step_row(row: Mapping[str, Any], metric: str) -> dict[str, str]:
-    cells = {"timestep": str(row["timestep"]), "step": str(row["step"])}
-    for name, title in (("made_full", "made full"), ("left_out", "left out")):
-        change = row[name] and row[name][metric]
-        cells[f"{title}: {metric}"] = (
-            f"{change['value']:+.2f} [{change['low']:+.2f}, {change['high']:+.2f}]" if change else "–"
-        )
-    return cells

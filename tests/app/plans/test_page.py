@@ -111,14 +111,14 @@ def test_the_steps_of_the_chosen_plan_are_shown_where_they_were_measured(searche
     write_plan(
         searched / "plans" / "2.30-all.json",
         Plan(STEPS, BLOCKS),
-        {"contributions": {"metric": "fd-mnist", "rows": rows}},
+        {"contributions": {"metric": "fd-mnist", "images": 2048, "seed": 1, "rows": rows}},
     )
     assert open_app("plans", plan="2.30-all").dataframe[1].value.to_dict("records") == [
         {
             "timestep": "999",
             "step": "gaussian",
-            "made full: fd-mnist": "+0.20 [+0.10, +0.30]",
-            "left out: fd-mnist": "–",
+            "full network instead: fd-mnist": "+0.20 [+0.10, +0.30]",
+            "without this step: fd-mnist": "–",
         }
     ]
 

@@ -19,7 +19,7 @@ from tests.app.helpers import (
 
 
 def test_the_ratio_at_the_slider_is_a_count_over_the_rows(runs: Path) -> None:
-    app = open_app()
+    app = open_app("trends")
     seen = set()
     for tau in (0.08, 0.1, 0.15):
         app.slider(key="tau").set_value(tau).run()
@@ -32,7 +32,7 @@ def test_the_ratio_at_the_slider_is_a_count_over_the_rows(runs: Path) -> None:
 
 
 def test_measured_figures_are_those_of_the_trace(runs: Path) -> None:
-    app = open_app(trace=EXITS)
+    app = open_app("trends", trace=EXITS)
     layers = deediff.read_trace(runs / "toy" / "traces" / EXITS).exit_layers()
     assert metric(app, "Layer ratio") == f"{layers.mean() / BLOCKS:.3f}"
     a, b = (read_json(runs / "toy" / "traces" / name / "trace.json")["wall_seconds"] for name in (FULL, EXITS))
@@ -41,7 +41,7 @@ def test_measured_figures_are_those_of_the_trace(runs: Path) -> None:
 
 
 def test_the_first_metric_stands_above_the_page_with_its_interval(runs: Path) -> None:
-    app = open_app(trace=EXITS, b=FULL)
+    app = open_app("trends", trace=EXITS, b=FULL)
     assert metric(app, "Quality") == "unknown"
     for name, value in ((EXITS, 12.5), (FULL, 10.0)):
         write_quality(

@@ -25,7 +25,7 @@ from tests.conftest import sample_trace
 
 
 def test_a_trace_with_exits_answers_from_its_own_threshold_only(runs: Path) -> None:
-    app = open_app(trace=EXITS, tau="0.05")
+    app = open_app("trends", trace=EXITS, tau="0.05")
     assert app.slider(key="tau").min == 0.1
     assert "tau = 0.05" in sentences(app)
     app.slider(key="tau").set_value(0.1).run()
@@ -72,7 +72,7 @@ def test_widgets_show_the_selection_even_where_the_first_answer_never_arrived(ru
 
 
 def test_what_a_link_asks_for_and_is_not_there_is_a_sentence_each(runs: Path) -> None:
-    app = open_app(t="12345", layer="14", sample=str(SAMPLES))
+    app = open_app("trends", t="12345", layer="14", sample=str(SAMPLES))
     said = sentences(app)
     assert "t = 12345" in said
     assert "layer = 14, but this trace has layers 0 … 13" in said
@@ -108,7 +108,7 @@ def test_an_imported_trace_disables_the_slider_with_the_reason(runs: Path) -> No
     meta = {**read_json(folder / "trace.json"), "has_uncertainty": False, "solver": None}
     del meta["wall_seconds"], meta["batch_size"], meta["device"]
     write_json(folder / "trace.json", meta)
-    app = open_app(trace=EXITS)
+    app = open_app("trends", trace=EXITS)
     assert app.slider[0].disabled
     assert "holds no uncertainties" in sentences(app)
     layers = deediff.read_trace(folder).exit_layers()

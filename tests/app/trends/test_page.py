@@ -53,7 +53,7 @@ def heatmap(app: AppTest) -> dict[str, Any]:
 @pytest.mark.parametrize("tau", [0.08, 0.12])
 def test_the_heatmap_is_a_count_over_the_rows(tau: float, runs: Path, tables: dict[str, pd.DataFrame]) -> None:
     expected = counts(exits_of(runs, tau=tau))
-    app = open_app(tau=str(tau))
+    app = open_app("trends", tau=str(tau))
     np.testing.assert_allclose(unpacked(heatmap(app)["z"]), expected.T / SAMPLES, rtol=1e-6)
     np.testing.assert_array_equal(unpacked(heatmap(app)["customdata"])[:, :, 0], expected.T)
     np.testing.assert_array_equal(unpacked(heatmap(app)["x"]), times(runs))
@@ -63,7 +63,7 @@ def test_the_heatmap_is_a_count_over_the_rows(tau: float, runs: Path, tables: di
 
 
 def test_a_click_chooses_its_cell_in_every_panel_and_in_the_link(runs: Path) -> None:
-    app = select(open_app(b=EXITS), timestep=times(runs)[1], layer=4)
+    app = select(open_app("trends", b=EXITS), timestep=times(runs)[1], layer=4)
     assert (in_the_link(app)["t"], in_the_link(app)["layer"]) == (str(times(runs)[1]), "4")
     bars = {trace["name"]: unpacked(trace["x"]) for trace in figure(app, "exits at one timestep")["data"][:2]}
     np.testing.assert_allclose(bars["A estimated, τ = 0.1"], counts(exits_of(runs))[1] / SAMPLES, rtol=1e-6)
@@ -86,7 +86,7 @@ def test_the_click_of_a_figure_selects_what_its_axes_are(runs: Path) -> None:
 
 
 def test_lines_of_several_thresholds_and_traces(runs: Path, tables: dict[str, pd.DataFrame]) -> None:
-    app = open_app(also="0.08,0.13")
+    app = open_app("trends", also="0.08,0.13")
     measured = deediff.read_trace(runs / "toy" / "traces" / EXITS).exit_layers().mean(axis=0)
     np.testing.assert_allclose(line(app, "mean exit layer", "τ = 0.1 measured"), measured, rtol=1e-6)
     for tau in (0.08, 0.1, 0.13):
@@ -97,7 +97,7 @@ def test_lines_of_several_thresholds_and_traces(runs: Path, tables: dict[str, pd
 
 
 def test_still_inside_and_spread_are_those_of_the_rows(runs: Path, tables: dict[str, pd.DataFrame]) -> None:
-    app = open_app()
+    app = open_app("trends")
     exits = exits_of(runs)
     arriving = [(exits >= layer).mean() for layer in range(BLOCKS + 1)]
     np.testing.assert_allclose(line(app, "still inside", "A estimated, τ = 0.1, all timesteps"), arriving, rtol=1e-6)
@@ -111,7 +111,7 @@ def test_still_inside_and_spread_are_those_of_the_rows(runs: Path, tables: dict[
 def test_the_estimate_stands_beside_the_truth_with_their_difference(
     runs: Path, tables: dict[str, pd.DataFrame]
 ) -> None:
-    app = open_app(tau="0.1")
+    app = open_app("trends", tau="0.1")
     estimated, truth = exits_of(runs), deediff.read_trace(runs / "toy" / "traces" / EXITS).exit_layers()
     assert metric(app, "Closest measured layer ratio") == f"{truth.mean() / BLOCKS:.3f} (τ = 0.1)"
     gap = f"{(estimated.mean() - truth.mean()) / BLOCKS:+.3f}".replace("-", "−")
@@ -125,11 +125,13 @@ def test_the_estimate_stands_beside_the_truth_with_their_difference(
 
 def test_without_a_measured_threshold_the_command_that_measures_it(runs: Path) -> None:
     shutil.rmtree(runs / "toy" / "traces" / EXITS)
-    assert f"`deediff sample {runs / 'toy'} --policy threshold:0.1 --solver ddim --steps 4" in sentences(open_app())
+    assert f"`deediff sample {runs / 'toy'} --policy threshold:0.1 --solver ddim --steps 4" in sentences(
+        open_app("trends")
+    )
 
 
 def test_the_variance_is_split_as_the_rows_say(runs: Path, tables: dict[str, pd.DataFrame]) -> None:
-    app = open_app(b=EXITS)
+    app = open_app("trends", b=EXITS)
     measured = deediff.read_trace(runs / "toy" / "traces" / EXITS).exit_layers()
     csv = tables["variance"].set_index(["trace", "share"])
     shown = {trace["name"]: trace for trace in figure(app, "variance")["data"]}
@@ -145,11 +147,11 @@ def test_without_rows_the_timestep_alone_is_explained(runs: Path) -> None:
     for part in (runs / "toy" / "traces" / FULL).glob("part-*.parquet"):
         part.unlink()
     exits = exits_of(runs, EXITS)
-    app = open_app(trace=EXITS)
+    app = open_app("trends", trace=EXITS)
     assert "needs the rows" not in sentences(app)
     for part in (runs / "toy" / "traces" / EXITS).glob("part-*.parquet"):
         part.unlink()
-    app = open_app(trace=EXITS)
+    app = open_app("trends", trace=EXITS)
     share = exits.mean(axis=0).var() / exits.var()
     assert f"the timestep explains {share:.0%}" in sentences(app)
     assert "computed from the rows, which this trace lacks" in sentences(app)
@@ -157,14 +159,14 @@ def test_without_rows_the_timestep_alone_is_explained(runs: Path) -> None:
 
 
 def test_where_all_leave_together_nothing_varies(runs: Path) -> None:
-    assert "the exit layer does not vary" in sentences(open_app(tau="0"))
+    assert "the exit layer does not vary" in sentences(open_app("trends", tau="0"))
 
 
 def test_a_budget_finds_the_smallest_threshold_that_keeps_it(runs: Path) -> None:
     trace = deediff.read_trace(runs / "toy" / "traces" / FULL)
     costs = {tau: trace.what_if(tau).gflops for tau in np.round(np.arange(0, 0.2, 0.005), 3)}
     budget = (costs[0.1] + costs[0.105]) / 2
-    app = open_app()
+    app = open_app("trends")
     app.number_input(key="budget").set_value(budget).run()
     tau = min(tau for tau, cost in costs.items() if cost <= budget)
     assert app.button(key="use budget").label == f"τ = {tau:.3f}: {costs[tau]:.4g} GFLOPs"
@@ -174,7 +176,7 @@ def test_a_budget_finds_the_smallest_threshold_that_keeps_it(runs: Path) -> None
     app.number_input(key="budget").set_value(1e-9).run()
     assert any("no threshold costs" in caption.value for caption in app.caption)
     assert not app.exception
-    endless = open_app(budget="inf")
+    endless = open_app("trends", budget="inf")
     assert endless.number_input(key="budget").value is None
     assert not endless.error
 

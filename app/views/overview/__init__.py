@@ -1,0 +1,1 @@
+"""The page *Overview*: is it worth it, where does it happen, and why?"""
