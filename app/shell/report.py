@@ -23,6 +23,7 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1100p
 h1 { font-size: 1.5rem } h2 { font-size: 1.2rem; margin-top: 2.5rem; border-bottom: 1px solid #d5d8de }
 h3 { font-size: 1rem; margin: 1.5rem 0 0 } .caption { color: #555b66; font-size: .85rem; margin: 0 0 .5rem }
 .images { display: flex; flex-wrap: wrap; gap: 8px } figure { margin: 0; width: 84px; font-size: .75rem }
+.plot { overflow-x: auto }
 img { width: 100%; image-rendering: pixelated } pre { background: #f3f5f8; padding: .7rem; white-space: pre-wrap }
 """
 LAYOUT = {"paper_bgcolor": "#fff", "plot_bgcolor": "#fff", "font": {"color": "#1b1f27", "size": 12}}
