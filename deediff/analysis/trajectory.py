@@ -67,6 +67,10 @@ class Trajectory:
         """(C,H,W) the sample itself, in grey levels."""
         return to_uint8(self.final).cpu().numpy()
 
+    def distance(self, other: Trajectory) -> float:
+        """RMS difference of the two samples' images, in grey levels (0 … 255)."""
+        return float(np.sqrt(np.square(self.image.astype(float) - other.image).mean()))
+
     def choice(self, step: int) -> ExitChoice:
         """The decision that was taken at a step."""
         planned, layer = self.job.planned[step], int(self.exit_layers[step])

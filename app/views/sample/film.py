@@ -94,17 +94,17 @@ class FilmJob(Job):
         )
 
 
-def weights_of(trace: Trace, checkpoints: list[Path]) -> Path:
-    """The weights that a trace was sampled from, among these. Raises UserError when they are missing."""
+def weights_of(trace: Trace, checkpoints: list[Path], what: str = "film") -> Path:
+    """The weights that a trace was sampled from, among these. Raises UserError, which names `what` needs them."""
     wanted = trace.meta.checkpoint_sha256
     if wanted is None:
-        raise UserError(f"No film: {trace.path.name} was imported without its model and seed.")
+        raise UserError(f"No {what}: {trace.path.name} was imported without its model and seed.")
     for path in checkpoints:
         if read_json(path.with_suffix(".json")).get("sha256") == wanted:
             return path
     name = trace.meta.settings and trace.meta.settings.checkpoint
     raise UserError(
-        f"No film: the weights that {trace.path.name} was sampled from ({name}) are not among the run's checkpoints. "
+        f"No {what}: the weights that {trace.path.name} was sampled from ({name}) are not among the run's checkpoints. "
         f"Copy them, with their .json, into {trace.path.parents[1] / 'checkpoints'}."
     )
 

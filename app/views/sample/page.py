@@ -9,10 +9,14 @@ from app.views.sample.film import FilmJob
 from app.views.sample.frames import film_of, frames_panel
 from app.views.sample.header import HEADER
 from app.views.sample.image import image_panel
+from app.views.sample.lens.panel import LENS
 from app.views.sample.path import path_panel
+from app.widgets import inputs
 from app.widgets.empty import no_trace
 from app.widgets.panels import Panel, Row, guarded, needs_trace, show
 from deediff.errors import UserError
+
+VIEWS = {"film": "Film", "lens": "Diffusion lens"}
 
 
 def sample_page(selected: Selection) -> None:
@@ -24,6 +28,10 @@ def sample_page(selected: Selection) -> None:
         st.info(missing)
         return
     assert selected.trace is not None
+    options = {"format_func": VIEWS.__getitem__, "width": "content", "label_visibility": "collapsed"}
+    if inputs.segmented_control("From noise to image", list(VIEWS), "sample_view", "film", **options) == "lens":
+        show([HEADER, LENS], selected, key="panels lens")
+        return
     job: FilmJob | None = None
     problem = ""
     try:

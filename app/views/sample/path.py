@@ -47,7 +47,7 @@ def _draw_path(job: FilmJob | None, film_comes: bool, selected: Selection) -> No
     shown = "exit layer" if u is None else "exit layer (line) over u of every queried layer"
     subtitle = f"{shown} · sample {number}, {len(exits)} steps · {source}"
     heading(title, subtitle, HELP, partial(_table, trace, exits, u), f"sample {number}")
-    figure = path_figure(exits, u, trace.timesteps, trace.num_blocks, _highest(selected), mark(selected))
+    figure = path_figure(exits, u, trace.timesteps, trace.num_blocks, highest_uncertainty(selected), mark(selected))
     chart(figure, "plot sample path", title, selects(x="timestep", y="layer"), subtitle)
 
 
@@ -56,7 +56,7 @@ def _table(trace: Trace, exits: NDArray[np.int8], u: NDArray[np.float32] | None)
     return rows if u is None else rows.assign(**{f"u_{i}": u[:, i] for i in range(u.shape[1])})
 
 
-def _highest(selected: Selection) -> float:
+def highest_uncertainty(selected: Selection) -> float:
     """The colour scale's end: that of the heatmaps of mean u."""
     pair = [t for t in (selected.trace, selected.other) if t is not None and t.meta.has_uncertainty]
     means = [np.nanmax(t.summary.mean_uncertainty()) for t in pair]

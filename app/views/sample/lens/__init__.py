@@ -1,0 +1,1 @@
+"""The diffusion lens on the page *Sample*, and what one exit costs a sample."""

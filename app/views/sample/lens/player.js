@@ -1,0 +1,82 @@
+// Plays films side by side. The slider's position is reported when it is released, or when playing is stopped.
+const PERIOD = 450; // milliseconds per frame
+const timers = new WeakMap(); // element → its timer, while it plays
+
+export default function ({ data, parentElement, setTriggerValue }) {
+  const [reels, button, range, label] = [".reels", "button", "input", "output"].map((name) => parentElement.querySelector(name));
+  const last = data.labels.length - 1;
+  while (reels.children.length > data.reels.length) reels.lastChild.remove();
+  while (reels.children.length < data.reels.length) reels.append(emptyReel());
+  data.reels.forEach(({ title }, k) => (reels.children[k].children[0].textContent = title));
+  range.max = last;
+  range.setAttribute("aria-label", "frame");
+
+  const show = (frame) => {
+    range.value = frame;
+    label.textContent = data.labels[frame];
+    data.reels.forEach(({ sources, captions, title }, k) => {
+      const [, image, caption] = reels.children[k].children;
+      image.style.visibility = sources[frame] ? "visible" : "hidden";
+      if (sources[frame]) image.src = sources[frame];
+      image.alt = `${title}, ${data.labels[frame]}`;
+      caption.textContent = captions[frame];
+    });
+  };
+  const stop = () => {
+    clearInterval(timers.get(reels));
+    timers.delete(reels);
+    button.textContent = "▶ Play";
+    mark(data.follows, null);
+  };
+  const play = () => {
+    button.textContent = "❚❚ Stop";
+    if (Number(range.value) === last) show(0);
+    const next = () => {
+      if (Number(range.value) === last) return stop();
+      show(Number(range.value) + 1);
+      mark(data.follows, Number(range.value));
+    };
+    mark(data.follows, Number(range.value));
+    timers.set(reels, setInterval(next, PERIOD));
+  };
+  const report = () => data.reports && setTriggerValue("stopped", Number(range.value));
+
+  stop();
+  show(data.start);
+  button.onclick = () => {
+    if (!timers.has(reels)) return play();
+    stop();
+    report();
+  };
+  range.oninput = () => {
+    stop();
+    show(Number(range.value));
+    mark(data.follows, Number(range.value));
+  };
+  range.onchange = () => {
+    mark(data.follows, null);
+    report();
+  };
+  return stop;
+}
+
+function emptyReel() {
+  const figure = document.createElement("figure");
+  for (const name of ["strong", "img", "figcaption"]) figure.append(document.createElement(name));
+  return figure;
+}
+
+// A bar over one column of a figure; null removes it.
+function mark(key, column) {
+  const plot = key && document.querySelector(`.st-key-${key} .js-plotly-plot`);
+  if (!plot) return;
+  plot.querySelector(".playing")?.remove();
+  const { xaxis, yaxis } = plot._fullLayout;
+  if (column === null) return;
+  const bar = document.createElement("div");
+  bar.className = "playing";
+  const left = xaxis._offset + xaxis.d2p(column - 0.5), width = xaxis.d2p(column + 0.5) - xaxis.d2p(column - 0.5);
+  bar.style.cssText = `position:absolute;pointer-events:none;box-sizing:border-box;left:${left}px;width:${width}px;` +
+    `top:${yaxis._offset}px;height:${yaxis._length}px;outline:2px solid currentColor;outline-offset:1px`;
+  plot.append(bar);
+}
