@@ -75,5 +75,4 @@ def verdict(front: Front, plan: Point, rival: Point) -> str:
 
 def cheapest_full(front: Front, rival: Point) -> Point:
     """The cheapest sampler of the full network whose images equal the rival's; the rival itself without another."""
-    found = [front.cheapest_like(rival["plan"], kind) for kind in FULL_NETWORK]
-    return min([rival, *(point for point in found if point is not None)], key=lambda point: point["evaluations"])
+    return front.cheapest_like(rival["plan"], *FULL_NETWORK) or rival
