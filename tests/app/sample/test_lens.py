@@ -118,6 +118,8 @@ def test_a_plan_has_rows_for_its_readouts(runs: Path) -> None:
     assert shown["layout"]["yaxis"]["ticktext"][:3] == ["input", "output:0", "0"]
     assert in_the_link(app)["lens_readouts"] == "input,output:0"
     assert shown["data"][2]["y"] == [0, 2 + BLOCKS, 1]
+    hidden = figure(open_lens("planned", lens_readouts="input"), "diffusion lens")
+    assert hidden["data"][2]["y"] == [0, 1 + BLOCKS, None]  # no path over the row of another readout
 
 
 @pytest.mark.parametrize(

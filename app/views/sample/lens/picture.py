@@ -88,7 +88,8 @@ def lens_figure(
     bar = {"title": {"text": scale[0], "side": "right"}, "thickness": 12, "len": 1, "outlinewidth": 0}
     colors = {"color": [0], "cmin": 0, "cmax": scale[1], "colorscale": UNCERTAINTY, "showscale": True, "colorbar": bar}
     scale_only = {"type": "scatter", "x": [None], "y": [None], "mode": "markers", "marker": colors, "hoverinfo": "skip"}
-    shapes = [_box(k, y, high) for k, y in enumerate(at)]
+    taken = [(k, row) for k, choice in enumerate(lens.taken) if (row := lens.row_of(choice)) is not None]
+    shapes = [_box(k, row, high) for k, row in taken]
     if selected is not None:
         edges = (("black", 4.5), ("white", 2))
         shapes += [{**_box(selected[1], selected[0], {"color": c, "width": w}), "name": SELECTED} for c, w in edges]
@@ -123,15 +124,21 @@ def lens_figure(
     )
 
 
-def path_places(lens: Lens) -> list[float]:
-    """(K,) the height of what was taken, in rows; between two rows where its layer is not shown."""
+def path_places(lens: Lens) -> list[float | None]:
+    """(K,) the height of what was taken, in rows.
+
+    Between two rows where its layer is not shown; None where its readout is not.
+    """
     layers = [row.layer for row in lens.rows if row.readout in (HEAD, DECODER)]
     first = len(lens.rows) - len(layers)
-    found = []
+    found: list[float | None] = []
     for choice in lens.taken:
         row = lens.row_of(choice)
-        found.append(float(np.interp(choice.layer, layers, np.arange(len(layers)) + first)) if row is None else row)
-    return [float(place) for place in found]
+        if row is None and choice.readout == HEAD:
+            found.append(float(np.interp(choice.layer, layers, np.arange(len(layers)) + first)))
+        else:
+            found.append(row)
+    return found
 
 
 def row_label(row: ExitChoice, num_blocks: int) -> str:
