@@ -46,7 +46,7 @@ class Line:
     name: str
     values: NDArray[Any]
     color: str
-    estimated: bool = False  # dotted when it is an open-loop estimate
+    estimated: bool = False  # dashed when it is an open-loop estimate
     spread: NDArray[Any] | None = None  # ± around the values
 
 

@@ -27,20 +27,37 @@ Ints = NDArray[np.int64]
 OPEN_LOOP = "estimated (open loop)"
 
 
+def measurement(selection: Selection) -> Trace | None:
+    """The trace whose exits answer the slider: one sampled at its threshold, else A if it was sampled with exits.
+
+    None where only the open-loop estimate does.
+    """
+    trace, closest = selection.trace, closest_measured(selection)
+    if closest is not None and abs((closest.threshold or 0.0) - (selection.threshold or 0.0)) < 1e-6:
+        return closest
+    return trace if trace is not None and (selection.answer is None or not trace.meta.is_full) else None
+
+
 def exits_on_screen(selection: Selection) -> tuple[Ints, str]:
-    """Exit counts (S, N+1) of A, and their description: of the what-if where A answers it, else measured."""
-    trace = selection.trace
+    """Exit counts (S, N+1), and their description: measured, else those of the what-if."""
+    trace = measurement(selection) or selection.trace
     assert trace is not None
     where = f"{int(trace.summary.samples):,} samples × {len(trace.timesteps)} steps of {trace.path.name}"
-    if selection.answer is None:
-        return trace.summary.exits, f"measured · {where}"
-    return selection.answer.exits, f"{OPEN_LOOP} at τ = {selection.threshold:.3f} · {where}"
+    if measurement(selection) is None and selection.answer is not None:
+        return selection.answer.exits, f"{OPEN_LOOP} at τ = {selection.threshold:.3f} · {where}"
+    return trace.summary.exits, f"measured, {label(trace)} · {where}"
 
 
 def names_on_screen(selection: Selection) -> tuple[str, str]:
-    """Names of A and B in legends."""
-    a = "A measured" if selection.threshold is None else f"A estimated, τ = {selection.threshold:g}"
+    """Names of what answers the slider, and of B, in legends."""
+    found = measurement(selection)
+    a = f"A estimated, τ = {selection.threshold:g}" if found is None else f"measured, {label(found)}"
     return a, f"B measured, {label(selection.other)}" if selection.other is not None else "B"
+
+
+def titled(selection: Selection, finding: str) -> str:
+    """A finding about these exits as a title, which says when it is an estimate."""
+    return finding if measurement(selection) is not None else f"Estimated: {finding[0].lower()}{finding[1:]}"
 
 
 def label(trace: Trace) -> str:
@@ -58,10 +75,13 @@ def draw_heatmap(selection: Selection) -> Picture:
     lines = []
     if other is not None and other.num_blocks == trace.num_blocks:
         lines = [Line(f"mean of {names_on_screen(selection)[1]}", _mean_at_times_of(trace, other), figures.B)]
+    if selection.answer is not None and measurement(selection) is not None:
+        name = f"{OPEN_LOOP}, τ = {selection.threshold:g}"
+        lines.append(Line(name, mean_exit_layer(selection.answer.exits), figures.A, estimated=True))
     if (path := _sample_exits(selection)) is not None:
         lines.append(Line(f"sample {selection.sample}", path, figures.OTHERS[1]))
     return Picture(
-        about_exits(mean_exit_layer(exits), trace.num_blocks),
+        titled(selection, about_exits(mean_exit_layer(exits), trace.num_blocks)),
         f"P(exit at layer | timestep) · {source}",
         exit_heatmap(exits, trace.timesteps, lines, mark(selection)),
         partial(exit_counts_table, exits, trace.timesteps),
@@ -110,7 +130,9 @@ def draw_moment(selection: Selection) -> Picture:
         subtitle += " · u: mean ± one standard deviation of arriving samples"
     table = partial(_moment_table, exits, curves[0] if curves else None)
     figure = at_timestep(shares, curves, selection.threshold, mark(selection))
-    return Picture(findings.about_moment(exits, selection.timestep), subtitle, figure, table, selects(y="layer"))
+    return Picture(
+        titled(selection, findings.about_moment(exits, selection.timestep)), subtitle, figure, table, selects(y="layer")
+    )
 
 
 def _moment_table(exits: Ints, curve: Line | None) -> pd.DataFrame:
@@ -142,7 +164,7 @@ def draw_inside(selection: Selection) -> Picture:
     }
     figure = still_inside(lines, mark(selection))
     subtitle = f"share of samples that arrive at each layer · {source}"
-    title = findings.about_depth_reached(overall)
+    title = titled(selection, findings.about_depth_reached(overall))
     return Picture(title, subtitle, figure, partial(pd.DataFrame, columns), selects(x="layer"))
 
 
@@ -165,7 +187,7 @@ def draw_spread(selection: Selection) -> Picture:
         "p95": q95,
         "standard_deviation": deviation,
     }
-    title = findings.about_spread(deviation, trace.timesteps)
+    title = titled(selection, findings.about_spread(deviation, trace.timesteps))
     table = partial(pd.DataFrame, columns)
     return Picture(title, f"exit layers over samples · {source}", figure, table, selects(x="timestep"))
 
@@ -220,7 +242,8 @@ HEATMAP = Panel(
     draw_heatmap,
     [needs_trace],
     "Each column is one timestep: the brighter a cell, the more samples exit after that many blocks; the white line "
-    "is the mean exit layer, the dotted one the static schedule that agrees with most decisions. A sample exits at the "
+    "is the mean exit layer, the dotted white one the static schedule that agrees with most decisions. Where the exits "
+    "are measured, the dashed line is the mean that the open-loop estimate gives. A sample exits at the "
     "first layer i whose uncertainty (Eq. 5) satisfies u_i ≤ τ. Click a cell to select its timestep and layer in "
     "every panel; a selected sample is drawn as a line.",
 )
@@ -250,6 +273,6 @@ GAP = Panel(
     "open and closed loop",
     draw_gap,
     [needs_measured],
-    "Dotted: trace A's recorded u against τ, as if earlier exits had no effect on later steps (open loop). Solid: "
+    "Dashed: trace A's recorded u against τ, as if earlier exits had no effect on later steps (open loop). Solid: "
     "sampled with exits at this τ (closed loop); the bars below are the difference, estimated − measured, in layers.",
 )

@@ -10,7 +10,7 @@ import streamlit as st
 
 from app.state import link
 from app.state.selection import STEP, Selection, stops
-from app.views.trends.exits import label
+from app.views.trends.exits import label, measurement, titled
 from app.widgets import figures, inputs
 from app.widgets.figures import Line
 from app.widgets.panels import Panel, Picture, mark, needs_trace
@@ -78,8 +78,11 @@ def draw_lines(selection: Selection) -> Picture:
     lines = _lines(selection)
     title = "Measured mean exit layer per timestep"
     if selection.answer is not None:
-        blocks = selection.answer.layer_ratio * trace.num_blocks
-        title = f"At τ = {selection.threshold:g} a sample runs {blocks:.1f} of {trace.num_blocks} blocks on average"
+        found = measurement(selection)
+        ratio = selection.answer.layer_ratio if found is None else found.cost.layer_ratio(found.summary.exits)
+        at = f"τ = {selection.threshold:g}" if found is None else label(found)
+        mean = f"at {at} a sample runs {ratio * trace.num_blocks:.1f} of {trace.num_blocks} blocks on average"
+        title = titled(selection, mean[0].upper() + mean[1:])
     solver = str(trace.meta.solver or "").upper()
     samples = int(trace.summary.samples)
     subtitle = f"mean exit layer per timestep · {solver}, {len(trace.timesteps)} steps · A: {samples:,} samples"
@@ -95,6 +98,6 @@ LINES = Panel(
     draw_lines,
     [needs_trace],
     "The lower a line, the fewer blocks are run at that timestep; solid lines were sampled with exits (measured), "
-    "dotted ones are counted from trace A's recorded u against τ (estimated, open loop). "
+    "dashed ones are counted from trace A's recorded u against τ (estimated, open loop). "
     "A sample exits where u ≤ τ, with u from Eq. 5; averaged over all steps and divided by N this is the layer ratio.",
 )

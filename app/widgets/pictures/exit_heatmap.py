@@ -48,7 +48,7 @@ def _over_picture(line: Line, timesteps: list[int]) -> list[figures.Trace]:
     x, y = figures.packed(np.asarray(timesteps)), figures.packed(line.values)
     edge = {"color": "white" if line.color != "white" else "black", "width": 5}
     common = {"type": "scatter", "x": x, "y": y, "mode": "lines", "hoverinfo": "skip"}
-    dash = "dot" if line.estimated else "solid"
+    dash = ("dot" if line.color == "white" else "dash") if line.estimated else "solid"
     return [
         {**common, "line": edge, "opacity": 0.5, "showlegend": False},
         {**common, "line": {"color": line.color, "width": 2, "dash": dash}, "name": line.name},

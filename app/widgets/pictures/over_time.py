@@ -111,7 +111,7 @@ def faded(color: str) -> str:
 
 
 def _line(line: Line, timesteps: list[int], what: str) -> figures.Trace:
-    dash = "dot" if line.estimated else "solid"
+    dash = "dash" if line.estimated else "solid"
     return {
         "type": "scatter",
         "mode": "lines",

@@ -63,10 +63,10 @@ def test_the_heatmap_is_a_count_over_the_rows(tau: float, runs: Path, tables: di
 
 
 def test_a_click_chooses_its_cell_in_every_panel_and_in_the_link(runs: Path) -> None:
-    app = select(open_app("trends", b=EXITS), timestep=times(runs)[1], layer=4)
+    app = select(open_app("trends", b=EXITS, tau="0.12"), timestep=times(runs)[1], layer=4)
     assert (in_the_link(app)["t"], in_the_link(app)["layer"]) == (str(times(runs)[1]), "4")
     bars = {trace["name"]: unpacked(trace["x"]) for trace in figure(app, "exits at one timestep")["data"][:2]}
-    np.testing.assert_allclose(bars["A estimated, τ = 0.1"], counts(exits_of(runs))[1] / SAMPLES, rtol=1e-6)
+    np.testing.assert_allclose(bars["A estimated, τ = 0.12"], counts(exits_of(runs, tau=0.12))[1] / SAMPLES, rtol=1e-6)
     measured = deediff.read_trace(runs / "toy" / "traces" / EXITS).exit_layers()
     np.testing.assert_allclose(bars["B measured, τ = 0.1"], counts(measured)[1] / SAMPLES, rtol=1e-6)
     box = [s for s in figure(app, "exit heatmap")["layout"]["shapes"] if s["type"] == "rect" and s["y1"] == 4.5]
@@ -97,10 +97,10 @@ def test_lines_of_several_thresholds_and_traces(runs: Path, tables: dict[str, pd
 
 
 def test_still_inside_and_spread_are_those_of_the_rows(runs: Path, tables: dict[str, pd.DataFrame]) -> None:
-    app = open_app("trends")
-    exits = exits_of(runs)
+    app = open_app("trends", tau="0.12")
+    exits = exits_of(runs, tau=0.12)
     arriving = [(exits >= layer).mean() for layer in range(BLOCKS + 1)]
-    np.testing.assert_allclose(line(app, "still inside", "A estimated, τ = 0.1, all timesteps"), arriving, rtol=1e-6)
+    np.testing.assert_allclose(line(app, "still inside", "A estimated, τ = 0.12, all timesteps"), arriving, rtol=1e-6)
     np.testing.assert_allclose(tables["still inside"]["arriving_all_timesteps"], arriving)
     spread = tables["spread between samples"]
     np.testing.assert_allclose(spread["standard_deviation"], exits.std(axis=0))
@@ -190,3 +190,30 @@ def test_every_figure_is_one_that_plotly_takes(runs: Path) -> None:
         assert names
         for name in names:
             go.Figure(figure(app, name))  # raises for an attribute that does not exist
+
+
+def bold(app: AppTest) -> list[str]:
+    """The titles of the panels."""
+    return [text.value.strip("*") for text in app.markdown if text.value.startswith("**")]
+
+
+def test_a_measurement_at_the_threshold_is_shown_and_the_estimate_laid_over_it(runs: Path) -> None:
+    measured = deediff.read_trace(runs / "toy" / "traces" / EXITS).exit_layers()
+    app = open_app("trends", tau="0.1")  # A is the full network's trace
+    np.testing.assert_array_equal(unpacked(heatmap(app)["customdata"])[:, :, 0], counts(measured).T)
+    name = "estimated (open loop), τ = 0.1"
+    np.testing.assert_allclose(line(app, "exit heatmap", name), exits_of(runs).mean(axis=0), rtol=1e-6)
+    lines = {trace.get("name"): trace["line"] for trace in figure(app, "exit heatmap")["data"][1:]}
+    assert lines[name]["dash"] == "dash"
+    assert f"At τ = 0.1 a sample runs {measured.mean():.1f} of {BLOCKS} blocks on average" in bold(app)
+    assert not [title for title in bold(app) if title.startswith("Estimated")]
+
+
+def test_only_without_a_measurement_an_estimate_is_the_title_and_says_so(runs: Path) -> None:
+    app = open_app("trends", tau="0.12")
+    exits = exits_of(runs, tau=0.12)
+    assert f"Estimated: at τ = 0.12 a sample runs {exits.mean():.1f} of {BLOCKS} blocks on average" in bold(app)
+    theirs = open_app("trends", trace=EXITS, tau="0.12")  # sampled with exits: its own are on screen wherever the slider is
+    measured = deediff.read_trace(runs / "toy" / "traces" / EXITS).exit_layers()
+    np.testing.assert_array_equal(unpacked(heatmap(theirs)["customdata"])[:, :, 0], counts(measured).T)
+    assert f"At τ = 0.1 a sample runs {measured.mean():.1f} of {BLOCKS} blocks on average" in bold(theirs)
