@@ -30,6 +30,7 @@ def around(page: StreamlitPage) -> None:
         if chosen.trace is not None:
             with guarded():
                 _headline(chosen.trace, chosen)
+        st.set_page_config(page_title=f"{page.title} · DeeDiff explorer")
         page.run()
         link.remove_unused()
         with st.sidebar, guarded():

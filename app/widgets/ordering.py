@@ -12,7 +12,8 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from app.state import cache
-from app.state.traces import full_of
+from app.state.selection import current, select_trace
+from app.state.traces import closest_measured, full_of
 from app.widgets import inputs
 from deediff.analysis.per_sample import exit_layer_per_sample, gflops_per_sample, uncertainty_per_sample
 from deediff.errors import UserError
@@ -99,10 +100,22 @@ def choose_order() -> tuple[str, bool]:
         list(ORDERS),
         ORDER,
         width=190,
+        on_change=_leave_full,
         format_func=lambda name: ORDERS[name].label,
         help="\n".join(f"- *{order.label}*: {order.help}" for order in ORDERS.values()),
     )
     return name, inputs.toggle("Reverse", REVERSE, False)
+
+
+def _leave_full() -> None:
+    """A comparison with the full network begins with a trace that has exits: its own images differ by 0."""
+    selected = current()
+    if not ORDERS[st.session_state[ORDER]].against_full or selected.trace is None or not selected.trace.meta.is_full:
+        return
+    found = selected.other if selected.other is not None and not selected.other.meta.is_full else None
+    found = found or closest_measured(selected)
+    if found is not None:
+        select_trace(found, "A")
 
 
 def chosen_order() -> tuple[str, bool]:

@@ -23,6 +23,7 @@ from deediff.settings import SamplingSettings
 
 PLAN = "plan"
 PLAN_HELP = "timesteps and exits chosen together, from the run's folder `plans`; left the full network at its timesteps"
+DEFAULTS = {"solver": next(iter(SOLVERS)), "steps": 20, "seed": 0, "images": 4}
 SMALL = 106  # pixels of a narrow control
 MOST_STEPS, MOST_IMAGES = 50, 16  # that live mode follows …
 MOST_GFLOPS = {"cpu": 200.0, "cuda": 20_000.0}  # … and in all, for the full network: a second or two
@@ -47,9 +48,9 @@ def live_settings(selection: Selection, model: EarlyExitModel, schedule: Schedul
             return _plan_settings(selection, plans)
         policy = ARGUMENTS.get(kind, _other)(kind, selection, model, schedule) + _bounds(kind, model.num_blocks)
         solver = inputs.selectbox("Solver", list(SOLVERS), "live solver", format_func=str.upper, width=SMALL)
-        steps = inputs.number_input("Steps", 1, schedule.num_timesteps, "live steps", 20, width=SMALL)
-        count = inputs.number_input("Images", 1, 64, "live images", 4, width=SMALL)
-        seed = inputs.number_input("Seed", 0, 2**31 - 1, "live seed", 0, width=SMALL)
+        steps = inputs.number_input("Steps", 1, schedule.num_timesteps, "live steps", DEFAULTS["steps"], width=SMALL)
+        count = inputs.number_input("Images", 1, 64, "live images", DEFAULTS["images"], width=SMALL)
+        seed = inputs.number_input("Seed", 0, 2**31 - 1, "live seed", DEFAULTS["seed"], width=SMALL)
     st.caption(f"{selected_weights(selection)} (chosen in the sidebar)")
     return SamplingSettings(policy, solver, steps, num_samples=count, batch_size=count, seed=seed)
 
@@ -57,8 +58,8 @@ def live_settings(selection: Selection, model: EarlyExitModel, schedule: Schedul
 def _plan_settings(selection: Selection, plans: Sequence[str]) -> SamplingSettings:
     """The widgets of a plan of the run, which decides solver, timesteps and exits."""
     name = inputs.selectbox("Plan", plans, "live plan", help=PLAN_HELP)
-    count = inputs.number_input("Images", 1, 64, "live images", 4, width=SMALL)
-    seed = inputs.number_input("Seed", 0, 2**31 - 1, "live seed", 0, width=SMALL)
+    count = inputs.number_input("Images", 1, 64, "live images", DEFAULTS["images"], width=SMALL)
+    seed = inputs.number_input("Seed", 0, 2**31 - 1, "live seed", DEFAULTS["seed"], width=SMALL)
     plan = find_plan(name, selection.run.path)
     policy = f"threshold:{selection.threshold or 0.1:g}" if plan.uses_policy else "never"
     st.caption(f"{plan.solver.upper()}, {len(plan.steps)} steps: {plan}")
@@ -170,7 +171,11 @@ def _oracle(kind: str, selection: Selection, model: EarlyExitModel, schedule: Sc
     if not recordings:
         st.caption("The oracle needs a recording with deviations, of the same seed, solver and steps:")
         out = selection.run.path / "traces" / "recording"
-        command = f"deediff sample {selection.run.path} --record full --deviations --out {out}"
+        solver, steps, seed, count = (st.session_state.get(f"live {key}", value) for key, value in DEFAULTS.items())
+        command = (
+            f"deediff sample {selection.run.path} --solver {solver} --steps {steps} --seed {seed} "
+            f"--num-samples {count} --record full --deviations --out {out}"
+        )
         st.code(command, language="bash", wrap_lines=True)
         return f"{kind}:{budget:g}@"
     name = inputs.selectbox("Recording", recordings, "live recording")

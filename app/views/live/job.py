@@ -17,14 +17,15 @@ from deediff.datasets import to_uint8
 from deediff.diffusion.schedule import Schedule
 from deediff.models import EarlyExitModel
 from deediff.sampling.sampler import prepare_sampling
-from deediff.settings import SamplingSettings
+from deediff.settings import PolicySpec, SamplingSettings
 
 
 def short_policy(settings: SamplingSettings) -> str:
     """The plan or the policy, with files and folders by their names alone."""
     if settings.plan is not None:
         return f"plan {settings.plan.name}"
-    return re.sub(r"([@:])[^@:]*/([^/,]+)", r"\1\2", settings.policy)
+    policy = re.sub(r"[^@:]*/([^/]+)/checkpoints/[^/,]+", r"\1", settings.policy)  # a network by its run
+    return re.sub(r"([@:])[^@:]*/([^/,]+)", r"\1\2", policy)
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,14 @@ class LiveJob(Job):
         if before is None:
             return Side(images, exits, seconds)
         return Side(images, np.concatenate([before.exit_layers, exits], axis=1), before.seconds + seconds)
+
+    @property
+    def budget(self) -> float | None:
+        """GFLOPs per image and step that the policy was given; None for a policy without a budget."""
+        policy = PolicySpec.parse(self.settings.policy)
+        if self.settings.plan is not None or policy.name not in ("budget", "stopping", "oracle"):
+            return None
+        return float(policy.argument.partition("@")[0])
 
     def gflops(self, side: Side, early: bool) -> float | None:
         """Mean per image and step, counted from the exits so far."""

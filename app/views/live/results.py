@@ -40,7 +40,10 @@ SECONDS_HELP = (
     "Full network → early exit: time in the sampler, for all images and all steps, after one warm-up step. Other work "
     "on this machine disturbs it."
 )
-REMEMBERED_HELP = " The full network's were measured by an earlier job: press *Sample* to measure both side by side."
+REMEMBERED_HELP = (
+    "Time in the sampler with early exit, for all images and all steps. The full network's images are those of an "
+    "earlier job: press *Sample* to measure both side by side."
+)
 
 
 def draw_results(selected: Selection) -> None:
@@ -101,18 +104,23 @@ def _draw_figures(job: LiveJob, full: Side, early: Side, so_far: bool) -> None:
     if a is None or b is None:
         return
     yet = ", so far" if so_far else ""
-    before = full.seconds * min(1.0, early.step / full.step)  # images of an earlier job are finished
-    seconds, label = f"{before:.2f} → {early.seconds:.2f}", "Seconds, measured"
-    saved, how = f"{percent(early.seconds, before)}, {before / early.seconds:.2f}×", SECONDS_HELP
-    if full.remembered:
-        label, saved, how = f"{label} (full: before)", f"≈ {saved}", SECONDS_HELP + REMEMBERED_HELP
+    seconds, how = f"{early.seconds:.2f}", REMEMBERED_HELP  # other moments have other work beside them
+    if not full.remembered:
+        saved = f"{percent(early.seconds, full.seconds)}, {full.seconds / early.seconds:.2f}×"
+        seconds, how = f"{full.seconds:.2f} → {seconds} ({saved})", SECONDS_HELP
     ratio = early.exit_layers.mean() / job.num_blocks
     ratio_help = f"Mean exit layer / {job.num_blocks} of the images with early exit, N = {early.exit_layers.size}."
     gflops = f"{a:.4g} → {b:.4g} ({percent(b, a)})"
     with st.container(horizontal=True, key="live_figures", gap="medium"):
         st.metric(f"GFLOPs per image and step{yet}", gflops, width="content", help=GFLOPS_HELP)
-        st.metric(label + yet, f"{seconds} ({saved})", width="content", help=how)
+        st.metric(f"Seconds, measured{yet}", seconds, width="content", help=how)
         st.metric(f"Layer ratio{yet}", f"{ratio:.3f}", width="content", help=ratio_help)
+    budget = job.budget
+    if budget is not None and not so_far and b > budget:
+        st.warning(
+            f"These images took {b:.4g} GFLOPs per step, {percent(b, budget)} from the budget of {budget:.4g}: its "
+            "threshold is an open-loop estimate, and an exit changes the input of all later steps."
+        )
 
 
 def _draw_grids(job: LiveJob, full: Side, early: Side) -> None:
@@ -130,12 +138,16 @@ def _draw_grids(job: LiveJob, full: Side, early: Side) -> None:
         delta.append(gallery.Tile(gallery.encode(amplified[k]), f"Δ {change[k]:.1f}", hover, place=True))
     steps = job.settings.steps
     taken = f"{steps}" if early.step == steps else f"{early.step} of {steps}"
-    names = ("Full network", f"Early exit, {short_policy(job.settings)}", f"Difference × {AMPLIFY}")
+    kind = "Two networks" if job.settings.policy.startswith("dual:") else "Early exit"
+    titles = ("Full network", f"{kind}, {short_policy(job.settings)}", f"Difference × {AMPLIFY}")
+    grids = ("Full network", "Early exit", f"Difference × {AMPLIFY}")
     columns = math.ceil(math.sqrt(len(plain)))
-    for column, name, tiles in zip(st.columns(3), names, (plain, exits, delta), strict=True):
+    with st.container(key="live_grids"):  # titles of one line, so that the grids are aligned
+        beside = st.columns(3)
+    for column, title, grid, tiles in zip(beside, titles, grids, (plain, exits, delta), strict=True):
         with column:
-            st.markdown(f"**{name}**", help=GRID_HELP)
-            gallery.gallery(f"live {name.partition(',')[0]}", tiles, columns, job.timesteps, blocks)
+            st.markdown(f"**{title}**", help=GRID_HELP)
+            gallery.gallery(f"live {grid}", tiles, columns, job.timesteps, blocks)
     st.caption(
         f"{job.weights}: {len(plain)} images of seed {job.settings.seed}, "
         f"{job.settings.solver.upper()} with {taken} steps. "

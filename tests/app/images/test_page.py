@@ -75,3 +75,14 @@ def test_without_the_files_of_images_no_order_is_made_up(runs: Path) -> None:
     app.selectbox(key="order").set_value("exit").run()
     assert not app.exception
     assert "has no samples files" in sentences(app)
+
+
+def test_a_comparison_with_the_full_network_opens_on_a_trace_with_exits(runs: Path) -> None:
+    app = open_app("images", trace=FULL)
+    tiles = sort_images(app, "change")
+    assert in_the_link(app)["trace"] == EXITS
+    changes = image_distances(*(deediff.read_trace(runs / "toy" / "traces" / name) for name in (EXITS, FULL)))["change"]
+    assert tiles[0]["caption"].endswith(f"{changes.max():.1f}")
+    app = open_app("images", trace=FULL)
+    sort_images(app, "exit")
+    assert in_the_link(app)["trace"] == FULL
