@@ -88,3 +88,11 @@ def test_a_page_has_no_parameters_of_another(tab: Page, served: str) -> None:
     tab.go_back()
     settled(tab, "**/images?*size=20*")
     expect(tab.locator("figure")).to_have_count(20)
+
+
+def test_each_page_has_its_title_in_the_browser(tab: Page, served: str) -> None:
+    tab.goto(f"{served}/images?trace={FULL}")
+    settled(tab)
+    expect(tab).to_have_title("Images · DeeDiff explorer")
+    tab.get_by_role("link", name="Exit trends").click()
+    expect(tab).to_have_title("Exit trends · DeeDiff explorer", timeout=PATIENCE)
