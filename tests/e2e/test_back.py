@@ -41,7 +41,7 @@ def test_each_choice_is_one_entry_and_back_undoes_it(tab: Page, served: str, cop
     times = deediff.read_trace(copied / "mnist_tiny" / "traces" / FULL).timesteps
     tab.goto("about:blank")
     before = entries(tab)
-    tab.goto(f"{served}/?trace={FULL}")
+    tab.goto(f"{served}/trends?trace={FULL}")
     settled(tab)
     assert entries(tab) == before + 1  # the defaults that the page has filled in are no entry of their own
     plain = tab.url
@@ -77,7 +77,7 @@ def test_a_page_has_no_parameters_of_another(tab: Page, served: str) -> None:
     assert {"order", "size"} < keys(tab)
     before = entries(tab)
     tab.get_by_role("link", name="Exit trends").click()
-    settled(tab, f"{served}/?*tau=*")
+    settled(tab, f"{served}/trends?*tau=*")
     assert keys(tab) <= SELECTION
     assert entries(tab) == before + 1
     tab.go_back()

@@ -213,7 +213,9 @@ def test_only_without_a_measurement_an_estimate_is_the_title_and_says_so(runs: P
     app = open_app("trends", tau="0.12")
     exits = exits_of(runs, tau=0.12)
     assert f"Estimated: at τ = 0.12 a sample runs {exits.mean():.1f} of {BLOCKS} blocks on average" in bold(app)
-    theirs = open_app("trends", trace=EXITS, tau="0.12")  # sampled with exits: its own are on screen wherever the slider is
+    theirs = open_app(
+        "trends", trace=EXITS, tau="0.12"
+    )  # sampled with exits: its own are on screen wherever the slider is
     measured = deediff.read_trace(runs / "toy" / "traces" / EXITS).exit_layers()
     np.testing.assert_array_equal(unpacked(heatmap(theirs)["customdata"])[:, :, 0], counts(measured).T)
     assert f"At τ = 0.1 a sample runs {measured.mean():.1f} of {BLOCKS} blocks on average" in bold(theirs)
