@@ -23,7 +23,7 @@ from deediff.settings import SamplingSettings
 
 PLAN = "plan"
 PLAN_HELP = "timesteps and exits chosen together, from the run's folder `plans`; left the full network at its timesteps"
-DEFAULTS = {"solver": next(iter(SOLVERS)), "steps": 20, "seed": 0, "images": 4}
+DEFAULTS = {"steps": 20, "seed": 0, "images": 4}
 SMALL = 106  # pixels of a narrow control
 MOST_STEPS, MOST_IMAGES = 50, 16  # that live mode follows …
 MOST_GFLOPS = {"cpu": 200.0, "cuda": 20_000.0}  # … and in all, for the full network: a second or two
@@ -171,7 +171,8 @@ def _oracle(kind: str, selection: Selection, model: EarlyExitModel, schedule: Sc
     if not recordings:
         st.caption("The oracle needs a recording with deviations, of the same seed, solver and steps:")
         out = selection.run.path / "traces" / "recording"
-        solver, steps, seed, count = (st.session_state.get(f"live {key}", value) for key, value in DEFAULTS.items())
+        solver = st.session_state.get("live solver", next(iter(SOLVERS)))
+        steps, seed, count = (st.session_state.get(f"live {key}", value) for key, value in DEFAULTS.items())
         command = (
             f"deediff sample {selection.run.path} --solver {solver} --steps {steps} --seed {seed} "
             f"--num-samples {count} --record full --deviations --out {out}"
