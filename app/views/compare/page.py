@@ -10,6 +10,7 @@ from app.state import cache, link
 from app.state.selection import Selection, current
 from app.state.traces import key_of, open_traces, read_qualities
 from app.views.compare import points
+from app.views.compare.allowance import allowance_panel
 from app.views.compare.changes import is_known, known_change
 from app.views.compare.choices import choose_axis, choose_runs, pick_traces
 from app.views.compare.images import images_panel
@@ -36,10 +37,11 @@ def comparison_controls(
         axis = choose_axis(points.axes(traces, quality))
         cost = inputs.segmented_control("Cost", ["GFLOPs", "seconds"], "cost", "GFLOPs").lower()
     if traces and not any(quality.values()):
+        with_images = [str(trace.path) for trace in traces if trace.image_parts]
+        advice = f" This command adds quality: `deediff evaluate {' '.join(with_images)}`" if with_images else ""
         st.info(
             "None of these traces was evaluated, so the quality axis shows the *change* of their images: the distance "
-            "from the full network's images of equal seeds, not a quality. This command adds quality: "
-            f"`deediff evaluate {selected.run.path}/traces/*`"
+            f"from the full network's images of equal seeds, not a quality.{advice}"
         )
     return traces, axis, cost
 
@@ -79,7 +81,9 @@ def compare_page(selected: Selection) -> None:
     if axis is None:
         st.info("Nothing to draw yet: no trace was evaluated, and none is of the full network, to compare images with.")
     else:
-        rows.insert(0, [(plot_panel(points.points(traces, axis), axis, cost), 1.9), (published_panel(cost), 1)])
+        shown = points.points(traces, axis)
+        rows.insert(0, [(plot_panel(shown, axis, cost), 1.9), (published_panel(cost), 1)])
+        rows.insert(1, allowance_panel(shown, axis, cost))
     show(rows, selected)
     left = len(pending(traces))
     if left:  # the page is drawn again with each further result
