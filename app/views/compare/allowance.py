@@ -18,9 +18,10 @@ HELP = (
 )
 
 
-def cheapest_within(
-    points: Sequence[Point], axis: Axis, cost: str, percent: float
-) -> tuple[Point, Point | None] | None:
+Answer = tuple[Point, Point | None]  # the full network's best trace, and the winner
+
+
+def cheapest_within(points: Sequence[Point], axis: Axis, cost: str, percent: float) -> Answer | None:
     """The full network's best trace, and the cheapest trace of its run at most `percent` worse that costs less.
 
     The second is None where there is none; the whole where no trace is of the full network, or none has a cost.
