@@ -23,12 +23,14 @@ START = 120.0  # seconds for the server to answer
 
 
 def server_command(runs: str | Path | None, port: int | None, headless: bool) -> tuple[list[str], dict[str, str]]:
-    """The command line of the server and its environment. Raises UserError for a folder that does not exist."""
+    """The command line of the server and its environment. Raises UserError for a bad folder or port."""
     folder = Path(runs or os.environ.get("DEEDIFF_RUNS") or "runs")
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give a folder of runs, for example deediff explore path/to/runs")
     if not MAIN.exists():
         raise UserError(f"{MAIN} does not exist: the explorer is not installed beside deediff; install the wheel again")
+    if port is not None and not 1 <= port <= 65535:
+        raise UserError(f"port is {port}, expected 1 … 65535")
     flags = [f"--server.port={port}"] if port is not None else []
     flags += ["--server.headless=true"] if headless else []
     command = [sys.executable, "-m", "streamlit", "run", str(MAIN), *flags]

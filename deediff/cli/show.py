@@ -8,11 +8,12 @@ from typing import Any
 
 
 def as_text(result: dict[str, Any]) -> str:
-    """Scalars as lines, lists of rows as tables."""
+    """Scalars as lines, lists of rows as tables; rows may lack columns."""
     lines: list[str] = []
     for key, value in result.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
-            cells = [list(value[0])] + [[format_cell(cell) for cell in row.values()] for row in value]
+            columns = list(dict.fromkeys(name for row in value for name in row))
+            cells = [columns] + [[format_cell(row.get(name)) for name in columns] for row in value]
             widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
             lines.append("")
             for line in cells:

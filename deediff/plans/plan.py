@@ -76,6 +76,8 @@ class Plan:
         object.__setattr__(self, "steps", tuple(self.steps))
         if not self.steps:
             raise UserError("a plan has no steps: give at least one")
+        if self.num_timesteps < 1:
+            raise UserError(f"num_timesteps is {self.num_timesteps}, expected 1 or more")
         last = self.num_timesteps - 1
         for t in self.timesteps:
             if not 0 <= t <= last:
@@ -133,7 +135,7 @@ class Plan:
         known = ["format_version", *(known.name for known in fields(cls)), "validation"]
         _check_keys(content, known, ["format_version", "solver", "num_blocks", "steps"], "a plan")
         if content["format_version"] != FORMAT_VERSION:
-            raise UserError(f"format_version is {content['format_version']}, expected {FORMAT_VERSION}")
+            raise UserError(f"format_version is {content['format_version']!r}, expected {FORMAT_VERSION}")
         steps = content["steps"]
         if not isinstance(steps, Sequence) or isinstance(steps, str):
             raise UserError(f"steps is {steps!r}, expected a list")

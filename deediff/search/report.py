@@ -38,7 +38,7 @@ def write_front(
 ) -> dict[str, Any]:
     """Validate the picked plans and the uniform ones; write each plan, then front.json, whose content is returned.
 
-    Raises UserError when no plan was picked.
+    Raises UserError when no plan was picked, and as `read_validated`.
     """
     choices, fine = settings.choices, settings.counts[-1]
     if not picked:
@@ -52,7 +52,7 @@ def write_front(
             progress.report("validated plans", done, total)
             known.setdefault(kind, []).append(validation.of(plan, plan.name))
             done += 1
-    front = _read_front(run / "front.json", validation)
+    front = read_validated(run / "front.json", validation)
     others = {kind: _validated(front, kind, run, validation) for kind in get_args(Choices) if kind != choices}
     points = list[dict[str, Any]]()
     for best in picked:
@@ -66,9 +66,13 @@ def write_front(
         write_plan(file, found.plan, record_of(points[-1], validation) | _contributions(file, found.plan))
         done += 1
     summary = summary | {"validation_seconds": round(time.monotonic() - begun, 1)}
-    front = _read_front(run / "front.json", validation)  # again: another search may have ended since
+    front = read_validated(run / "front.json", validation)  # again: another search may have ended since
     for kind, rivals in known.items():
         front[kind] = {"points": [_with_differences(validation, plan, known["uniform"]) for plan in rivals]}
+    if settings.budgets != SearchSettings.budgets:  # the plans of other budgets stay
+        names = [point["plan"] for point in points]
+        points += [point for point in front.get(choices, {}).get("points", []) if point["plan"] not in names]
+        points.sort(key=lambda point: point["evaluations"])
     front[choices] = {**summary, "device": device_name(judge.device), "points": points}
     write_json(run / "front.json", front)
     return front
@@ -129,8 +133,11 @@ def measure_plan(
     return record
 
 
-def _read_front(file: Path, validation: Validation) -> dict[str, Any]:
-    """The file with the head of this protocol; the fronts of another protocol are dropped: they are not comparable."""
+def read_validated(file: Path, validation: Validation) -> dict[str, Any]:
+    """The content of front.json, or the head of a new one.
+
+    Raises UserError when its plans were validated by another protocol: their numbers are not comparable.
+    """
     judge = validation.cache.judge
     first = judge.distances[0]
     head: dict[str, Any] = {
@@ -145,9 +152,12 @@ def _read_front(file: Path, validation: Validation) -> dict[str, Any]:
         "images": validation.images,
         "seed": validation.seed,
     }
-    found = read_json(file) if file.exists() else {}
-    if any(found.get(key) != value for key, value in head.items()):
-        return head
+    found = read_json(file) if file.exists() else head
+    if differs := [key for key, value in head.items() if found.get(key) != value]:
+        raise UserError(
+            f"{file} holds plans validated by another protocol (different: {', '.join(differs)}): rename the file to "
+            "keep it, or delete it"
+        )
     return found
 
 

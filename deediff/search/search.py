@@ -22,7 +22,7 @@ from deediff.search.cache import FeatureCache
 from deediff.search.front import BUDGETS, best_of, best_plans, budget_of, chosen, origins, to_refine
 from deediff.search.judge import make_judge
 from deediff.search.proxies import Proxies, best_proxy, make_proxies, promising, rank_correlations
-from deediff.search.report import write_front
+from deediff.search.report import read_validated, write_front
 from deediff.search.score import Score
 from deediff.search.settings import SearchSettings, SearchState
 from deediff.search.space import make_space
@@ -60,6 +60,8 @@ def search(
     identity: dict[str, Any] = {"checkpoint": info["sha256"], "counts": list(settings.counts)}
     identity |= {distance.metric: distance.reference.key for distance in judge.distances}
     study = Study(space, settings, run, f"{settings.choices}-{judge.metric}", identity)
+    validation = Validation(cache, settings.validation_seed, settings.validation_images)
+    read_validated(run / "front.json", validation)  # raises before the search, not after it
     if only != "validation":
         report(_task("a solution in many steps, to compare plans with"))
         proxies = make_proxies(Score(cache, settings.search_seed), settings.counts[0])
@@ -77,7 +79,6 @@ def search(
         return summary
     trials = [Trial(plan.cost, plan.distances[coarse], steps_to_text(plan.plan.steps)) for plan in measured]
     write_trials(run, settings.choices, trials)
-    validation = Validation(cache, settings.validation_seed, settings.validation_images)
     return write_front(validation, chosen(tried, fine, settings.budgets), run, settings, summary, progress)
 
 

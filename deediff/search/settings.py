@@ -50,8 +50,9 @@ class SearchSettings:
             raise UserError(f"minutes is {self.minutes:g}, expected more than 0")
         if not 0 <= self.seed < 2**62:
             raise UserError(f"the seed is {self.seed}, expected 0 or more (and below 2^62)")
-        if not self.budgets or min(self.budgets) < 1:
-            raise UserError(f"budgets are {list(self.budgets)}, expected whole numbers of 1 or more")
+        least, most = min(SearchSettings.budgets), max(SearchSettings.budgets)
+        if not self.budgets or not all(least <= budget <= most for budget in self.budgets):
+            raise UserError(f"budgets are {list(self.budgets)}, expected whole numbers of {least} … {most}")
         if self.batch_size < 1:
             raise UserError(f"the batch size is {self.batch_size}, expected 1 or more")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from deediff.cli import main
+from deediff.cli.show import as_text
 from tests.conftest import REPO
 
 DDIM50 = str(REPO / "runs" / "mnist_tiny" / "traces" / "ddim50-never-full")
@@ -91,3 +92,9 @@ def test_an_unwritable_folder_is_a_sentence(run: Path, capsys: pytest.CaptureFix
     (run / "traces").write_text("a file where a folder should be")
     assert main(["sample", str(run), "--out", str(run / "traces" / "t"), "--steps", "2"]) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_rows_that_lack_columns_are_one_table() -> None:
+    """Every column of any row has its place, as in the steps of a plan, of which only some can be left out."""
+    text = as_text({"rows": [{"a": 1, "b": 2}, {"a": 3, "c": 0.5}]})
+    assert [line.split() for line in text.strip().splitlines()] == [["a", "b", "c"], ["1", "2", "–"], ["3", "–", "0.5"]]

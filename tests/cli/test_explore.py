@@ -85,6 +85,12 @@ def test_a_folder_that_does_not_exist(
     ]
 
 
+def test_a_port_out_of_range(started: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explore", str(tmp_path), "--port", "99999"]) == 2
+    assert "port is 99999, expected 1 … 65535" in capsys.readouterr().err
+    assert not started
+
+
 def test_an_installation_without_the_explorer(
     started: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

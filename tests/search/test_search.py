@@ -67,6 +67,23 @@ def test_a_search_writes_validated_plans(run: Path, image_folder: Path) -> None:
     assert any(state.task == "search" and state.best for state in states)
 
 
+def test_plans_of_another_protocol_are_kept(run: Path, image_folder: Path) -> None:
+    """A search that would replace validated numbers by others is refused before it begins."""
+    toy_search(run, image_folder, choices="full")
+    before = {file: file.read_bytes() for file in [run / "front.json", *(run / "plans").glob("*.json")]}
+    for other in ({"seed": 1}, {"validation_images": IMAGES // 2}):
+        with pytest.raises(UserError, match=r"validated by another protocol \(different: (seed|images)\): rename"):
+            toy_search(run, image_folder, choices="ends", minutes=60, **other)
+    assert before == {file: file.read_bytes() for file in before}
+
+
+def test_a_search_of_one_budget_keeps_the_plans_of_others(run: Path, image_folder: Path) -> None:
+    first = toy_search(run, image_folder, choices="full")["full"]["points"]
+    again = toy_search(run, image_folder, choices="full", budgets=(4,), only="validation")["full"]["points"]
+    assert {point["plan"] for point in first} <= {point["plan"] for point in again}
+    assert [point["evaluations"] for point in again] == sorted(point["evaluations"] for point in again)
+
+
 def test_every_measured_plan_is_listed(run: Path, image_folder: Path) -> None:
     """trials.json holds cost, score and steps of each finished trial; another kind of search keeps them."""
     toy_search(run, image_folder, choices="full")
