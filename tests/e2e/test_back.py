@@ -84,7 +84,7 @@ def test_a_page_has_no_parameters_of_another(tab: Page, served: str) -> None:
     settled(tab, "**/images?*order=exit*")
     tab.locator("figure").nth(3).click()
     settled(tab, "**/sample?*sample=*")
-    assert keys(tab) <= SELECTION | {"order", "reverse"}  # which that page follows, too
+    assert keys(tab) <= SELECTION | {"order", "reverse", "sample_view"}  # which that page follows, too
     tab.go_back()
     settled(tab, "**/images?*size=20*")
     expect(tab.locator("figure")).to_have_count(20)
