@@ -150,7 +150,7 @@ def test_nothing_is_cut_off(width: int, scheme: str, tab: Page, served: str) -> 
         for k in range(plots.count()):
             assert plots.nth(k).evaluate("e => e.offsetWidth <= e.parentElement.offsetWidth + 1")
         look = "gd => [gd._fullLayout.font.color, gd._fullLayout.paper_bgcolor]"
-        ink, paper = tab.locator(f"{UEMS if page == "uncertainty" else HEATMAP} .plot").evaluate(look)
+        ink, paper = tab.locator(f"{UEMS if page == 'uncertainty' else HEATMAP} .plot").evaluate(look)
         assert luminance(ink) < luminance(paper) if scheme == "light" else luminance(ink) > luminance(paper)
     tab.emulate_media(color_scheme="light")
     tab.set_viewport_size({"width": 1440, "height": 900})
