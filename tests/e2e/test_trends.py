@@ -104,6 +104,7 @@ def test_the_variance_is_split_as_the_rows_split_it(tab: Page, served: str, copi
 def test_the_tables_of_depth_and_spread_are_counted(tab: Page, served: str, copied: Path, u: np.ndarray) -> None:
     times, exits = meta_of(copied, FULL)["timesteps"], leaving(u, UNMEASURED)
     open_page(tab, served, tau=UNMEASURED, t=times[STEP])
+    expect(tab.locator(".st-key-csv-variance")).to_be_visible(timeout=PATIENCE)  # drawn last, after a pause
     inside = exported(tab, "still-inside")
     arriving = exits[:, :, None] >= np.arange(BLOCKS + 1)
     np.testing.assert_allclose(inside["arriving_all_timesteps"], arriving.mean(axis=(0, 1)))
