@@ -1,7 +1,4 @@
-"""The explorer from Python: its server as a child process, and its figures of a trace.
-
-The explorer is a package of its own beside this one. It is imported by name, since the library itself draws nothing.
-"""
+"""The explorer from Python: its server as a child process."""
 
 from __future__ import annotations
 
@@ -11,9 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from deediff.errors import UserError
 
@@ -81,10 +76,3 @@ def explore(runs: str | Path | None = None, port: int | None = None, height: int
             time.sleep(0.1)
     explorer.close()
     raise UserError(f"the explorer does not start at port {port}: try 'deediff explore' in a terminal to see why")
-
-
-def figure_of(trace: Any, name: str) -> Any:
-    """A plotly figure of the explorer. Raises UserError for an unknown name, or where the trace lacks what it draws."""
-    if not MAIN.exists():
-        raise UserError(f"{MAIN} does not exist: the explorer, which draws figures, is not installed beside deediff")
-    return import_module("app.figure").trace_figure(trace, name)

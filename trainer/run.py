@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 
 from deediff.cli.errors import run_command
-from deediff.openmp import wait_passively
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -14,7 +13,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
 
     def run() -> None:
-        wait_passively()
         from trainer.entry import run_words  # slow to import, and Ctrl-C may interrupt it
 
         run_words(words)

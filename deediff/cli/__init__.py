@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 
 from deediff.cli.errors import run_command
-from deediff.openmp import wait_passively
 
 __all__ = ["main"]
 
@@ -16,7 +15,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
 
     def run() -> None:
-        wait_passively()
         from deediff.cli.entry import dispatch  # slow to import, and Ctrl-C may interrupt it
 
         dispatch(words)

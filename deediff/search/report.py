@@ -18,6 +18,7 @@ from deediff.plans.file import read_plan, read_validation, write_plan
 from deediff.quality.progress import Progress
 from deediff.search.cache import FeatureCache
 from deediff.search.judge import Judge, make_judge
+from deediff.search.score import Score
 from deediff.search.settings import SearchSettings
 from deediff.search.space import Choices
 from deediff.search.start import spaced_plans, uniform_plan
@@ -76,6 +77,24 @@ def write_front(
     front[choices] = {**summary, "device": device_name(judge.device), "points": points}
     write_json(run / "front.json", front)
     return front
+
+
+def plans_of_front(
+    front: dict[str, Any],  # of one kind of search, in front.json
+    run: Path,
+    score: Score,
+    fine: int,  # images of a score
+) -> tuple[list[Tried], dict[str, Any]]:
+    """The plans of a front, with their scores measured again, and what front.json says of the search.
+
+    Raises UserError when a plan's file is missing.
+    """
+    cache, picked = score.cache, list[Tried]()
+    for number, point in enumerate(front.get("points", [])):
+        plan = read_plan(run / "plans" / f"{point['plan']}.json")
+        distances = {fine: score(cache.features(plan, score.seed, fine))}
+        picked.append(Tried(number, plan, cache.judge.cost(plan), distances))
+    return picked, {key: value for key, value in front.items() if key not in ("points", "device")}
 
 
 def _with_differences(validation: Validation, plan: Validated, rivals: Sequence[Validated]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from deediff.search.cache import FeatureCache
 from deediff.search.front import BUDGETS, best_of, best_plans, budget_of, chosen, origins, to_refine
 from deediff.search.judge import make_judge
 from deediff.search.proxies import Proxies, best_proxy, make_proxies, promising, rank_correlations
-from deediff.search.report import read_validated, write_front
+from deediff.search.report import plans_of_front, read_validated, write_front
 from deediff.search.score import Score
 from deediff.search.settings import SearchSettings, SearchState
 from deediff.search.space import make_space
@@ -44,7 +44,8 @@ def search(
 ) -> dict[str, Any]:
     """Search plans for a run, validate the best, and write them to `RUN/plans` and `RUN/front.json`.
 
-    The same call resumes the study of the run. Returns the content of front.json; with only="search" its part
+    The same call resumes the study of the run. A validation without a study measures the plans of front.json again.
+    Returns the content of front.json; with only="search" its part
     about the search. Raises UserError for bad input, EvaluationCancelled when `cancelled` returns True.
     """
     import_optuna()
@@ -61,13 +62,17 @@ def search(
     identity |= {distance.metric: distance.reference.key for distance in judge.distances}
     study = Study(space, settings, run, f"{settings.choices}-{judge.metric}", identity)
     validation = Validation(cache, settings.validation_seed, settings.validation_images)
-    read_validated(run / "front.json", validation)  # raises before the search, not after it
+    before = read_validated(run / "front.json", validation)  # raises before the search, not after it
+    score = Score(cache, settings.search_seed)
     if only != "validation":
         report(_task("a solution in many steps, to compare plans with"))
-        proxies = make_proxies(Score(cache, settings.search_seed), settings.counts[0])
+        proxies = make_proxies(score, settings.counts[0])
         study.enqueue(start_plans(space, schedule, run))
         Searching(study, proxies, settings, report).run()
     tried, coarse, fine = study.tried(), *settings.counts[1:]
+    if only == "validation" and not tried:  # as in a clone, which has the plans but not the study
+        picked, summary = plans_of_front(before.get(settings.choices, {}), run, score, fine)
+        return write_front(validation, picked, run, settings, summary, progress)
     measured = [plan for plan in tried if coarse in plan.distances]
     summary = {
         "trials": len(tried),

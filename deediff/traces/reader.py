@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
@@ -240,11 +241,13 @@ class Trace:
     def figure(self, name: str) -> Any:
         """One of the explorer's figures as a plotly figure: exits, mean-exit or uncertainty.
 
-        Raises UserError for another name, or where the trace lacks what it draws.
+        The library draws nothing itself: whichever package provides the entry point `deediff.figures` does. Raises
+        UserError for another name, where the trace lacks what it draws, and where no package provides any.
         """
-        from deediff.explorer import figure_of
-
-        return figure_of(self, name)
+        found = list(entry_points(group="deediff.figures"))
+        if not found:
+            raise UserError("no installed package draws figures: install deediff again, together with its explorer")
+        return found[0].load()(self, name)
 
     def mean_exit_layers(self) -> NDArray[np.float32]:
         """(samples,) mean exit layer of each sample."""

@@ -1,4 +1,4 @@
-"""Threads wait passively: the environment says so before torch is imported."""
+"""In the explorer threads wait passively: the environment says so before torch is imported."""
 
 from __future__ import annotations
 
@@ -25,11 +25,19 @@ STARTS = {
 }
 
 
-@pytest.mark.parametrize(("start", "policy"), [*((start, None) for start in STARTS), ("deediff", "ACTIVE")])
-def test_threads_are_set_to_wait_passively_before_torch_is_imported(start: str, policy: str | None) -> None:
+@pytest.mark.parametrize(
+    ("start", "given", "expected"),
+    [
+        ("explorer", None, "PASSIVE"),
+        ("explorer", "ACTIVE", "ACTIVE"),
+        ("deediff", None, None),
+        ("trainer", None, None),
+    ],
+)
+def test_only_the_explorer_lets_threads_sleep(start: str, given: str | None, expected: str | None) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
-    environment |= {} if policy is None else {"OMP_WAIT_POLICY": policy}
+    environment |= {} if given is None else {"OMP_WAIT_POLICY": given}
     code = [sys.executable, "-c", WATCH + STARTS[start]]
     found = subprocess.run(code, env=environment, cwd=REPO, capture_output=True, text=True, timeout=300, check=True)
     lines = [line for line in found.stdout.splitlines() if line.startswith("torch is imported")]
-    assert lines == [f"torch is imported with {policy or 'PASSIVE'}"]
+    assert lines == [f"torch is imported with {expected}"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,18 @@ def test_plans_of_another_protocol_are_kept(run: Path, image_folder: Path) -> No
         with pytest.raises(UserError, match=r"validated by another protocol \(different: (seed|images)\): rename"):
             toy_search(run, image_folder, choices="ends", minutes=60, **other)
     assert before == {file: file.read_bytes() for file in before}
+
+
+def test_a_clone_without_the_study_measures_the_same_plans_again(run: Path, image_folder: Path) -> None:
+    """The plans of front.json get the same numbers; nothing that only the study knows is lost."""
+    front = toy_search(run, image_folder, choices="full")
+    trials = (run / "trials.json").read_bytes()
+    shutil.rmtree(run / "search")
+    again = toy_search(run, image_folder, choices="full", only="validation")
+    assert (run / "trials.json").read_bytes() == trials
+    for found in (front, again):
+        found["full"].pop("validation_seconds")
+    assert again == front
 
 
 def test_a_search_of_one_budget_keeps_the_plans_of_others(run: Path, image_folder: Path) -> None:
