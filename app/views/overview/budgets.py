@@ -1,4 +1,4 @@
-"""At a budget: the best sampler of the full network, the best plan with exits, and their paired difference."""
+"""At a budget: the best sampler without exits, the best plan with exits, and their paired difference."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from typing import Any
 
 from deediff.plans.front import TOLERANCE, Front, Point
 
-FULL_NETWORK = ("uniform", "hand", "full")  # kinds of search whose plans run the full network at every step
+WITHOUT_EXITS = (
+    "uniform",
+    "hand",
+    "full",
+    "ends",
+)  # kinds of search without exits; ends may skip the first or last step
 WITH_EXITS = ("all",)
 ROWS = 3  # of the table
 ONE_DISTANCE = "no guard"  # verdict where only the distance that the search minimised is known
@@ -20,7 +25,7 @@ class Contest:
     """Two samplers within one budget, in evaluations of the full network per image."""
 
     budget: int
-    rival: Point  # the full network
+    rival: Point  # without exits
     plan: Point  # with exits
     change: Mapping[str, Any]  # paired, plan minus rival, by metric; empty where the two were not compared
     verdict: str  # of the plan's images
@@ -43,10 +48,10 @@ def best_within(front: Front, kinds: Sequence[str], budget: float, rival: Point 
 
 def contests(front: Front) -> list[Contest]:
     """At the lowest budget that both keep, at the highest of the front, and between them (geometric mean)."""
-    costs = [point["evaluations"] for kind in (*FULL_NETWORK, *WITH_EXITS) for point in front.points.get(kind, [])]
+    costs = [point["evaluations"] for kind in (*WITHOUT_EXITS, *WITH_EXITS) for point in front.points.get(kind, [])]
     found = []
     for budget in range(1, ceil(max(costs, default=0) - TOLERANCE) + 1):
-        rival = best_within(front, FULL_NETWORK, budget)
+        rival = best_within(front, WITHOUT_EXITS, budget)
         plan = best_within(front, WITH_EXITS, budget, rival)
         if rival is not None and plan is not None:
             change = front.change(plan, rival["plan"])
@@ -73,6 +78,6 @@ def verdict(front: Front, plan: Point, rival: Point) -> str:
     return "equal" if front.is_equal(plan, rival["plan"]) else "undecided"
 
 
-def cheapest_full(front: Front, rival: Point) -> Point:
-    """The cheapest sampler of the full network whose images equal the rival's; the rival itself without another."""
-    return front.cheapest_like(rival["plan"], *FULL_NETWORK) or rival
+def cheapest_without_exits(front: Front, rival: Point) -> Point:
+    """The cheapest sampler without exits whose images equal the rival's; the rival itself without another."""
+    return front.cheapest_like(rival["plan"], *WITHOUT_EXITS) or rival

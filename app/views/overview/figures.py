@@ -17,13 +17,16 @@ EDGE = 25  # timesteps beside a plan's first and last mark
 STRIP = 0.2  # of the height of a figure: a plan below a heatmap
 
 
-def small(figure: Spec, legend: Literal["top right", "bottom left"] | None = None) -> Spec:
-    """The figure at the page's height, with small axis titles, and its legend in a corner or without."""
+def small(figure: Spec, legend: Literal["top right", "bottom left", "above"] | None = None) -> Spec:
+    """The figure at the page's height, with small axis titles, and its legend in a corner, above, or without."""
     layout: dict[str, Any] = figure["layout"]
     axes = {key: {**own, "title": {**own["title"], **TITLE}} for key, own in layout.items() if key[1:5] == "axis"}
-    y, x = (legend or "top right").split()
-    place = {"xanchor": x, "x": int(x == "right"), "yanchor": y, "y": int(y == "top")}
-    place |= {"orientation": "v", "font": {"size": 11}, "bgcolor": "rgba(0,0,0,0)"}
+    if legend == "above":
+        place: dict[str, Any] = {"orientation": "h", "xanchor": "left", "x": 0, "yanchor": "bottom", "y": 1}
+    else:
+        y, x = (legend or "top right").split()
+        place = {"orientation": "v", "xanchor": x, "x": int(x == "right"), "yanchor": y, "y": int(y == "top")}
+    place |= {"font": {"size": 11}, "bgcolor": "rgba(0,0,0,0)"}
     margin = {"l": 4, "r": 4, "t": 24, "b": 4}
     kept = {**layout, **axes, "height": HEIGHT, "margin": margin, "showlegend": legend is not None, "legend": place}
     return {**figure, "layout": kept}

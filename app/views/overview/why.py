@@ -46,7 +46,7 @@ def _steps_of_plan(selection: Selection) -> Picture | None:
     if plan is None or found is None:
         return None
     subtitle = f"change of {found.metric} when one step of plan {plan.name} is changed · measured, N = {found.images:,}"
-    figure = small(changed_steps(found), "top right")
+    figure = small(changed_steps(found), "above")
     about = f"run {selection.run.name}"
     return Picture(about_steps(found), subtitle, figure, partial(changes_table, found), about=about)
 

@@ -10,7 +10,7 @@ import streamlit as st
 
 from app.state.selection import Selection
 from app.state.traces import key_of, open_traces, read_qualities
-from app.views.overview.budgets import ONE_DISTANCE, Contest, cheapest_full, contests
+from app.views.overview.budgets import ONE_DISTANCE, Contest, cheapest_without_exits, contests
 from app.views.overview.figures import measured_traces, small
 from app.widgets.formatting import signed
 from app.widgets.panels import Panel, Picture, heading
@@ -49,7 +49,7 @@ def draw_worth(selection: Selection) -> Picture | None:
 
 
 def about_worth(front: Front) -> str:
-    """The cheapest plan with exits, and the cheapest sampler of the full network, that equal the uniform steps."""
+    """The cheapest plan with exits, and the cheapest without exits, that equal the uniform steps."""
     uniform = front.points.get("uniform", [])
     if not front.points.get("all"):
         return "Only samplers of the full network are validated, no plan with exits"
@@ -61,7 +61,7 @@ def about_worth(front: Front) -> str:
     if front.headline is None:
         return f"No: no plan with exits gives the images of {steps}"
     plan, rival = front.headline
-    full = cheapest_full(front, rival)
+    full = cheapest_without_exits(front, rival)
     costs = [point["evaluations"] for point in (plan, full)]
     if costs[0] > costs[1] - TOLERANCE:
         return f"No: the images of {steps} cost {costs[1]:.1f} evaluations without exits, {costs[0]:.1f} with them"
@@ -126,7 +126,7 @@ def draw_budgets(selection: Selection) -> None:
     paired = f"paired differences with 95 % intervals · N = {front.images:,} · lower is better"
     heading(title, paired, BUDGETS_HELP, partial(budget_table, front, found), "budgets", latex=True)
     distances = [front.metric, *front.guards]
-    head = ["budget", "full network", "plan with exits", *(f"difference of {name}" for name in distances), "images"]
+    head = ["budget", "without exits", "plan with exits", *(f"difference of {name}" for name in distances), "images"]
     lines = [head, ["---"] * len(head), *(_cells(front, contest, distances) for contest in found)]
     st.markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
@@ -152,7 +152,7 @@ def about_budgets(found: list[Contest]) -> str:
     """How often the plan with exits is better, equal, or worse."""
     verdicts = [contest.verdict.partition(" by ")[0] for contest in found]
     counts = [f"{verdict} at {verdicts.count(verdict)}" for verdict in dict.fromkeys(verdicts)]
-    return f"The best plan with exits against the best full network, at {len(found)} budgets: {', '.join(counts)}"
+    return f"The best plan with exits against the best without, at {len(found)} budgets: {', '.join(counts)}"
 
 
 def budget_table(front: Front, found: list[Contest]) -> pd.DataFrame:
@@ -160,7 +160,7 @@ def budget_table(front: Front, found: list[Contest]) -> pd.DataFrame:
     rows = []
     for contest in found:
         row: dict[str, Any] = {"budget": contest.budget, "GFLOPs per image": contest.budget * front.full_gflops}
-        for name, point in (("full network", contest.rival), ("plan with exits", contest.plan)):
+        for name, point in (("without exits", contest.rival), ("plan with exits", contest.plan)):
             value = point["metrics"][front.metric]
             row |= {name: point["plan"], f"{name}: evaluations": point["evaluations"]}
             row |= {f"{name}: {front.metric}{end}": value[key] for end, key in ENDS.items()}
