@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 60_000  # timeout of one measurement, in milliseconds
 HEATMAP = ".st-key-plot-exit-heatmap .js-plotly-plot"  # of Exit trends
-FIRST = ".st-key-panels-overview .plot[data-drawn]"  # a figure of the first page
+FIRST = ".st-key-panels-overview"  # the first page, whose figures depend on what the run has
 SLIDER = ".st-key-tau"  # the what-if threshold
 LIVE_SLIDER = ".st-key-live-tau"  # the threshold of *Sample live*
 
