@@ -6,7 +6,6 @@ because other processes may disturb a shared machine at any time.
 
 from __future__ import annotations
 
-import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -20,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deediff.bench.clock import Clock, make_clock, matmul_peak
+from deediff.bench.planned import bench_plan
 from deediff.bench.profiles import Profile, bimodal_exits, independent_exits, read_profile
-from deediff.calibration.gaussian import ImageGaussian
 from deediff.cost.components import model_cost
 from deediff.cost.cost import Cost
 from deediff.devices import device_name, keep_freed_memory
@@ -29,9 +28,6 @@ from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import DDPM, Solver
 from deediff.models import EarlyExitModel
 from deediff.policies import ExitPolicy, Never, Replay
-from deediff.policies.fixed import Fixed
-from deediff.readouts import make_readout
-from deediff.readouts.gaussian import GaussianReadout
 from deediff.recording.writer import TraceWriter
 from deediff.sampling.planned import PlannedStep
 from deediff.sampling.sampler import Networks, Sampling, Step, denoise
@@ -77,6 +73,7 @@ def bench_sampler(
 ) -> dict[str, Any]:
     """One table: full, recorded in full, simulated (every block, UEM and head), replayed real exits, and a plan.
 
+    The plan is compared with the full network at the plan's own timesteps.
     efficiency = (time of the full network / time with exits) × (GFLOPs with exits / GFLOPs of the full network).
     With exits, the UEMs and the trace are included; the full network has neither. At 1, every saved FLOP is saved time.
     The times are described by NOTE. Raises UserError for a model without exits or a bad profile.
@@ -86,31 +83,36 @@ def bench_sampler(
     Replay(torch.empty(0)).check(model)
     given = read_profile(bench.profile, model.num_blocks) if bench.profile is not None else None
     keep_freed_memory()
-    model, cost = model.to(device), model_cost(model)
-    clock, solver = make_clock(device, bench.cpu_time), DDPM(schedule or Schedule(), bench.steps)
-    peak = matmul_peak(device, clock)
-    plan = plan_variant(model, bench.steps)
+    model, cost, schedule = model.to(device), model_cost(model), schedule or Schedule()
+    clock, solver = make_clock(device, bench.cpu_time), DDPM(schedule, bench.steps)
+    peak, plan = matmul_peak(device, clock), bench_plan(model, schedule)
+    full = Variant("full", Never(), cost.full, logged=False)
+    planned = Variant(f"real, plan {plan.name}", Never(), plan.gflops(model), planned=plan.steps)
     sizes = list(bench.batch_sizes or ([1, 16, 64, 512] if device.type == "cuda" else [1, 16, 64]))
-    rounds = [
-        _Rounds(model, solver, [*make_variants(cost, given, solver.timesteps, batch), plan], batch, clock)
-        for batch in sizes
-    ]
+    rounds = list[_Rounds]()
+    for batch in sizes:
+        variants = [full, *make_variants(cost, given, solver.timesteps, batch)]
+        rounds += [
+            _Rounds(model, solver, variants, batch, clock),
+            _Rounds(model, plan.solver, [full, planned], batch, clock),
+        ]
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        weights = []  # each batch size gets a share of the time, in proportion to its warm-up
+        weights = []  # shares of the time, in proportion to a first step
         for each in rounds:
             tick = time.perf_counter()
             each.play(1, Path(folder))
-            weights.append(time.perf_counter() - tick)
+            weights.append((time.perf_counter() - tick) * len(each.solver.timesteps))
         for k, each in enumerate(rounds):
             now = time.perf_counter()
             times: list[NDArray[np.float64]] = []
             longest, until = 0.0, now + (end - now) * weights[k] / sum(weights[k:])
             while not times or (len(times) < bench.repeats and now + longest <= until):
-                times.append(each.play(bench.steps, Path(folder)))
+                times.append(each.play(len(each.solver.timesteps), Path(folder)))
                 now, before = time.perf_counter(), now
                 longest = max(longest, now - before)
-            rows += _rows(each, times, cost.full, peak)
+            found = _rows(each, times, cost.full, peak)
+            rows += found[1:] if each.solver is plan.solver else found  # the full network has a row already
     return {
         "device": device_name(device),
         "threads": torch.get_num_threads(),
@@ -123,7 +125,7 @@ def bench_sampler(
 
 
 def make_variants(cost: Cost, given: Profile | None, timesteps: list[int], batch: int) -> list[Variant]:
-    """The variants to compare; the full network first."""
+    """The variants to compare with the full network."""
     blocks, steps = len(cost.blocks), len(timesteps)
     profiles = {
         "bimodal (imitated)": bimodal_exits(batch, steps, blocks),
@@ -139,30 +141,10 @@ def make_variants(cost: Cost, given: Profile | None, timesteps: list[int], batch
 
     with_uems = cost.full + sum(cost.uems)
     return [
-        Variant("full", Never(), cost.full, logged=False),
         Variant("recorded in full", Never(), with_uems, "full"),
         Variant("simulated", Never(), with_uems + sum(cost.heads), "full", deviations=True, logged=False),
         *(Variant(f"real, {name}", Replay(exits), gflops(exits)) for name, exits in profiles.items()),
     ]
-
-
-def plan_variant(model: EarlyExitModel, steps: int) -> Variant:
-    """By quarters of the steps: the Gaussian, an exit after a quarter of the blocks, all blocks, and ε reused."""
-    flat = math.prod(model.image_shape)
-    axes = torch.eye(flat)[: min(256, flat - 1)]
-    gaussian = GaussianReadout()
-    gaussian.gaussian = ImageGaussian(torch.zeros(model.image_shape), axes, torch.ones(len(axes)), 0.1)
-    gaussian.gaussian = gaussian.gaussian.to(next(model.parameters()).device)
-    gaussian.gflops = gaussian.gaussian.gflops
-    quarters = [
-        PlannedStep(Never(), False, readout=gaussian),
-        PlannedStep(Fixed(max(1, model.num_blocks // 4)), False),
-        PlannedStep(Never(), False),
-        PlannedStep(Never(), False, readout=make_readout("output:0")),
-    ]
-    planned = [quarters[step * 4 // steps] for step in range(steps)]
-    fixed = [step.gflops(model, 1) or 0.0 for step in planned]
-    return Variant("real, a plan", Never(), sum(fixed) / steps, planned=planned)
 
 
 @dataclass(frozen=True)
