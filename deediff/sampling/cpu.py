@@ -1,8 +1,8 @@
 """Forward passes on a CPU: workers, each a thread on a core of its own, take micro-batches through one block at a time.
 
 Operators on a few samples are too small to be split between cores, and after each of them all cores would wait for
-the slowest. So every worker runs its operators alone, and takes the next micro-batch when it is done. When none is
-left, the others split theirs.
+the slowest. So every worker runs its operators alone, and takes the next micro-batch when it is done. Those that exits
+have made small join at the same layer; when none is left, the others split theirs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def run_on_cpu(forward: ForwardPass, threads: int) -> None:
     count = min(batch, workers * math.ceil(batch / (size * workers)))
     if forward.request.policy.decides_for_batch:
         count = workers = 1
-    queue = WorkQueue(forward.micro_batches(count))
+    queue = WorkQueue(forward, forward.micro_batches(count), size, workers)
 
     def work() -> None:
         exited: list[Exited] = []
@@ -71,8 +72,9 @@ class WorkQueue:
     `waiting` and `idle` may be read without the lock: a change that is missed is seen after the next block.
     """
 
-    def __init__(self, micro_batches: list[MicroBatch]):
+    def __init__(self, forward: ForwardPass, micro_batches: list[MicroBatch], size: int, workers: int):
         self.waiting = deque(micro_batches)
+        self._forward, self._size, self._workers = forward, size, workers
         self.idle, self.busy = 0, 0  # workers that wait for a micro-batch, and that hold one
         self._failed = False
         self._changed = threading.Condition()
@@ -87,7 +89,20 @@ class WorkQueue:
             if self._failed or not self.waiting:
                 return None
             self.busy += 1
-            return self.waiting.popleft()
+            return self._joined()
+
+    def _joined(self) -> MicroBatch:
+        """The shallowest micro-batch, with others at its layer, as long as there is enough for every worker."""
+        found, *others = sorted(self.waiting, key=lambda each: (each.layer, len(each)))
+        limit = min(self._size, math.ceil(np.count_nonzero(self._forward.present) / self._workers))
+        same, rows = 0, len(found)
+        while same < len(others) and others[same].layer == found.layer and rows + len(others[same]) <= limit:
+            rows += len(others[same])
+            same += 1
+        if same:
+            found.join(others[:same])
+        self.waiting = deque(others[same:])
+        return found
 
     def add(self, micro_batch: MicroBatch) -> None:
         """Offer a part of the micro-batch that this worker holds."""

@@ -203,7 +203,7 @@ class ForwardPass:
             skip = None if source is None else mb.take_skip(source, self.present)
             mb.state = network.blocks[i - 1](mb.state, skip)
             if i - 1 in network.skip_source:
-                mb.skips[i - 1] = (mb.rows, mb.state)
+                mb.skips[i - 1] = [(mb.rows, mb.state)]
         if self.request.deviations:
             mb.outputs.append(self._combined(network.model.read_out(i, mb.state, self.t[: len(mb.state)])))
         mb.decision = to_host(self._decide(i, mb)) if i < network.num_blocks else None

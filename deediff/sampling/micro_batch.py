@@ -20,8 +20,8 @@ class MicroBatch:
     rows: Rows  # (n,) their positions in the batch
     state: Tensor  # (n, …) input of the next block, (2·n, …) with guidance; before layer 0: the images
     layer: int = -1  # number of blocks run; −1: before the embedding
-    skips: dict[int, tuple[Rows, Tensor]] = field(default_factory=dict)
-    """Block → its output, and the rows at that time; compacted when a later block reads it through a long skip."""
+    skips: dict[int, list[tuple[Rows, Tensor]]] = field(default_factory=dict)
+    """Block → its output in pieces, each with its rows; compacted when a later block reads it through a long skip."""
     lowest: Tensor | None = None  # (n,) smallest u so far, for policies that read it
     outputs: list[Tensor] = field(default_factory=list)  # (n,C,H,W) of every layer so far, for the deviations
     decision: Callable[[], NDArray[np.bool_] | bool] | None = None  # rows that exit at `layer`; waits for the device
@@ -36,14 +36,25 @@ class MicroBatch:
         if self.lowest is not None:
             self.lowest = gather(self.lowest, staying, count)
 
+    def join(self, others: list[MicroBatch]) -> None:
+        """Take in the rows of other micro-batches at the same layer."""
+        parts = [self, *others]
+        self.rows = np.concatenate([part.rows for part in parts])
+        self.state = torch.cat([part.state for part in parts])
+        if self.lowest is not None:
+            self.lowest = torch.cat([part.lowest for part in parts if part.lowest is not None])
+        for other in others:
+            for source, pieces in other.skips.items():
+                self.skips[source] += pieces
+
     def split(self, present: NDArray[np.bool_]) -> MicroBatch:
         """Give away the second half of the rows; `present` (B,) marks the remaining rows of the whole batch."""
         half, copies = len(self) // 2, len(self.state) // len(self)
         other = MicroBatch(self.rows[half:], self.state[copies * half :], self.layer)
         for source in list(self.skips):
             skip = self.take_skip(source, present)
-            self.skips[source] = self.rows[:half], skip[: copies * half]
-            other.skips[source] = other.rows, skip[copies * half :]
+            self.skips[source] = [(self.rows[:half], skip[: copies * half])]
+            other.skips[source] = [(other.rows, skip[copies * half :])]
         if self.lowest is not None:
             self.lowest, other.lowest = self.lowest[:half], self.lowest[half:]
         self.rows, self.state = self.rows[:half], self.state[: copies * half]
@@ -51,8 +62,8 @@ class MicroBatch:
 
     def take_skip(self, source: int, present: NDArray[np.bool_]) -> Tensor:
         """Output of block `source` for the remaining rows; `present` (B,) marks those of the whole batch."""
-        rows, state = self.skips.pop(source)
-        return gather(state, present[rows].nonzero()[0], len(rows))
+        pieces = [gather(state, present[rows].nonzero()[0], len(rows)) for rows, state in self.skips.pop(source)]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
 def gather(values: Tensor, wanted: Rows, count: int) -> Tensor:

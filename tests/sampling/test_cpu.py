@@ -17,7 +17,7 @@ from deediff.diffusion.noise import sample_noise
 from deediff.policies import Never, Replay
 from deediff.policies.base import LayerState
 from deediff.sampling import sample
-from deediff.sampling.cpu import one_thread
+from deediff.sampling.cpu import WorkQueue, one_thread
 from deediff.sampling.forward import Condition, Request, predict
 from deediff.sampling.micro_batch import MicroBatch
 from tests.sampling.common import CONDITIONAL, MODEL, NUMBERS, TAU, X
@@ -83,7 +83,7 @@ def test_the_halves_of_a_micro_batch_keep_their_rows_skips_and_pairs() -> None:
     rows, present = np.array([6, 2, 9, 4]), np.ones(10, dtype=np.bool_)
     state = torch.arange(8.0)[:, None]  # pairs, as with guidance
     first = MicroBatch(rows, state, layer=3, lowest=torch.arange(4.0))
-    first.skips[1] = np.array([6, 1, 2, 9, 4]), torch.arange(10.0)[:, None]
+    first.skips[1] = [(np.array([6, 1, 2, 9, 4]), torch.arange(10.0)[:, None])]
     present[1] = False  # has exited since
     second = first.split(present)
     assert (first.rows.tolist(), second.rows.tolist(), second.layer) == ([6, 2], [9, 4], 3)
@@ -91,6 +91,40 @@ def test_the_halves_of_a_micro_batch_keep_their_rows_skips_and_pairs() -> None:
     assert torch.equal(torch.cat([first.lowest, second.lowest]), torch.arange(4.0))  # type: ignore[list-item]
     skips = [part.take_skip(1, present).flatten().tolist() for part in (first, second)]
     assert skips == [[0, 1, 4, 5], [6, 7, 8, 9]]
+
+
+def test_micro_batches_that_join_keep_their_rows_skips_and_pairs() -> None:
+    def part(rows: list[int], start: float) -> MicroBatch:
+        state = torch.arange(start, start + 2 * len(rows))[:, None]  # pairs, as with guidance
+        found = MicroBatch(np.array(rows), state, layer=3, lowest=torch.tensor(rows, dtype=torch.float32))
+        found.skips[1] = [(found.rows, state + 100)]
+        return found
+
+    present = np.ones(10, dtype=np.bool_)
+    first, second = part([6, 2], 0), part([9, 1], 10)
+    first.join([second])
+    first.keep(np.array([0, 2, 3]))
+    present[2] = False
+    assert first.rows.tolist() == [6, 9, 1]
+    assert first.state.flatten().tolist() == [0, 1, 10, 11, 12, 13]
+    assert first.lowest is not None
+    assert first.lowest.tolist() == [6, 9, 1]
+    assert first.take_skip(1, present).flatten().tolist() == [100, 101, 110, 111, 112, 113]
+
+
+def test_small_micro_batches_of_a_layer_join_while_every_worker_has_enough() -> None:
+    class Forward:
+        present = np.ones(12, dtype=np.bool_)
+
+    def part(layer: int, count: int) -> MicroBatch:
+        return MicroBatch(np.arange(count), torch.zeros(count, 1), layer=layer)
+
+    parts = [part(5, 1), part(4, 3), part(4, 2), part(4, 4)]
+    queue = WorkQueue(Forward(), parts, size=16, workers=2)  # type: ignore[arg-type]
+    sizes = []
+    while queue.waiting and (taken := queue.take()) is not None:
+        sizes.append((taken.layer, len(taken)))
+    assert sizes == [(4, 5), (4, 4), (5, 1)]  # 6 of 12 rows at most for each of two workers; the shallowest first
 
 
 @pytest.mark.parametrize("samplings", [2, 3])
