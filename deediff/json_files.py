@@ -27,5 +27,6 @@ def read_json(path: AnyPath) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error})") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds a JSON {type(content).__name__}, expected an object")
+        kinds = {list: "array", str: "string", bool: "boolean", type(None): "null"}
+        raise UserError(f"{path} holds a JSON {kinds.get(type(content), 'number')}, expected an object")
     return content

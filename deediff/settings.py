@@ -61,6 +61,12 @@ class PolicySpec:
         return float(self.argument) if plain else None
 
 
+def check_spacing(given: Mapping[str, Any]) -> None:
+    """Raises UserError when settings give timesteps one by one, and also their spacing."""
+    if given.get("timesteps") is not None and "spacing" in given:
+        raise UserError("timesteps are given one by one, so leave spacing out")
+
+
 @dataclass(frozen=True)
 class SamplingSettings:
     """Everything that decides which images a sampling job draws. Raises UserError for values out of range."""
@@ -134,6 +140,8 @@ class SamplingSettings:
             raise UserError("dynamic_threshold clips the predicted image, which needs clip_x0")
         if self.timesteps is not None:
             object.__setattr__(self, "timesteps", tuple(self.timesteps))
+            if self.steps not in (SamplingSettings.steps, len(self.timesteps)):
+                raise UserError(f"{len(self.timesteps)} timesteps are given, but {self.steps} steps: leave steps out")
             object.__setattr__(self, "steps", len(self.timesteps))
         if self.classes is not None:
             object.__setattr__(self, "classes", tuple(self.classes))

@@ -72,7 +72,7 @@ def sample_trace(
 
 def record(run: Path, name: str, **kwargs: object) -> deediff.Trace:
     options: dict[str, object] = {"num_samples": 10, "steps": 5, "batch_size": 4, "policy": f"threshold:{TAU}"}
-    if "plan" in kwargs:
+    if {"plan", "timesteps"} & kwargs.keys():
         del options["steps"]
     folder = name if "://" in name else run / "traces" / name
     return deediff.read_trace(sample_trace(run, folder, **{**options, **kwargs}))

@@ -37,7 +37,8 @@ class SearchJob(Job):
 
         def on_state(state: SearchState) -> None:
             seconds = round(60 * self.minutes)
-            stage = state.task if state.task != "search" else f"{state.trials} trials"
+            best = ", ".join(f"{budget}: {value:.2f}" for budget, (value, _) in state.best.items())
+            stage = state.task if state.task != "search" else f"{state.trials} trials; best by evaluations: {best}"
             self.progress(min(seconds, round(seconds - max(0.0, state.seconds_left))), seconds + 1, stage)
 
         search(self.folder, choices=self.choices, minutes=self.minutes, on_state=on_state, cancelled=self.stopped)

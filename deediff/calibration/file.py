@@ -5,11 +5,6 @@ It is stored beside the weights that it was measured on as `<step>.calibration.n
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,11 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deediff.calibration.npz import read_npz, write_npz
 from deediff.diffusion.schedule import Schedule
-from deediff.errors import UserError
-from deediff.storage import write_atomically
 
-FORMAT_VERSION = 1
 Floats = NDArray[np.float32]
 ARRAYS = ("timesteps", "position", "u", "error", "squared_error", "low", "high", "maps")
 
@@ -74,30 +67,14 @@ class Calibration:
         return replace(self, u=u)
 
     def save(self, path: Path) -> None:
-        """Writes the file atomically."""
-        buffer = io.BytesIO()
-        info = json.dumps({"format_version": FORMAT_VERSION, **self.info})
-        np.savez_compressed(buffer, info=np.array(info), **{name: getattr(self, name) for name in ARRAYS})
-        write_atomically(path, buffer.getvalue())
+        """Write the file atomically."""
+        write_npz(path, self.info, {name: getattr(self, name) for name in ARRAYS})
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
         """Raises UserError when the file is missing or is not a readable calibration."""
-        try:
-            data = path.read_bytes()
-            with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                info = json.loads(str(file["info"]))
-                arrays = {name: file[name] for name in ARRAYS}
-        except FileNotFoundError:
-            raise UserError(f"{path} does not exist: 'deediff calibrate CHECKPOINT' writes it") from None
-        except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-            raise UserError(f"{path} is not a readable calibration ({error}): run 'deediff calibrate' again") from None
-        if info.get("format_version") != FORMAT_VERSION:
-            raise UserError(
-                f"{path}: format_version is {info.get('format_version')}, expected {FORMAT_VERSION}: "
-                "run 'deediff calibrate' again"
-            )
-        return cls(**arrays, info=info, sha256=hashlib.sha256(data).hexdigest())
+        info, arrays, sha256 = read_npz(path, ARRAYS, "calibration")
+        return cls(**arrays, info=info, sha256=sha256)
 
 
 def positions(schedule: Schedule, timesteps: Sequence[int]) -> Floats:

@@ -7,11 +7,6 @@ it in place of the network. The covariance is of low rank plus a multiple of the
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import zipfile
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deediff.calibration.npz import read_npz, write_npz
 from deediff.errors import UserError
-from deediff.storage import write_atomically
-
-FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,37 +75,22 @@ class ImageGaussian:
 
     def save(self, path: Path) -> None:
         """Write the file atomically; axes in float16."""
-        buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer,
-            info=np.array(json.dumps({"format_version": FORMAT_VERSION, **self.info})),
-            mean=self.mean.numpy(),
-            axes=self.axes.numpy().astype(np.float16),
-            variances=self.variances.numpy(),
-            rest=np.float64(self.rest),
-        )
-        write_atomically(path, buffer.getvalue())
+        arrays = {"mean": self.mean.numpy(), "axes": self.axes.numpy().astype(np.float16)}
+        write_npz(path, self.info, arrays | {"variances": self.variances.numpy(), "rest": np.array(self.rest)})
 
     @classmethod
     def load(cls, path: Path) -> ImageGaussian:
         """Raises UserError when the file is missing or is not readable."""
+        info, arrays, sha256 = read_npz(path, ("mean", "axes", "variances", "rest"), "Gaussian")
         try:
-            data = path.read_bytes()
-            with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                info = json.loads(str(file["info"]))
-                mean, axes, variances = (
-                    torch.from_numpy(file[name].astype(np.float32)) for name in ("mean", "axes", "variances")
-                )
-                if axes.shape != (len(variances), mean.numel()) or mean.ndim != 3:
-                    raise ValueError(f"its shapes {tuple(mean.shape)} and {tuple(axes.shape)} do not fit")
-                rest = float(file["rest"])
-        except FileNotFoundError:
-            raise UserError(f"{path} does not exist: 'deediff calibrate CHECKPOINT' writes it") from None
-        except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            mean, axes, variances = (
+                torch.from_numpy(arrays[name].astype(np.float32)) for name in ("mean", "axes", "variances")
+            )
+            if axes.shape != (len(variances), mean.numel()) or mean.ndim != 3:
+                raise ValueError(f"its shapes {tuple(mean.shape)} and {tuple(axes.shape)} do not fit")
+            return cls(mean, axes, variances, float(arrays["rest"]), info, sha256)
+        except (TypeError, ValueError) as error:
             raise UserError(f"{path} is not a readable Gaussian ({error}): run 'deediff calibrate' again") from None
-        if info.get("format_version") != FORMAT_VERSION:
-            raise UserError(f"{path}: format_version is {info.get('format_version')}, expected {FORMAT_VERSION}")
-        return cls(mean, axes, variances, rest, info, hashlib.sha256(data).hexdigest())
 
 
 def fit_gaussian(

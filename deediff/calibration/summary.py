@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deediff.calibration.file import FORMAT_VERSION, Calibration
+from deediff.calibration.file import Calibration
+from deediff.calibration.npz import FORMAT_VERSION
 from deediff.calibration.statistics import expected_calibration_error, rank_correlation
 
 

@@ -21,7 +21,7 @@ from deediff.policies.registry import BOUNDS, POLICIES
 from deediff.recording.job import sample_to_trace
 from deediff.recording.maps import checkpoint_of, write_maps
 from deediff.sampling.sampler import Step
-from deediff.settings import Device, SamplingSettings
+from deediff.settings import Device, SamplingSettings, check_spacing
 from deediff.traces.reader import read_trace
 
 
@@ -82,7 +82,9 @@ class Sample(Command):
     def run(self) -> Result:
         """Sample, and report exits and cost."""
         with progress(self.plan or self.settings.policy) as on_step:
-            settings = SamplingSettings(**asdict(self.settings))
+            given = asdict(self.settings)
+            check_spacing({name: value for name, value in given.items() if value != getattr(SamplingSettings, name)})
+            settings = SamplingSettings(**given)
             if self.plan is not None:
                 run = self.checkpoint if self.checkpoint.is_dir() else self.checkpoint.parent.parent
                 settings = replace(settings, plan=find_plan(self.plan, run))

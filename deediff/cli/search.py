@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,7 +61,7 @@ class Search(Command):
     """Images per batch."""
     storage: Annotated[str | None, defaults_to("SQLite in RUN/search")] = None
     """URL of an Optuna storage, for several processes or machines."""
-    budgets: Annotated[tuple[Count, ...], defaults_to("2 … 10", "INT [INT ...]")] = SearchSettings.budgets
+    budgets: Annotated[tuple[int, ...], defaults_to("2 … 10", "INT [INT ...]")] = SearchSettings.budgets
     """Evaluations of the full network; the best plan within each is validated."""
     validate_only: Flag = False
     """Validate the best plans of the study as it is."""
@@ -82,7 +85,7 @@ class Search(Command):
             "budgets",
         )
         fields: dict[str, Any] = {name: getattr(self, name) for name in (*names, "device")}
-        with _progress() as on_state:
+        with search_progress() as on_state:
             settings = SearchSettings(**fields)
             if self.steps_of is not None:
                 progress = Progress(lambda task, done, total: on_state(SearchState(0, 0, 0, task=f"{task} {done}")))
@@ -115,18 +118,30 @@ def _row(point: dict[str, Any]) -> dict[str, Any]:
     return row | {"searched": point.get("searched", {}).get("value"), "steps": point["steps"]}
 
 
+EVERY = 60  # seconds between lines of progress where there is no terminal
+
+
 @contextmanager
-def _progress() -> Iterator[Callable[[SearchState], None]]:
-    """Trials, the best per budget and the time left, on a terminal."""
-    with tqdm(unit="s", disable=None, bar_format="{desc} {postfix}") as bar:
+def search_progress() -> Iterator[Callable[[SearchState], None]]:
+    """Trials, the best per budget, the time left: on a terminal in one line that changes, else in a line a minute."""
+    last = -math.inf
+    with tqdm(unit="s", disable=None, bar_format="{desc}") as bar:
 
         def on_state(state: SearchState) -> None:
-            if state.task == "search":
-                best = " ".join(f"{budget}:{value:.2f}" for budget, value in state.best.items())
-                bar.set_description_str(f"{state.trials} trials, {max(state.seconds_left, 0) / 60:.1f} min left", False)
-                bar.set_postfix_str(f"best per budget {best}")
-            else:
-                bar.set_postfix_str("", False)
-                bar.set_description_str(state.task)
+            nonlocal last
+            bar.set_description_str(_state(state))
+            if bar.disable and time.monotonic() - last >= EVERY:
+                last = time.monotonic()
+                print(_state(state), file=sys.stderr, flush=True)
 
         yield on_state
+
+
+def _state(state: SearchState) -> str:
+    if state.task != "search":
+        return state.task
+    found = f"{state.trials} trials, {max(state.seconds_left, 0) / 60:.1f} min left"
+    for images in sorted({count for _, count in state.best.values()}, reverse=True):
+        best = " ".join(f"{budget}:{value:.2f}" for budget, (value, count) in state.best.items() if count == images)
+        found += f"; best per budget of {images} images {best}"
+    return found

@@ -51,10 +51,19 @@ def plan_steps(
     policy: ExitPolicy,  # checked and prepared
     guided: bool = False,
 ) -> list[PlannedStep]:
-    """One entry per timestep. Raises UserError when the plan does not fit the model."""
+    """One entry per timestep. Raises UserError, naming the plan, when the plan does not fit the model."""
     if plan is None:
         others = [policy.network(t) for t in timesteps]
         return [PlannedStep(policy) if other is None else PlannedStep(Never(), False, other) for other in others]
+    try:
+        return _steps_of(plan, model, schedule, policy, guided)
+    except UserError as error:
+        raise UserError(f"plan {plan.name}: {error}" if plan.name else str(error)) from None
+
+
+def _steps_of(
+    plan: Plan, model: EarlyExitModel, schedule: Schedule, policy: ExitPolicy, guided: bool
+) -> list[PlannedStep]:
     if plan.num_blocks != model.num_blocks:
         raise UserError(f"the plan is for a model of {plan.num_blocks} blocks, this one has {model.num_blocks}")
     if plan.num_timesteps != schedule.num_timesteps:
@@ -73,8 +82,8 @@ def plan_steps(
         planned = _plan_step(step, model, policy, readouts[step.readout], networks.get(step.network or ""))
         if planned.readout is not None and planned.readout.needs_earlier > predictions:
             raise UserError(
-                f"readout {step.readout} at timestep {step.timestep} reads {planned.readout.needs_earlier} earlier "
-                f"predictions, but there are {predictions}: place it after more steps, or lower its order"
+                f"readout {step.readout} at timestep {step.timestep} needs {planned.readout.needs_earlier} or more "
+                f"predictions before it, and there are {predictions}: place it after more steps, or lower its order"
             )
         predictions += planned.readout is None or planned.readout.predicts
         found.append(planned)
@@ -102,7 +111,8 @@ def _plan_step(
     network, sha256 = (model, None) if loaded is None else loaded
     layer = network.num_blocks if step.exit_layer == "full" else step.exit_layer
     if not network.has_exit(layer):
-        raise UserError(f"the plan exits at layer {layer} {at}, where this model has no trained exit")
+        named = "this model" if loaded is None else f"network {step.network}"
+        raise UserError(f"the plan exits at layer {layer} {at}, where {named} has no trained exit")
     chosen = Never() if layer == network.num_blocks else Fixed(layer)
     return PlannedStep(chosen, False, None if loaded is None else network, None, sha256, step.network or "")
 

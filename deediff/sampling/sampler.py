@@ -32,7 +32,7 @@ from deediff.readouts import Readout, ReadoutState
 from deediff.sampling.cpu import one_thread
 from deediff.sampling.forward import Condition, Network, Prediction, Request, predict
 from deediff.sampling.planned import PlannedStep, plan_cost, plan_steps, run_folder
-from deediff.settings import SamplingSettings
+from deediff.settings import SamplingSettings, check_spacing
 from deediff.traces.pairing import settings_differences
 
 
@@ -203,7 +203,10 @@ def prepare_sampling(
     planned = plan_steps(settings.plan, solver.timesteps, model, solver.schedule, chosen, guided)
     if settings.deviations and any(step.network is not None or step.readout is not None for step in planned):
         named = f"policy {chosen.spec}" if settings.plan is None else "the plan"
-        raise UserError(f"deviations compare exits of one network, but {named} uses more than that: leave them out")
+        raise UserError(
+            f"deviations compare all exits of this network at every step, but {named} has steps of another network or "
+            "of a readout without one: leave deviations out"
+        )
     resolved = _resolved(settings, model, chosen, solver)
     if chosen.recording is not None and (differs := settings_differences(chosen.recording, resolved)):
         raise UserError(
@@ -227,6 +230,7 @@ def _resolved(
         solver=next((name for name, kind in SOLVERS.items() if type(solver) is kind), settings.solver),
         eta=getattr(solver, "eta", 0.0),
         timesteps=tuple(solver.timesteps),
+        steps=len(solver.timesteps),
         dtype=("bfloat16" if on_cuda else "float32") if settings.dtype == "auto" else settings.dtype,
         checkpoint=None if path is None else path.name,
         checkpoint_sha256=sha256,
@@ -254,6 +258,7 @@ def sample(
     """
     if isinstance(plan := fields.get("plan"), str | Path):
         fields["plan"] = find_plan(str(plan), run_folder(model))
+    check_spacing(fields)
     settings = replace(settings or SamplingSettings(), **fields)
     if isinstance(policy, str):
         settings, policy = replace(settings, policy=policy), None

@@ -25,23 +25,23 @@ def best_of(tried: Sequence[Tried], budget: float, count: int) -> Tried | None:
     return min(within, key=lambda plan: (plan.distances[count], plan.cost), default=None)
 
 
-def budget_of(cost: float) -> int | None:
+def budget_of(cost: float, budgets: Sequence[int] = BUDGETS) -> int | None:
     """The smallest budget that a plan of this cost keeps; None when it costs more than all."""
-    return next((budget for budget in BUDGETS if cost <= budget + TOLERANCE), None)
+    return next((budget for budget in sorted(budgets) if cost <= budget + TOLERANCE), None)
 
 
-def best_plans(tried: Sequence[Tried], count: int, each: int = 3) -> list[Tried]:
+def best_plans(tried: Sequence[Tried], count: int, budgets: Sequence[int] = BUDGETS, each: int = 3) -> list[Tried]:
     """The `each` nearest plans of every budget, by distances of `count` images."""
     found: dict[int, Tried] = {}
-    for budget in BUDGETS:
+    for budget in budgets:
         within = [plan for plan in tried if count in plan.distances and plan.cost <= budget + TOLERANCE]
         found |= {plan.number: plan for plan in sorted(within, key=lambda plan: plan.distances[count])[:each]}
     return list(found.values())
 
 
-def to_refine(tried: Sequence[Tried], coarse: int, fine: int) -> Tried | None:
+def to_refine(tried: Sequence[Tried], coarse: int, fine: int, budgets: Sequence[int] = BUDGETS) -> Tried | None:
     """The next plan to measure with more images: one that beats the best refined plan of its budget with few."""
-    for budget in BUDGETS:
+    for budget in budgets:
         best, champion = best_of(tried, budget, coarse), best_of(tried, budget, fine)
         if best is None or fine in best.distances:
             continue

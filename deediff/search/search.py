@@ -19,7 +19,7 @@ from deediff.plans.trials import Trial, write_trials
 from deediff.quality.progress import Progress
 from deediff.sampling.sampler import NotFinite
 from deediff.search.cache import FeatureCache
-from deediff.search.front import BUDGETS, best_of, best_plans, budget_of, chosen, origins, to_refine
+from deediff.search.front import best_of, best_plans, budget_of, chosen, origins, to_refine
 from deediff.search.judge import make_judge
 from deediff.search.proxies import Proxies, best_proxy, make_proxies, promising, rank_correlations
 from deediff.search.report import plans_of_front, read_validated, write_front
@@ -101,18 +101,18 @@ class Searching:
     report: Callable[[SearchState], None]
 
     def run(self) -> None:
-        """Try plans until the time is over."""
-        begun, (_, coarse, fine) = time.monotonic(), self.settings.counts
+        """Try plans until the time is over; then measure the best of each budget with more images."""
+        begun, (_, coarse, fine), budgets = time.monotonic(), self.settings.counts, self.settings.budgets
         while (seconds := time.monotonic() - begun) < 60 * self.settings.minutes:
             tried = self.study.tried()
             self._show(tried, seconds)
             started = time.monotonic()
-            if not self.study.waiting and (plan := to_refine(tried, coarse, fine)) is not None:
+            if not self.study.waiting and (plan := to_refine(tried, coarse, fine, budgets)) is not None:
                 self._refine(plan)
             else:
                 self._try(tried)
             self.study.add_seconds(time.monotonic() - started)
-        while (plan := to_refine(tried := self.study.tried(), coarse, fine)) and not chosen(tried, fine):
+        while plan := to_refine(self.study.tried(), coarse, fine, budgets):
             self._refine(plan)
         self._show(self.study.tried(), seconds)
 
@@ -124,13 +124,13 @@ class Searching:
     def _try(self, tried: Sequence[Tried]) -> None:
         """One trial: a few images, and if these are promising the score of more."""
         few, coarse, fine = self.settings.counts
-        front = [plan.plan for count in (coarse, fine) for plan in best_plans(tried, count)]
+        front = [plan.plan for count in (coarse, fine) for plan in best_plans(tried, count, self.settings.budgets)]
         trial, plan = self.study.propose(front)
         score = self.proxies.score
         judge, seed = score.cache.judge, score.seed
         try:
             cost = judge.cost(plan)
-            if budget_of(cost) is None:  # beyond every budget
+            if budget_of(cost, self.settings.budgets) is None:
                 self.study.fail(trial)
                 return
             draw = judge.draw(plan, seed, range(few))
@@ -145,9 +145,9 @@ class Searching:
 
     def _show(self, tried: Sequence[Tried], seconds: float) -> None:
         _, coarse, fine = self.settings.counts
-        best = {}
-        for budget in BUDGETS:
-            found = best_of(tried, budget, fine) or best_of(tried, budget, coarse)
-            if found is not None:
-                best[budget] = found.distances.get(fine, found.distances[coarse])
+        best = dict[int, tuple[float, int]]()
+        for budget in self.settings.budgets:
+            for count in (coarse, fine):  # fine, where there is one
+                if (found := best_of(tried, budget, count)) is not None:
+                    best[budget] = found.distances[count], count
         self.report(SearchState(len(tried), seconds, 60 * self.settings.minutes - seconds, best))

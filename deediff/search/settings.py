@@ -74,5 +74,5 @@ class SearchState:
     trials: int
     seconds: float
     seconds_left: float
-    best: dict[int, float] = field(default_factory=dict)  # per budget: the smallest distance so far
+    best: dict[int, tuple[float, int]] = field(default_factory=dict)  # per budget: smallest score so far, its images
     task: str = "search"

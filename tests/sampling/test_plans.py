@@ -195,15 +195,21 @@ def test_guidance_evaluates_the_network_twice_and_readouts_once(tmp_path: Path) 
     [
         (replace(MIXED, num_blocks=12), "for a model of 12 blocks, this one has 13"),
         (replace(MIXED, num_timesteps=1001), "for 1001 timesteps, this model was trained with 1000"),
-        ((PlanStep(9, 0, "output:0"),), "output:0 at timestep 9 reads 1 earlier predictions, but there are 0"),
-        ((PlanStep(9), PlanStep(5, 0, "output:1")), "reads 2 earlier predictions, but there are 1"),
+        (
+            (PlanStep(9, 0, "output:0"),),
+            "p: readout output:0 at timestep 9 needs 1 or more predictions before it",
+        ),
+        ((PlanStep(9), PlanStep(5, 0, "output:1")), "needs 2 or more predictions before it, and there are 1"),
         ((PlanStep(9), PlanStep(5, 0, "output:7")), "has order 7, expected 0, 1 or 2"),
         ((PlanStep(9, 0, "magic"),), "unknown readout 'magic', expected one of: head, gaussian"),
         ((PlanStep(9, 2, "gaussian"),), "readout gaussian at timestep 9 runs no block: give it exit_layer 0"),
         ((PlanStep(9, 0, "input", "../shallow"),), "runs no network: leave network out"),
         ((PlanStep(9, network="../nowhere"),), "nowhere does not exist"),
         ((PlanStep(9, network="../smaller"),), "network ../smaller was trained on images of shape (3, 8, 8)"),
-        ((PlanStep(9, 4, network="../shallow"),), "exits at layer 4 at timestep 9"),
+        (
+            (PlanStep(9, 4, network="../shallow"),),
+            "at layer 4 at timestep 9, where network ../shallow has no trained exit",
+        ),
     ],
 )
 def test_a_plan_that_does_not_fit_is_one_sentence(
@@ -223,5 +229,5 @@ def test_a_plan_needs_what_its_readouts_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"fixes the exits of every step, so leave policy threshold:0\.4 out"):
         sample(make_model(), plan=Plan((PlanStep(9),), num_blocks=13), policy="threshold:0.4")
     reused = Plan((PlanStep(9), PlanStep(5, 0, "output:0")), num_blocks=13)
-    with pytest.raises(UserError, match="deviations compare exits of one network, but the plan uses more"):
+    with pytest.raises(UserError, match="deviations compare all exits of this network at every step, but the plan has"):
         sample(make_model(), plan=reused, record="full", deviations=True)

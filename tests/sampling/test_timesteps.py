@@ -93,6 +93,8 @@ def test_the_command_line_takes_them(run: Path, capsys: pytest.CaptureFixture[st
     for words, sentence in (
         (["--timesteps", "999,x"], "is not a list of timesteps"),
         (["--timesteps", "20,500"], "timestep 500 follows 20"),
+        (["--timesteps", "500,20", "--steps", "3"], "2 timesteps are given, but 3 steps: leave steps out"),
+        (["--timesteps", "500,20", "--spacing", "log-snr"], "one by one, so leave spacing out"),
         (["--timesteps", "1000,20"], "timestep 1000 is out of range"),
         (["--dynamic-threshold", "0.9"], "needs clip_x0"),
         (["--clip-x0", "--dynamic-threshold", "2"], "expected a percentile in (0, 1]"),

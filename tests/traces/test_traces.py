@@ -133,7 +133,7 @@ def test_headline_counts_every_uem_on_the_way(run_folder: Path, exits: deediff.T
     ("content", "sentence"),
     [
         ("{", "cannot be read as JSON"),
-        ("[]", "holds a JSON list, expected an object"),
+        ("[]", "holds a JSON array, expected an object"),
         pytest.param("[" * 100_000 + "]" * 100_000, "nested too deeply", id="deep"),
         ('{"format_version": 99}', "format_version is 99, expected 1"),
         ('{"format_version": 1}', "it is not a trace written by deediff"),

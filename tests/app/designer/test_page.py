@@ -93,7 +93,7 @@ def test_steps_that_are_no_plan_are_named_and_the_start_is_shown(text: str, runs
 
 def test_a_plan_that_the_model_cannot_sample_is_a_sentence(runs: Path) -> None:
     app = open_app("designer", steps="999:output:1,500")
-    assert "output:1 at timestep 999 reads 2 earlier predictions" in sentences(app)
+    assert "output:1 at timestep 999 needs 2 or more predictions before it" in sentences(app)
 
 
 def test_a_plan_is_saved_once(runs: Path) -> None:
