@@ -37,7 +37,7 @@ class SearchJob(Job):
 
         def on_state(state: SearchState) -> None:
             seconds = round(60 * self.minutes)
-            best = ", ".join(f"{budget}: {value:.2f}" for budget, (value, _) in state.best.items())
+            best = ", ".join(f"{budget:g}: {value:.2f}" for budget, (value, _) in state.best.items())
             stage = state.task if state.task != "search" else f"{state.trials} trials; best by evaluations: {best}"
             self.progress(min(seconds, round(seconds - max(0.0, state.seconds_left))), seconds + 1, stage)
 

@@ -61,7 +61,7 @@ class Search(Command):
     """Images per batch."""
     storage: Annotated[str | None, defaults_to("SQLite in RUN/search")] = None
     """URL of an Optuna storage, for several processes or machines."""
-    budgets: Annotated[tuple[int, ...], defaults_to("2 … 10", "INT [INT ...]")] = SearchSettings.budgets
+    budgets: Annotated[tuple[float, ...], defaults_to("2, 3, … 10", "FLOAT [FLOAT ...]")] = SearchSettings.budgets
     """Evaluations of the full network; the best plan within each is validated."""
     validate_only: Flag = False
     """Validate the best plans of the study as it is."""
@@ -142,6 +142,6 @@ def _state(state: SearchState) -> str:
         return state.task
     found = f"{state.trials} trials, {max(state.seconds_left, 0) / 60:.1f} min left"
     for images in sorted({count for _, count in state.best.values()}, reverse=True):
-        best = " ".join(f"{budget}:{value:.2f}" for budget, (value, count) in state.best.items() if count == images)
+        best = " ".join(f"{budget:g}:{value:.2f}" for budget, (value, count) in state.best.items() if count == images)
         found += f"; best per budget of {images} images {best}"
     return found

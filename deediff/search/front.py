@@ -25,12 +25,12 @@ def best_of(tried: Sequence[Tried], budget: float, count: int) -> Tried | None:
     return min(within, key=lambda plan: (plan.distances[count], plan.cost), default=None)
 
 
-def budget_of(cost: float, budgets: Sequence[int] = BUDGETS) -> int | None:
+def budget_of(cost: float, budgets: Sequence[float] = BUDGETS) -> float | None:
     """The smallest budget that a plan of this cost keeps; None when it costs more than all."""
     return next((budget for budget in sorted(budgets) if cost <= budget + TOLERANCE), None)
 
 
-def best_plans(tried: Sequence[Tried], count: int, budgets: Sequence[int] = BUDGETS, each: int = 3) -> list[Tried]:
+def best_plans(tried: Sequence[Tried], count: int, budgets: Sequence[float] = BUDGETS, each: int = 3) -> list[Tried]:
     """The `each` nearest plans of every budget, by distances of `count` images."""
     found: dict[int, Tried] = {}
     for budget in budgets:
@@ -39,7 +39,7 @@ def best_plans(tried: Sequence[Tried], count: int, budgets: Sequence[int] = BUDG
     return list(found.values())
 
 
-def to_refine(tried: Sequence[Tried], coarse: int, fine: int, budgets: Sequence[int] = BUDGETS) -> Tried | None:
+def to_refine(tried: Sequence[Tried], coarse: int, fine: int, budgets: Sequence[float] = BUDGETS) -> Tried | None:
     """The next plan to measure with more images: one that beats the best refined plan of its budget with few."""
     for budget in budgets:
         best, champion = best_of(tried, budget, coarse), best_of(tried, budget, fine)
@@ -50,7 +50,7 @@ def to_refine(tried: Sequence[Tried], coarse: int, fine: int, budgets: Sequence[
     return None
 
 
-def chosen(tried: Sequence[Tried], fine: int, budgets: Sequence[int] = BUDGETS) -> list[Tried]:
+def chosen(tried: Sequence[Tried], fine: int, budgets: Sequence[float] = BUDGETS) -> list[Tried]:
     """The best refined plan of every budget, each once, by cost."""
     found = [best_of(tried, budget, fine) for budget in budgets]
     return sorted({plan.digest: plan for plan in found if plan is not None}.values(), key=lambda plan: plan.cost)

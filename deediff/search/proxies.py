@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 
 from deediff.plans import Plan
 from deediff.plans.front import TOLERANCE
-from deediff.search.front import budget_of
+from deediff.search.front import BUDGETS, budget_of
 from deediff.search.judge import Draw, Judge, plan_digest
 from deediff.search.recorded import Recording
 from deediff.search.score import Score
@@ -102,8 +102,15 @@ def best_proxy(tried: Sequence[Tried], count: int) -> str:
     return max(found, key=lambda name: found[name]) if found else "metric"
 
 
-def promising(proxies: dict[str, float], cost: float, tried: Sequence[Tried], name: str, allowed: int = 4) -> bool:
+def promising(
+    proxies: dict[str, float],
+    cost: float,
+    tried: Sequence[Tried],
+    name: str,  # of the proxy
+    budgets: Sequence[float] = BUDGETS,
+    allowed: int = 4,
+) -> bool:
     """Whether fewer than `allowed` plans within the same budget are at most as far by this proxy."""
-    budget = budget_of(cost)
+    budget = budget_of(cost, budgets)
     rivals = [plan for plan in tried if budget is not None and plan.cost <= budget + TOLERANCE]
     return budget is not None and sum(plan.proxies.get(name, math.inf) <= proxies[name] for plan in rivals) < allowed

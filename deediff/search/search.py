@@ -139,13 +139,13 @@ class Searching:
             return
         found, distances = self.proxies.measure(plan, draw), dict[int, float]()
         explored = np.random.default_rng([seed, trial.number]).random() < EXPLORED
-        if explored or promising(found, cost, tried, best_proxy(tried, coarse)):
+        if explored or promising(found, cost, tried, best_proxy(tried, coarse), self.settings.budgets):
             distances[coarse] = score(score.cache.features(plan, seed, coarse, draw.features))
         self.study.finish(trial, cost, distances, found)
 
     def _show(self, tried: Sequence[Tried], seconds: float) -> None:
         _, coarse, fine = self.settings.counts
-        best = dict[int, tuple[float, int]]()
+        best = dict[float, tuple[float, int]]()
         for budget in self.settings.budgets:
             for count in (coarse, fine):  # fine, where there is one
                 if (found := best_of(tried, budget, count)) is not None:

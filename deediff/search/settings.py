@@ -40,7 +40,7 @@ class SearchSettings:
     """Images of a plan: for the proxies, for the metric, and for the best plans of each budget."""
     validation_images: int = 2048
     """Images by which the chosen plans are validated."""
-    budgets: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8, 9, 10)
+    budgets: tuple[float, ...] = (2, 3, 4, 5, 6, 7, 8, 9, 10)
     """Evaluations of the full network: the best plan within each is validated."""
 
     def __post_init__(self) -> None:
@@ -52,7 +52,7 @@ class SearchSettings:
             raise UserError(f"the seed is {self.seed}, expected 0 or more (and below 2^62)")
         least, most = min(SearchSettings.budgets), max(SearchSettings.budgets)
         if not self.budgets or not all(least <= budget <= most for budget in self.budgets):
-            raise UserError(f"budgets are {list(self.budgets)}, expected whole numbers of {least} … {most}")
+            raise UserError(f"budgets are {list(self.budgets)}, expected numbers of {least} … {most}")
         if self.batch_size < 1:
             raise UserError(f"the batch size is {self.batch_size}, expected 1 or more")
 
@@ -74,5 +74,5 @@ class SearchState:
     trials: int
     seconds: float
     seconds_left: float
-    best: dict[int, tuple[float, int]] = field(default_factory=dict)  # per budget: smallest score so far, its images
+    best: dict[float, tuple[float, int]] = field(default_factory=dict)  # per budget: smallest score so far, its images
     task: str = "search"

@@ -243,7 +243,7 @@ def test_a_search_can_be_cancelled(run: Path, image_folder: Path) -> None:
         (["--minutes", "0"], "minutes is 0, expected more than 0"),
         (["--seed", "-1"], "the seed is -1, expected 0 or more"),
         (["--choices", "some"], "invalid choice 'some'"),
-        (["--budgets", "0"], r"budgets are \[0\], expected whole numbers of 2 … 10"),
+        (["--budgets", "0"], r"budgets are \[0\.0\], expected numbers of 2 … 10"),
     ],
 )
 def test_bad_input_is_one_sentence(
