@@ -6,7 +6,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,21 @@ def list_runs(root: Path) -> tuple[list[Run], list[str]]:
         except UserError as error:
             problems.append(str(error))
     return runs, problems
+
+
+def written(folder: Path) -> float:
+    """When the run.json or trace.json of a run or trace was last written, in seconds since 1970; 0.0 without one."""
+    for name in ("run.json", "trace.json"):
+        try:
+            return (folder / name).stat().st_mtime
+        except OSError:
+            continue
+    return 0.0
+
+
+def newest_first(folders: Iterable[Path]) -> list[Path]:
+    """Runs or traces by `written`, those of the same minute by name: a copied folder has the time of its copy."""
+    return sorted(folders, key=lambda folder: (-(written(folder) // 60), folder.name))
 
 
 def is_fresh(folder: Path, now: float | None = None) -> bool:

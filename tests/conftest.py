@@ -84,13 +84,20 @@ def comparable(trace: deediff.Trace) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_reference_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Statistics of the tests' reference images stay out of the user's cache, in servers that tests start as well."""
+def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Statistics of the tests' images, and runs used, stay out of the user's folders, in servers of tests as well."""
     folder = tmp_path_factory.mktemp("references")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))  # the explorer's last used run
         patch.setenv("DEEDIFF_CACHE", str(folder))
         patch.setattr(references, "DEFAULT_CACHE", folder)
         yield
+
+
+def set_dates(root: Path, when: float = 1.7e9) -> None:
+    """Make every run and trace of a folder equally old, so that lists have the order of their names."""
+    for file in [*root.glob("*/run.json"), *root.glob("*/traces/*/trace.json")]:
+        os.utime(file, (when, when))
 
 
 @pytest.fixture

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
+from app.shell.news import show_news, watch_folder
 from app.state import cache, link
 from app.state.choice import end_clicks
+from app.state.recent import dated, first_run, remember_run
 from app.state.selection import HIGHEST, STEP, Selection, stops
 from app.widgets import inputs
 from app.widgets.glossary import meaning
 from deediff.errors import UserError
-from deediff.runs import Run, list_runs
+from deediff.runs import Run, list_runs, newest_first
 from deediff.traces.meta import TraceMeta
 from deediff.traces.pairing import same_noise
 from deediff.traces.reader import Trace
@@ -26,19 +29,32 @@ def choose_selection() -> tuple[Selection | None, list[str]]:
 
     None when there is no run.
     """
+    watch_folder()
+    note = st.container()
     runs, problems = list_runs(cache.runs_root())
     if not runs:
         return None, problems
     with link.one_step():
-        chosen = _choose({run.name: run for run in runs}, problems)
+        by_path = {run.path: run for run in runs}
+        chosen = _choose({path.name: by_path[path] for path in newest_first(by_path)}, problems)
         link.write(chosen.as_link())
     end_clicks()
+    with note:
+        show_news(chosen)
     return chosen, problems
 
 
 def _choose(runs: dict[str, Run], problems: list[str]) -> Selection:
     impossible = f"which is not in {cache.runs_root()}"
-    run = runs[inputs.selectbox("Run", list(runs), "run", impossible=impossible, help=meaning("run"))]
+    first = first_run(list(runs.values()))
+    shown = dated(run.path for run in runs.values())
+    run = runs[
+        inputs.selectbox(
+            "Run", list(runs), "run", first, impossible, help=meaning("run"), format_func=partial(_shown, shown)
+        )
+    ]
+    if run.name != first:
+        remember_run(run.name)
     st.caption(_about_run(run))
     metas, unreadable = cache.metas(run)
     problems += unreadable
@@ -46,14 +62,17 @@ def _choose(runs: dict[str, Run], problems: list[str]) -> Selection:
     siblings: list[Trace] = []
     if metas:
         impossible = f"which is not in run {run.name}"
-        name = inputs.selectbox("Trace A", list(metas), "trace", impossible=impossible, help=meaning("trace"))
+        names = [folder.name for folder in newest_first(run.traces) if folder.name in metas]
+        labels: dict[str, Any] = {"format_func": partial(_shown, dated(run.traces))}
+        first = next(iter(metas))
+        name = inputs.selectbox("Trace A", names, "trace", first, impossible, help=meaning("trace"), **labels)
         trace = _open(run, name, problems)
         st.caption(_about_trace(metas[name]))
-        rest = [n for n in metas if n != name]
+        rest = [n for n in names if n != name]
         if rest:
             impossible = f"which is not in run {run.name}, or is trace A itself"
-            names, help_text = [NO_TRACE, *rest], meaning("trace A, trace B")
-            second = inputs.selectbox("Trace B", names, "b", impossible=impossible, help=help_text)
+            options, help_text = [NO_TRACE, *rest], meaning("trace A, trace B")
+            second = inputs.selectbox("Trace B", options, "b", impossible=impossible, help=help_text, **labels)
             other = _open(run, second, problems) if second != NO_TRACE else None
         alike = [n for n in rest if same_noise(metas[n], metas[name])]
         siblings = [t for n in alike if (t := _open(run, n, [])) is not None]
@@ -62,6 +81,10 @@ def _choose(runs: dict[str, Run], problems: list[str]) -> Selection:
     checkpoint = _choose_checkpoint(run) if run.checkpoints else None
     answer = trace.what_if(threshold) if trace is not None and threshold is not None else None
     return Selection(run, trace, other, checkpoint, threshold, answer, siblings, **point)
+
+
+def _shown(labels: dict[str, str], name: str) -> str:
+    return labels.get(name, name)
 
 
 def _open(run: Run, name: str, problems: list[str]) -> Trace | None:

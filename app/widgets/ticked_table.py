@@ -28,6 +28,7 @@ DIGITS = {
 }
 MEANINGS = COLUMNS | {
     "megabytes": "on disk",
+    "written": "last, in the time zone of the server; the newest first",
     "images_seen": "during training, including that of the initial weights",
     "last_loss": "total loss (Eq. 9) at the last logged step",
 }

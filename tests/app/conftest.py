@@ -9,7 +9,7 @@ import pytest
 
 from app.widgets import panels, waiting
 from tests.app.helpers import EXITS, FULL, SAMPLES, STEPS, write_run
-from tests.conftest import sample_trace
+from tests.conftest import sample_trace, set_dates
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +19,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = write_run(root / "toy")
     for name, policy, record in ((FULL, "never", "full"), (EXITS, "threshold:0.1", "exit")):
         sample_trace(run, run / "traces" / name, SAMPLES, policy, "ddim", STEPS, batch_size=3, record=record)  # type: ignore[arg-type]
+    set_dates(root)
     return root
 
 

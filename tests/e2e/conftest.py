@@ -17,7 +17,7 @@ from playwright.sync_api import Locator, Page
 
 from deediff.bench.app import explorer
 from deediff.bench.browser import open_browser, wait_until_drawn
-from tests.conftest import REPO
+from tests.conftest import REPO, set_dates
 
 TRACES = ("ddim50-never", "ddim50-never-full", "ddim50-threshold-0.1", "ddim50-threshold-0.11")
 SHOTS = REPO / "test-output"
@@ -32,6 +32,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(run / name, root / "mnist_tiny" / name)
     for name in ("run.json", "metrics.parquet", "front.json"):
         shutil.copy(run / name, root / "mnist_tiny" / name)
+    set_dates(root)
     return root
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from app.state.traces import key_of
 from deediff.analysis.compare import column_names, comparison_table
 from deediff.errors import UserError
 from deediff.quality.results import Quality
-from deediff.runs import Run, folder_size
+from deediff.runs import Run, folder_size, written
 from deediff.traces.reader import Trace
 
 OLD_NAMES = {name: f"method.{name}" for name in ("uem", "lambda_u", "beta_ual", "layer_weight")}  # in older runs
@@ -62,6 +63,7 @@ def run_table(runs: Sequence[Run], curves: Mapping[str, pd.DataFrame]) -> pd.Dat
         rows.append(
             {
                 "run": run.name,
+                "written": _written(run.path),
                 "status": run.status,
                 "dataset": info.get("dataset"),
                 "preset": info.get("preset"),
@@ -76,12 +78,18 @@ def run_table(runs: Sequence[Run], curves: Mapping[str, pd.DataFrame]) -> pd.Dat
     return pd.DataFrame(rows)
 
 
+def _written(folder: Path) -> str:
+    """Date and time of day, in the time zone of the server."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(written(folder)))
+
+
 def trace_table(traces: Sequence[Trace], quality: Mapping[str, Sequence[Quality]]) -> pd.DataFrame:
     """One row per trace: cost, a column per evaluated metric, and size."""
     table = comparison_table(traces, lambda trace, full: None, lambda trace: quality.get(key_of(trace), []))
     metrics = list(column_names([result for found in quality.values() for result in found]).values())
     table = table[[*TRACE_COLUMNS, *(name for name in metrics if name in table)]]
     table.insert(0, "run", [trace.path.parents[1].name for trace in traces])
+    table.insert(2, "written", [_written(Path(str(trace.path))) for trace in traces])
     table["complete"] = [trace.meta.complete for trace in traces]
     table["megabytes"] = [folder_size(Path(str(trace.path))) / 1e6 for trace in traces]
     return table

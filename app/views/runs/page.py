@@ -13,7 +13,7 @@ from app.views.runs.training import training_panel
 from app.widgets import evaluation, job_list
 from app.widgets.panels import Panel, Row, guarded, show
 from app.widgets.waiting import polled
-from deediff.runs import Run, list_runs
+from deediff.runs import Run, list_runs, newest_first
 
 POLL = 1.0  # seconds between two checks of the queue
 
@@ -29,7 +29,8 @@ QUEUE = Panel("queue", draw_queue)
 def runs_page(selected: Selection) -> None:
     """The page."""
     actions.show_done()
-    runs, _ = list_runs(cache.runs_root())  # the frame reports runs that cannot be read
+    by_path = {run.path: run for run in list_runs(cache.runs_root())[0]}  # the frame reports unreadable ones
+    runs = [by_path[path] for path in newest_first(by_path)]
     chosen = ticked_runs(runs, selected)
     show([runs_panel(runs, chosen), QUEUE], selected, key="runs and jobs")
     if not chosen:

@@ -17,7 +17,7 @@ from app.widgets import evaluation
 from app.widgets.empty import no_trace
 from app.widgets.panels import Panel, heading
 from app.widgets.ticked_table import ticked_names, ticked_table
-from deediff.runs import Run
+from deediff.runs import Run, newest_first
 from deediff.traces.reader import Trace
 
 RUN_HELP = (
@@ -67,7 +67,8 @@ def _draw_runs(runs: Sequence[Run], chosen: Sequence[Run], selected: Selection) 
 def choose_traces(runs: Sequence[Run]) -> tuple[list[Trace], dict[str, Trace], list[str]]:
     """The traces of these runs; the ticked ones by name; a sentence for each that cannot be read."""
     problems: list[str] = []
-    traces = open_traces(runs, problems)
+    by_path = {Path(str(trace.path)): trace for trace in open_traces(runs, problems)}
+    traces = [by_path[path] for path in newest_first(by_path)]
     names = [key_of(trace) for trace in traces]
     ticked = ticked_names(TRACES, names, "trace") if traces else []
     return traces, {key_of(trace): trace for trace in traces if key_of(trace) in ticked}, problems
