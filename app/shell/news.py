@@ -41,7 +41,7 @@ def show_news(chosen: Selection) -> None:
     news = st.session_state[NEWS] = [name for name in st.session_state.get(NEWS, []) if name not in here]
     if not news:
         return
-    with st.container(key="news", border=True):
+    with st.container(key="news", border=True, gap="xsmall"):
         st.caption(f":material/fiber_new: {len(news)} new since this page was opened")
         for name in reversed(news[-MOST:]):
             run, _, trace = name.partition("/")

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from deediff.bench.browser import wait_until_drawn
 from deediff.json_files import read_json, write_json
 from deediff.quality.results import read_quality
-from tests.e2e.conftest import SHOTS, TRACES, exported, meta_of, prices, recorded
+from deediff.recording.job import sample_to_trace
+from deediff.sampling import Step
+from deediff.settings import SamplingSettings
+from tests.e2e.conftest import SHOTS, TRACES, drawn, exported, meta_of, prices, recorded
 
 pytestmark = pytest.mark.e2e
 ROW = 33  # pixels of a row of a table
@@ -132,16 +137,63 @@ def test_an_evaluation_measures_what_was_chosen(tab: Page, served: str, copied: 
     tick(tab, "trace-table", row)
 
 
-def test_a_training_moves_by_itself(tab: Page, served: str, copied: Path) -> None:
+def test_a_training_is_found_and_followed_without_a_reload(tab: Page, served: str, copied: Path) -> None:
+    open_page(tab, served)  # another run is ticked and selected
+    tab.evaluate("window.same = true")
     run = copied / "training"
     info = read_json(copied / "mnist_tiny" / "run.json")
     curve = pd.read_parquet(copied / "mnist_tiny" / "metrics.parquet")
     write_json(run / "run.json", {**info, "status": "training"})
     curve.iloc[:10].to_parquet(run / "metrics.parquet")
-    open_page(tab, served, "training")
-    expect(tab.get_by_text("step 500 of 2,400")).to_be_visible()
+    panel = tab.locator(".st-key-runs-and-jobs")
+    expect(panel.get_by_text("1 training is running")).to_be_visible(timeout=30_000)
+    expect(panel.get_by_text("step 500 of 2,400")).to_be_visible()
     curve.iloc[:20].to_parquet(run / "metrics.parquet")
-    expect(tab.get_by_text("step 1,000 of 2,400")).to_be_visible(timeout=15_000)
+    (run / "samples").mkdir()
+    Image.new("L", (112, 112), 90).save(run / "samples" / "1000.png")
+    expect(panel.get_by_text("step 1,000 of 2,400")).to_be_visible(timeout=15_000)
+    grid = tab.locator(".st-key-grids-training img")
+    expect(grid).to_have_count(1, timeout=15_000)
+    assert grid.evaluate("image => image.decode().then(() => image.naturalWidth)") == 112
+    assert len(drawn(tab, ".st-key-plot-training-training")[0]["x"]["bdata"]) > 0
+    tab.screenshot(path=SHOTS / "running.png")
     write_json(run / "run.json", {**info, "status": "done"})
-    expect(tab.get_by_text("step 1,000 of 2,400")).to_have_count(0, timeout=15_000)
+    expect(panel.get_by_text("1 training is running")).to_have_count(0, timeout=15_000)
+    assert tab.evaluate("window.same")
     shutil.rmtree(run)
+
+
+def test_a_sampling_is_found_and_followed_without_a_reload(tab: Page, served: str, copied: Path) -> None:
+    """A real one, which waits after each part until the page has shown it."""
+    open_page(tab, served)
+    tab.evaluate("window.same = true")
+    folder = copied / "mnist_tiny" / "traces" / "growing"
+    settings = SamplingSettings(policy="never", solver="ddim", steps=2, num_samples=6, batch_size=2)
+    seen = threading.Semaphore(0)
+
+    def wait(step: Step) -> None:
+        if step.step == 1:
+            seen.acquire(timeout=60)
+
+    work = threading.Thread(
+        target=lambda: sample_to_trace(copied / "mnist_tiny", folder, settings, device="cpu", on_step=wait)
+    )
+    work.start()
+    try:
+        panel = tab.locator(".st-key-runs-and-jobs")
+        expect(panel.get_by_text("1 sampling is running")).to_be_visible(timeout=30_000)
+        for done in (2, 4):
+            expect(panel.get_by_text(f"is sampled: {done} of 6 images")).to_be_visible(timeout=15_000)
+            expect(panel.locator(".st-key-growing-mnist_tiny-growing img")).to_have_count(done)
+            seen.release()
+        seen.release()
+        work.join(60)
+        expect(panel.get_by_text("1 sampling is running")).to_have_count(0, timeout=15_000)
+        expect(tab.locator(".st-key-news button").filter(has_text="growing")).to_be_visible()
+        assert tab.evaluate("window.same")
+        assert "growing" in exported(tab, "traces")["trace"].tolist()
+    finally:
+        for _ in range(3):
+            seen.release()
+        work.join(60)
+        shutil.rmtree(folder)

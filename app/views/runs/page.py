@@ -7,6 +7,7 @@ import streamlit as st
 from app.state import cache
 from app.state.selection import Selection, current
 from app.views.runs import actions, inventory
+from app.views.runs.running import running_panel
 from app.views.runs.settings import settings_panel
 from app.views.runs.tables import choose_traces, runs_panel, ticked_runs, traces_panel
 from app.views.runs.training import training_panel
@@ -32,7 +33,7 @@ def runs_page(selected: Selection) -> None:
     by_path = {run.path: run for run in list_runs(cache.runs_root())[0]}  # the frame reports unreadable ones
     runs = [by_path[path] for path in newest_first(by_path)]
     chosen = ticked_runs(runs, selected)
-    show([runs_panel(runs, chosen), QUEUE], selected, key="runs and jobs")
+    show([running_panel(chosen), runs_panel(runs, chosen), QUEUE], selected, key="runs and jobs")
     if not chosen:
         st.info("Tick runs above to see their training, settings and traces.")
         return

@@ -12,6 +12,7 @@ from app.state import cache
 from app.state.selection import Selection
 from app.views.runs import inventory
 from app.views.runs.figures import training_curves
+from app.views.runs.running import draw_grids
 from app.widgets.panels import Panel, heading
 from app.widgets.plot import chart
 from app.widgets.waiting import polled
@@ -41,14 +42,11 @@ def _draw_training(chosen: Sequence[Run]) -> None:
     curves = inventory.read_curves(now, problems)
     for problem in problems:
         st.warning(problem)
-    training = [run for run in now if is_training(run)]
-    for run in training:
-        _draw_progress(run, curves.get(run.name))
     if not curves:
         st.caption("No training curves: imported runs have none.")
         return
     shown = {name: inventory.thinned(curve) for name, curve in curves.items()}
-    live = " · updates during training" if training else ""
+    live = " · updates during training" if any(map(is_training, now)) else ""
     table = pd.concat([curve.assign(run=name) for name, curve in curves.items()])
     heading("Training losses by term", f"{', '.join(curves)}{live}", HELP, lambda: table, "training curves")
     chart(
@@ -57,16 +55,5 @@ def _draw_training(chosen: Sequence[Run]) -> None:
         "Training curves",
         about=f"training of {', '.join(curves)}",
     )
-
-
-def _draw_progress(run: Run, curve: pd.DataFrame | None) -> None:
-    """From the last logged step."""
-    planned = inventory.steps_planned(run)
-    if curve is None or not len(curve):
-        st.caption(f":material/hourglass_top: {run.name} is starting; no losses have been logged yet.")
-        return
-    last = curve.iloc[-1]
-    step, rate = int(last["step"]), float(last.get("images_per_second", float("nan")))
-    text = f"**{run.name}** trains: {last['stage']}, step {step:,}" + (f" of {planned:,}" if planned else "")
-    text += f" · loss {last['loss_total']:.4g}" + (f" · {rate:,.0f} images/s" if rate == rate else "")
-    st.progress(min(1.0, step / planned) if planned else 0.0, text)
+    for run in now:
+        draw_grids(run)
