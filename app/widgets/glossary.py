@@ -83,6 +83,7 @@ WORDS = [  # longer words before those that they contain
     ),
     Word("FID", "Fréchet distance in the features of Inception; comparable only at equal numbers of images."),
     Word("95 % interval", "Covers the value in 95 % of repetitions with other samples.", r"95 % intervals?|\[95 %\]"),
+    Word("Pareto front", "Samplers that no cheaper one equals: each is better than the one before beyond the noise."),
     Word(
         "paired difference", "Difference of two samplers with equal noise, which their common variation does not blur."
     ),

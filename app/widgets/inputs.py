@@ -36,11 +36,19 @@ def segmented_control(label: str, options: Sequence[T], key: str, default: T, **
     return _written(key, default if chosen is None else chosen)
 
 
-def number_input(label: str, low: Number, high: Number, key: str, default: Number, **more: Any) -> Number:
+def number_input(
+    label: str,
+    low: Number,
+    high: Number,
+    key: str,
+    default: Number,
+    led: Number | None = None,  # as of `slider`
+    **more: Any,
+) -> Number:
     """`st.number_input`."""
-    shown = widget_default(key, resolve(key, default, _between(low, high)))
-    value = st.number_input(label, low, high, low if shown is None else shown, key=key, persist_state="session", **more)
-    return _written(key, value)
+    shown = widget_default(key, resolve(key, default, _between(low, high), led=led))
+    more = {"key": key, "persist_state": "session", **more}
+    return _written(key, st.number_input(label, low, high, "min" if shown is None else shown, **more))
 
 
 def optional_number(

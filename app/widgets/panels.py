@@ -14,7 +14,7 @@ import streamlit as st
 from app.state.selection import Selection
 from app.widgets.figures import Mark, Spec
 from app.widgets.glossary import with_words
-from app.widgets.plot import Clicked, chart, download, download_latex
+from app.widgets.plot import Clicked, Moves, chart, download, download_latex
 from deediff.errors import UserError
 
 Need = Callable[[Selection], str | None]  # a sentence about what is missing, or None
@@ -31,6 +31,7 @@ class Picture:
     table: Table | None = None  # its numbers, for the download
     on_click: Clicked | None = None  # e.g. selects(x="timestep")
     about: str | None = None  # its data, below a saved figure, where they are not those of the selection
+    on_move: Moves | None = None  # lines of the figure that can be dragged
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def _show_one(panel: Panel, selection: Selection) -> None:
         st.info(missing)
     elif (picture := panel.draw(selection)) is not None:
         heading(picture.title, picture.subtitle, panel.help, picture.table, panel.name)
-        chart(picture.figure, f"plot {panel.name}", picture.title, picture.on_click, picture.subtitle, picture.about)
+        more = (picture.on_click, picture.subtitle, picture.about, picture.on_move)
+        chart(picture.figure, f"plot {panel.name}", picture.title, *more)
     if panel.more is not None:
         page, label = panel.more
         query = {key: str(value) for key, value in selection.as_link().items() if value is not None}

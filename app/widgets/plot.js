@@ -92,7 +92,24 @@ const config = {
   modeBarButtonsToAdd: [button("svg"), button("png")],
 };
 
-function drawFigure(root, { figure }) {
+// Lines that can be dragged. Other shapes lie below the data, where Plotly does not drag them.
+let drawings = 0;
+const draggable = { ...config, edits: { shapePosition: true } };
+
+// After a drag: the position of the line that was moved, which then is vertical or horizontal from edge to edge again.
+function moved(root, changes) {
+  const { figure, lines, setTriggerValue } = shown.get(root);
+  const [, index, of] = /^shapes\[(\d+)\]\.([xy])/.exec(Object.keys(changes)[0] ?? "") ?? [];
+  if (index === undefined) return;
+  const before = figure.layout.shapes[index];
+  const along = before.x0 === before.x1 ? "x" : "y", stood = before[`${along}0`];
+  const position = ["0", "1"].map((end) => changes[`shapes[${index}].${along}${end}`]).find((value) => (value ?? stood) !== stood);
+  looks.delete(root);
+  drawFigure(root, shown.get(root)); // back, until the answer
+  if (position !== undefined && lines.includes(before.name)) setTriggerValue("moved", { name: before.name, position });
+}
+
+function drawFigure(root, { figure, lines }) {
   const Plotly = window.Plotly;
   const first = !root.classList.contains("js-plotly-plot");
   const layout = themed(figure.layout, colours(root));
@@ -101,7 +118,8 @@ function drawFigure(root, { figure }) {
   looks.set(root, look);
   if (root.classList.contains("missing")) root.textContent = ""; // plotly.js arrived late
   root.classList.remove("missing");
-  Plotly.react(root, figure.data, layout, config).then(() => (root.dataset.drawn = "yes"));
+  const now = { ...layout, editrevision: ++drawings }; // what was dragged is drawn where the answer has it
+  Plotly.react(root, figure.data, now, lines.length ? draggable : config).then(() => (root.dataset.drawn = "yes"));
   if (first) {
     let width = root.offsetWidth;
     new ResizeObserver(() => {
@@ -112,6 +130,7 @@ function drawFigure(root, { figure }) {
       const { setTriggerValue, clickable } = shown.get(root);
       if (clickable) setTriggerValue("point", { x: point.x, y: point.y, customdata: plain(point.customdata) });
     });
+    root.on("plotly_relayout", (changes) => moved(root, changes));
   }
 }
 
@@ -145,12 +164,13 @@ function themed(layout, { ink, paper, line, box, family }) {
     paper_bgcolor: paper, plot_bgcolor: paper, font: { color: ink, family, size: 12 },
     uirevision: "figure", modebar: { bgcolor: "transparent", color: ink, activecolor: ink },
     hoverlabel: { bgcolor: box, font: { color: ink }, bordercolor: line }, ...layout, ...axes,
+    ...(layout.shapes && { shapes: structuredClone(layout.shapes) }), // Plotly moves dragged ones in place
   };
 }
 
 // The figure as it is zoomed, without marks of the selection, and its caption below: arguments of `downloadImage`.
 function saved(root, format, asShown) {
-  const { figure, name, caption } = shown.get(root);
+  const { figure, name, caption, lines: dragged } = shown.get(root);
   const width = root.offsetWidth, lines = wrapped(caption, width / 6);
   const zoomed = Object.entries(root._fullLayout).filter(isAxis).map(([key, { range }]) =>
     [key, { ...figure.layout[key], autorange: false, range: [...range] }]);
@@ -160,7 +180,7 @@ function saved(root, format, asShown) {
   const margin = { ...layout.margin, b: root._fullLayout._size.b + below };
   const title = { text: lines.join("<br>"), font: { size: 11 }, pad: { l: 8 }, x: 0, xref: "container", xanchor: "left",
     y: text / height, yref: "container", yanchor: "top" };
-  const shapes = (layout.shapes ?? []).filter((shape) => shape.name !== "selected");
+  const shapes = (layout.shapes ?? []).filter(({ name }) => name !== "selected" && !dragged.includes(name));
   return [{ data: root.data, layout: { ...layout, width, height, margin, shapes, title } },
     { format, filename: name, width, height, scale: format === "png" ? 2 : 1 }];
 }

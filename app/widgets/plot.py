@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ _mount = st.components.v2.component(
 
 Point = dict[str, Any]  # a clicked point or cell: x, y and customdata
 Clicked = Callable[[Point], None]
+Moves = Mapping[str, Callable[[float], None]]  # by the name of a line among the shapes, vertical or horizontal
 
 
 def chart(
@@ -32,8 +33,10 @@ def chart(
     on_click: Clicked | None = None,
     caption: str = "",
     about: str | None = None,  # the data that are drawn; the selection's where not given
+    on_move: Moves | None = None,
 ) -> None:
-    """Draw a figure. A click on a point or a cell calls `on_click` before the next run of the script.
+    """Draw a figure. A click on a point or a cell calls `on_click` before the next run of the script, and so does
+    `on_move` with the position where a line was dragged.
 
     The mode bar saves it as SVG or PNG, under its key without “plot”: in the light theme, without the marks of the
     selection, with a line below it (`about`, then `caption`).
@@ -43,6 +46,10 @@ def chart(
         if on_click is not None and (point := st.session_state[key].get("point")):
             on_click(point)
 
+    def moved() -> None:
+        if on_move is not None and (line := st.session_state[key].get("moved")):
+            on_move[line["name"]](float(line["position"]))
+
     line = " · ".join(filter(None, [selection.current().describe() if about is None else about, caption]))
     shown.add(key, Shown(alt, line, figure))
     content = {
@@ -51,8 +58,9 @@ def chart(
         "caption": line,
         "name": _file(key.removeprefix("plot ")),
         "clickable": on_click is not None,
+        "lines": [*(on_move or ())],
     }
-    _mount(key=key, data=content, on_point_change=clicked)
+    _mount(key=key, data=content, on_point_change=clicked, on_moved_change=moved)
 
 
 def selects(x: str | None = None, y: str | None = None) -> Clicked:

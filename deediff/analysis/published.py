@@ -33,6 +33,7 @@ class Published:
         return 1 - self.layer_reduction / 100
 
 
+STEPS = 1000  # of one image
 FULL = Published("Table 1", 79.34, 0.0, 22.75)
 # By UEM, strategy of the backbone, number of losses, and τ
 TABLES: dict[tuple[str, str, str, str], Published] = {
@@ -66,7 +67,7 @@ def published_for(trace: Trace, origin: Origin) -> Published | None:
     meta = trace.meta
     plain = meta.guidance is None and meta.recalibration_sha256 is None
     cifar = origin.dataset == "cifar10" or (origin.dataset is None and origin.imported)
-    if origin.model != "uvit_small" or not (plain and cifar and meta.solver == "ddpm" and len(meta.timesteps) == 1000):
+    if origin.model != "uvit_small" or not (plain and cifar and meta.solver == "ddpm" and len(meta.timesteps) == STEPS):
         return None
     if meta.is_full:
         return FULL if origin.strategy in (None, "frozen") else None  # a frozen backbone is the plain network

@@ -11,6 +11,7 @@ from deediff.errors import UserError
 from deediff.json_files import read_json
 
 KINDS = ("uniform", "hand", "full", "ends", "all")  # of search, in the order of their freedom
+WITHOUT_EXITS = KINDS[:4]  # ends may skip the first or last step
 TOLERANCE = 0.1  # of a budget in evaluations, for readouts that cost little
 ROOM = 0.1  # by which the metric of an equal plan may be above the rival's
 

@@ -116,13 +116,13 @@ def exported(page: Page, name: str) -> pd.DataFrame:
 
 def click_point(page: Page, plot: str, x: float, y: float) -> None:
     """Click a point of a figure by its coordinates in the data."""
-    where = _place(page, plot, x, y)
+    where = place(page, plot, x, y)
     page.mouse.click(*where)
 
 
 def hover_point(page: Page, plot: str, x: float, y: float) -> str:
     """The text that a figure shows when the mouse is on a point."""
-    where = _place(page, plot, x, y)
+    where = place(page, plot, x, y)
     page.mouse.move(where[0] - 3, where[1] - 3)
     page.mouse.move(*where)
     label = page.locator(f"{plot} .hoverlayer .hovertext").first
@@ -130,7 +130,8 @@ def hover_point(page: Page, plot: str, x: float, y: float) -> str:
     return label.text_content() or ""
 
 
-def _place(page: Page, plot: str, x: float, y: float) -> tuple[float, float]:
+def place(page: Page, plot: str, x: float, y: float) -> tuple[float, float]:
+    """Where a point of a figure is on screen."""
     page.locator(plot).scroll_into_view_if_needed()
     found: list[float] = page.locator(f"{plot} .js-plotly-plot[data-drawn]").evaluate(
         """(gd, [x, y]) => {

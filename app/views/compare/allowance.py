@@ -8,7 +8,8 @@ from functools import partial
 import streamlit as st
 
 from app.state.selection import Selection
-from app.views.compare.points import Axis, Point, cost_of
+from app.views.compare.points import COSTS, Axis, Point, cost_of
+from app.views.compare.reading import named
 from app.widgets import inputs
 from app.widgets.panels import Panel
 
@@ -55,14 +56,13 @@ def sentence(found: Answer | None, axis: Axis, cost: str, percent: float) -> str
     if found is None:
         return "No trace of the full network is among these."
     rival, winner = found
-    what = f"{rival.family}, {rival.label} ({axis.name} {rival.reading.value:.3g})"
+    what = f"{named(rival, False)} ({axis.name} {rival.reading.value:.3g})"
     if winner is None:
         return f"None is cheaper than {what} and at most {percent} % worse."
     spent, full = cost_of(winner, cost), cost_of(rival, cost)
     assert spent is not None
     assert full is not None
-    unit = "GFLOPs" if cost == "gflops" else "seconds"
     return (
-        f"**{winner.family}, {winner.label}** ({axis.name} {winner.reading.value:.3g}) costs {1 - spent / full:.0%} "
-        f"less than {what}: {spent:.3g} against {full:.3g} {unit} per image."
+        f"**{named(winner, False)}** ({axis.name} {winner.reading.value:.3g}) costs {1 - spent / full:.0%} "
+        f"less than {what}: {spent:.3g} against {full:.3g} {COSTS[cost]}."
     )

@@ -35,7 +35,7 @@ def choose_runs(runs: Sequence[Run], selected: Selection) -> list[Run]:
         family,
         what="run",
         led=led,
-        width=420,
+        width=250,
         help="Their traces are compared with each other.",
     )
     link.write({RUNS: link.joined(chosen)})
@@ -62,7 +62,7 @@ def choose_axis(known: Sequence[Axis]) -> Axis | None:
         "Quality",
         list(by_key),
         QUALITY,
-        width=400,
+        width=300,
         format_func=lambda key: by_key[key].label,
         help="One entry per metric, extractor, reference and number of images: only equal ones share an axis.",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 import streamlit as st
@@ -14,12 +15,14 @@ from app.views.compare.allowance import allowance_panel
 from app.views.compare.changes import is_known, known_change
 from app.views.compare.choices import choose_axis, choose_runs, pick_traces
 from app.views.compare.images import images_panel
+from app.views.compare.plans import plan_axes, plan_points, read_fronts
 from app.views.compare.plots import plot_panel, published_panel
-from app.views.compare.points import Axis
+from app.views.compare.points import Axis, Point
+from app.views.compare.reading import Lines, choose_lines, reading_panel
 from app.views.compare.table import table_panel
 from app.widgets import inputs
 from app.widgets.empty import no_trace
-from app.widgets.panels import Panel, Row, guarded, show
+from app.widgets.panels import guarded, show
 from app.widgets.waiting import polled
 from deediff.runs import Run, list_runs
 from deediff.traces.reader import Trace
@@ -27,15 +30,30 @@ from deediff.traces.reader import Trace
 POLL = 0.7  # seconds between two checks for compared images
 
 
-def comparison_controls(
-    runs: list[Run], selected: Selection, problems: list[str]
-) -> tuple[list[Trace], Axis | None, str]:
-    """Runs, measure of quality, cost."""
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared."""
+
+    traces: list[Trace]
+    axis: Axis | None
+    cost: str  # gflops or seconds
+    shown: list[Point]  # that have a value on the axis
+    lines: Lines | None  # positions of the lines that are read
+
+
+def comparison_controls(runs: list[Run], selected: Selection, problems: list[str]) -> Comparison:
+    """Runs, measure of quality, cost, and the positions of both lines."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        traces = open_traces(choose_runs(runs, selected), problems)
+        chosen = choose_runs(runs, selected)
+        traces, fronts = open_traces(chosen, problems), read_fronts(chosen, problems)
         quality = read_qualities(traces, problems)
-        axis = choose_axis(points.axes(traces, quality))
+        known = [*points.axes(traces, quality), *plan_axes(fronts), *points.change_axes(traces)]
+        axis = with_changes(choose_axis(known), traces)
         cost = inputs.segmented_control("Cost", ["GFLOPs", "seconds"], "cost", "GFLOPs").lower()
+        shown: list[Point] = []
+        if axis is not None:
+            shown = plan_points(fronts, axis) if axis.of_plans else points.points(traces, axis)
+        lines = None if axis is None else choose_lines(shown, axis, cost)
     if traces and not any(quality.values()):
         with_images = [str(trace.path) for trace in traces if trace.image_parts]
         advice = f" This command adds quality: `deediff evaluate {' '.join(with_images)}`" if with_images else ""
@@ -43,13 +61,13 @@ def comparison_controls(
             "None of these traces was evaluated, so the quality axis shows the *change* of their images: the distance "
             f"from the full network's images of equal seeds, not a quality.{advice}"
         )
-    return traces, axis, cost
+    return Comparison(traces, axis, cost, shown, lines)
 
 
 def pending(traces: list[Trace]) -> list[str]:
     """Traces whose images are still being compared in the background."""
     by_key = {key_of(trace): trace for trace in traces}
-    pairs = [(key, axis.full) for axis in points.axes(traces, {}) for key in axis.readings if axis.full]
+    pairs = [(key, axis.full) for axis in points.change_axes(traces) for key in axis.readings if axis.full]
     return [key for key, full in pairs if not is_known(by_key[key], by_key[full])]
 
 
@@ -69,22 +87,23 @@ def compare_page(selected: Selection) -> None:
         return
     problems: list[str] = []
     with link.one_step():
-        traces, axis, cost = comparison_controls(runs, selected, problems)
+        found = comparison_controls(runs, selected, problems)
+        traces = found.traces
         pick_traces(runs, traces, selected)
     for problem in problems:
         st.warning(problem)
     if not traces:
         st.info("Choose a run that holds traces.")
         return
-    axis = with_changes(axis, traces)
-    rows: list[Row | Panel] = [images_panel(traces), table_panel(traces)]
-    if axis is None:
+    panels = [images_panel(traces), table_panel(traces)]
+    if found.axis is None:
         st.info("Nothing to draw yet: no trace was evaluated, and none is of the full network, to compare images with.")
     else:
-        shown = points.points(traces, axis)
-        rows.insert(0, [(plot_panel(shown, axis, cost), 1.9), (published_panel(cost), 1)])
-        rows.insert(1, allowance_panel(shown, axis, cost))
-    show(rows, selected)
+        shown, axis, cost, lines = found.shown, found.axis, found.cost, found.lines
+        read = [] if lines is None else [reading_panel(shown, axis, cost, lines)]
+        answers = [plot_panel(shown, axis, cost, lines), *read, allowance_panel(shown, axis, cost)]
+        panels = [*answers, *panels, published_panel(cost)]
+    show(panels, selected)
     left = len(pending(traces))
     if left:  # the page is drawn again with each further result
         polled(partial(_draw_pending, left), lambda: len(pending(traces)) == left, POLL)

@@ -1,14 +1,11 @@
-"""Traces as points of cost and quality: axes, lines of one policy, the Pareto front, and the table's filter."""
+"""Traces as points of cost and quality: axes, and lines of one policy."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
-
-import pandas as pd
+from dataclasses import dataclass, field, replace
 
 from app.state.traces import key_of
 from deediff.quality.results import Quality
@@ -21,12 +18,13 @@ KINDS = {
     "batch-mean": "τ = {}",
     "excess": "δ = {}",
     "fixed": "layer {}",
-    "budget": "{} GFLOPs",
-    "stopping": "{} GFLOPs",
-    "oracle": "{} GFLOPs",
+    "budget": "{} GFLOPs/step",
+    "stopping": "{} GFLOPs/step",
+    "oracle": "{} GFLOPs/step",
     "dual": "down to t = {}",
 }
 
+COSTS = {"gflops": "GFLOPs per image", "seconds": "seconds per image"}
 NAMES = {"timesteps": "steps", "eta": "η", "checkpoint_sha256": "weights"}  # of NOISE, where others are clearer
 
 
@@ -40,6 +38,8 @@ class Reading:
     floor: float | None = None  # the same metric of real images at the same N
     floor_spread: float | None = None
     how: str = ""  # method of the interval
+    quality: Quality | None = None  # of a trace: holds the groups of samples that a paired difference needs
+    paired: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # of a plan: differences, by rival's key
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Axis:
     readings: dict[str, Reading] = field(default_factory=dict)  # by trace
     protocol: tuple[str, str, str, int] | None = None  # of `Quality`; None for the change of the images
     full: str | None = None  # of a change: the trace of the full network
+    of_plans: bool = False  # of validated plans, not of traces
 
     @property
     def key(self) -> str:
@@ -61,18 +62,19 @@ class Axis:
 
 @dataclass(frozen=True)
 class Point:
-    """One trace in the figure."""
+    """One trace, or one validated plan, in the figure."""
 
-    key: str  # run/trace
+    key: str  # run/trace, or run/plans/plan
     run: str
     family: str  # policy, solver and steps: points of one run and family are joined by a line
     label: str  # threshold, budget or steps, within its family
     is_full: bool  # the full network at every step
     gflops: float  # per image: over all steps
     seconds: float | None  # per image
-    layer_ratio: float
+    layer_ratio: float | None  # None of a plan
     images: int
     reading: Reading
+    steps: int = 1  # of one image
 
 
 def family_of(trace: Trace) -> tuple[str, str]:
@@ -101,21 +103,21 @@ def family_of(trace: Trace) -> tuple[str, str]:
 
 
 def axes(traces: Sequence[Trace], quality: dict[str, list[Quality]]) -> list[Axis]:
-    """The possible quality axes: every protocol that was evaluated, then the change of the images.
-
-    A change needs a trace of the full network with the same noise; its readings are added by `with_readings`.
-    """
+    """The quality axes of the traces: every protocol that was evaluated."""
     found: dict[tuple[str, str, str, int], Axis] = {}
     for trace in traces:
         for q in quality.get(key_of(trace), []):
             label = f"{q.metric.upper()} · {q.extractor}, N = {q.images:,}, against {q.reference}"
             axis = found.setdefault(q.protocol, Axis(q.metric, label, q.higher_is_better, {}, q.protocol))
-            axis.readings[key_of(trace)] = Reading(q.value, q.low, q.high, q.floor, q.floor_spread, q.interval)
-    by_count = sorted(found.values(), key=lambda axis: (-len(axis.readings), axis.name))
-    return by_count + _changes(traces)
+            axis.readings[key_of(trace)] = Reading(q.value, q.low, q.high, q.floor, q.floor_spread, q.interval, q)
+    return sorted(found.values(), key=lambda axis: (-len(axis.readings), axis.name))
 
 
-def _changes(traces: Sequence[Trace]) -> list[Axis]:
+def change_axes(traces: Sequence[Trace]) -> list[Axis]:
+    """The changes of the images, each from a trace of the full network with the same noise.
+
+    Their readings are added by `with_readings`.
+    """
     groups: dict[tuple[object, ...], list[Trace]] = {}
     for trace in traces:
         if trace.meta.settings is not None:  # an imported trace has no noise in common with another
@@ -136,7 +138,7 @@ def _changes(traces: Sequence[Trace]) -> list[Axis]:
 def with_readings(axis: Axis, values: dict[str, float | None]) -> Axis:
     """The axis with these values; None is left out."""
     readings = {key: Reading(value) for key in axis.readings if (value := values.get(key)) is not None}
-    return Axis(axis.name, axis.label, axis.higher_is_better, readings, axis.protocol, axis.full)
+    return replace(axis, readings=readings)
 
 
 def points(traces: Sequence[Trace], axis: Axis) -> list[Point]:
@@ -161,6 +163,7 @@ def points(traces: Sequence[Trace], axis: Axis) -> list[Point]:
                 trace.cost.layer_ratio(exits),
                 int(trace.summary.samples),
                 reading,
+                len(trace.timesteps),
             )
         )
     return made
@@ -179,21 +182,8 @@ def other_differences(traces: Sequence[Trace]) -> str:
 
 
 def cost_of(point: Point, cost: str) -> float | None:
-    """`gflops` or `seconds`, per image."""
+    """One of COSTS, per image."""
     return point.gflops if cost == "gflops" else point.seconds
-
-
-def front(points: Sequence[Point], cost: str, higher_is_better: bool) -> list[Point]:
-    """The Pareto front, cheapest first: points that no other point dominates in cost and quality."""
-    sign = -1.0 if higher_is_better else 1.0
-    known = [(c, sign * p.reading.value, p) for p in points if (c := cost_of(p, cost)) is not None]
-    kept: list[Point] = []
-    best = float("inf")
-    for _, value, point in sorted(known, key=lambda entry: entry[:2]):
-        if value < best:
-            best = value
-            kept.append(point)
-    return kept
 
 
 def far_above(points: Sequence[Point]) -> list[Point]:
@@ -203,45 +193,3 @@ def far_above(points: Sequence[Point]) -> list[Point]:
         if order[place].reading.value > 3 * order[place - 1].reading.value > 0:
             return order[place:]
     return []
-
-
-def filtered(table: pd.DataFrame, question: str) -> pd.DataFrame:
-    """Rows in which every word occurs and every comparison (`gflops<0.3`, also ≤ ≥ > =) holds.
-
-    A comparison names a column by a prefix. Raises ValueError, with one sentence, when it matches none.
-    """
-    for word in question.split():
-        match = re.fullmatch(r"(\w+)(<=|>=|≤|≥|<|>|=)(-?[\d.]+)", word)
-        if match is None:
-            rows = table.select_dtypes(exclude="number").itertuples(index=False)
-            table = table[[word.lower() in " ".join(map(str, row)).lower() for row in rows]]
-            continue
-        column = next((name for name in table.columns if name.startswith(match[1])), None)
-        if column is None or not pd.api.types.is_numeric_dtype(table[column]):
-            raise ValueError(f"No numeric column starts with “{match[1]}”; there are {', '.join(_numbers(table))}.")
-        table = table[_COMPARE[match[2]](table[column], float(match[3]))]
-    return table
-
-
-def ordered(table: pd.DataFrame, column: str, falling: bool) -> pd.DataFrame:
-    """Sorted by a column, numerically or as text; stable, with empty cells last."""
-
-    def comparable(values: pd.Series) -> pd.Series:
-        return values if pd.api.types.is_numeric_dtype(values) else values.map(str, na_action="ignore")
-
-    return table.sort_values(column, ascending=not falling, kind="stable", na_position="last", key=comparable)
-
-
-def _numbers(table: pd.DataFrame) -> list[str]:
-    return [str(name) for name in table.select_dtypes("number").columns]
-
-
-_COMPARE: dict[str, Callable[[Any, float], Any]] = {
-    "<": lambda a, b: a < b,
-    ">": lambda a, b: a > b,
-    "=": lambda a, b: a == b,
-    "<=": lambda a, b: a <= b,
-    ">=": lambda a, b: a >= b,
-    "≤": lambda a, b: a <= b,
-    "≥": lambda a, b: a >= b,
-}

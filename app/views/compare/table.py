@@ -13,7 +13,7 @@ from app.state.selection import Selection
 from app.state.traces import key_of, read_qualities
 from app.views.compare.changes import known_change
 from app.views.compare.choices import PICKED
-from app.views.compare.points import filtered, ordered
+from app.views.compare.filter import filtered, ordered
 from app.widgets import inputs, plot
 from app.widgets.panels import Panel, heading
 from app.widgets.ticked_table import ticked_table

@@ -7,14 +7,8 @@ from dataclasses import dataclass
 from math import ceil, sqrt
 from typing import Any
 
-from deediff.plans.front import TOLERANCE, Front, Point
+from deediff.plans.front import TOLERANCE, WITHOUT_EXITS, Front, Point
 
-WITHOUT_EXITS = (
-    "uniform",
-    "hand",
-    "full",
-    "ends",
-)  # kinds of search without exits; ends may skip the first or last step
 WITH_EXITS = ("all",)
 ROWS = 3  # of the table
 ONE_DISTANCE = "no guard"  # verdict where only the distance that the search minimised is known

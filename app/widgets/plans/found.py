@@ -15,7 +15,7 @@ KINDS = {  # of search, in front.json: name on screen
     "uniform": "full network, uniform timesteps",
     "hand": "full network, timesteps chosen by hand",
     "full": "full network, searched timesteps",
-    "ends": "the same, which may skip the first or last evaluation",
+    "ends": "full network, may skip the first or last step",
     "all": "timesteps and exits",
 }
 

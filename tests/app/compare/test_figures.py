@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import plotly.graph_objects as go
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.views.compare.figures.cost_quality import FULL as GREY
-from app.views.compare.figures.cost_quality import cost_quality
+from app.views.compare.figures.cost_quality import Marked, cost_quality
 from app.views.compare.figures.labels import Box, place, placed
 from app.views.compare.figures.published import published_gflops, published_seconds
 from app.views.compare.points import (
     Axis,
     far_above,
 )
+from app.views.compare.reading import Lines
 from deediff.analysis.published import FULL, SECONDS, TABLES
 from tests.app.compare.test_points import point
 
@@ -27,7 +31,9 @@ def test_what_lies_far_above_does_not_squeeze_the_others() -> None:
 
 def test_the_picture_holds_values_intervals_and_the_floor() -> None:
     shown = [point(3.0, 10.0, "r/a", low=9.0, high=12.0, floor=3.0, floor_spread=0.5), point(5.0, 8.0, "r/b")]
-    spec = cost_quality(shown, shown, Axis("fid", "FID", False), "gflops", {"r/a": "A"}, ["r/b"])
+    spec = cost_quality(
+        shown, [[], shown], Axis("fid", "FID", False), "gflops", Marked({"r/a": "A"}, ["r/b"], Lines(4.0, 9.0))
+    )
     figure = go.Figure(spec)  # every attribute is one that Plotly knows
     line = next(trace for trace in figure.data if trace.name == "threshold")
     assert (list(line.x), list(line.y)) == ([3.0, 5.0], [10.0, 8.0])
@@ -35,6 +41,8 @@ def test_the_picture_holds_values_intervals_and_the_floor() -> None:
     assert [entry[0] for entry in line.customdata] == ["r/a", "r/b"]
     band = figure.layout.shapes[0]
     assert (band.y0, band.y1) == (2.5, 3.5)
+    assert {s.name: (s.x0, s.y0) for s in figure.layout.shapes if s.name} == {"budget": (4.0, 0), "level": (0, 9.0)}
+    assert {s.layer for s in figure.layout.shapes if not s.name} == {"below"}  # Plotly cannot drag these
     rings = {trace.name: list(trace.x) for trace in figure.data if trace.mode == "markers"}
     assert rings == {"trace A": [3.0], "images below": [5.0]}
 
@@ -43,7 +51,7 @@ def test_colours_are_runs_and_symbols_policies_where_several_runs_are_compared()
     families = ("full network", "fixed", "threshold")
     places = [(f"r{run}/{family}", family) for run in range(7) for family in families]
     shown = [point(float(k), float(k), key, family) for k, (key, family) in enumerate(places)]
-    figure = go.Figure(cost_quality(shown, [], Axis("fid", "FID", False), "gflops", {}, []))
+    figure = go.Figure(cost_quality(shown, [[], []], Axis("fid", "FID", False), "gflops", Marked()))
     lines = {trace.customdata[0][0]: trace for trace in figure.data if trace.customdata}
     assert len(lines) == len(places)
     looks = {key: (line.line.color, line.line.dash) for key, line in lines.items()}
@@ -56,7 +64,30 @@ def test_colours_are_runs_and_symbols_policies_where_several_runs_are_compared()
         assert len({lines[f"r{run}/{family}"].marker.symbol for run in range(7)}) == 1
     assert len({lines[f"r0/{family}"].marker.symbol for family in families}) == len(families)
     legend = [trace.name for trace in figure.data if trace.showlegend is not False]
-    assert legend == [*(f"r{run}" for run in range(7)), *families]
+    assert legend == [*(f"run r{run}" for run in range(7)), *families]
+
+
+@pytest.mark.parametrize("runs", [1, 3])
+def test_no_two_families_of_a_run_look_alike(runs: int) -> None:
+    places = [
+        (f"r{run}/{kind}{k}", kind + str(k)) for run in range(runs) for kind in ("full network", "p") for k in range(9)
+    ]
+    shown = [point(float(k), float(k), key, family) for k, (key, family) in enumerate(places)]
+    shown = [replace(p, is_full=p.family.startswith("full")) for p in shown]
+    figure = go.Figure(cost_quality(shown, [[], []], Axis("fid", "FID", False), "gflops", Marked()))
+    looks = [(t.marker.symbol, t.line.color, t.line.dash, t.marker.line.color) for t in figure.data if t.customdata]
+    assert len(set(looks)) == len(looks) == len(places)
+    symbols = {
+        p.family: t.marker.symbol for t in figure.data if t.customdata for p in shown if p.key == t.customdata[0][0]
+    }
+    assert len(set(symbols.values())) == 18
+
+
+def test_a_curve_of_one_point_is_a_point() -> None:
+    shown = [point(3.0, 10.0, "r/a"), point(4.0, 9.0, "r/b", "fixed"), point(5.0, 8.0, "r/c", "fixed")]
+    figure = cost_quality(shown, [[], shown[:1]], Axis("fid", "FID", False), "gflops", Marked())
+    modes = {trace["name"]: trace["mode"] for trace in figure["data"]}
+    assert modes == {"front with exits": "markers", "threshold": "markers+text", "fixed": "lines+markers+text"}
 
 
 @given(st.lists(st.tuples(st.floats(0, 500), st.floats(0, 290), st.sampled_from(["τ = 0.1", "50 steps"]))))

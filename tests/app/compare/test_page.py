@@ -83,7 +83,7 @@ def test_what_was_evaluated_has_its_own_axis_with_interval_and_floor(runs: Path)
     early = picture(app)[f"threshold · DDIM, {STEPS} steps"]
     assert (early["y"], early["error_y"]["array"], early["error_y"]["arrayminus"]) == ([10.0], [2.0], [1.0])
     layout = figure(app, "compare")["layout"]
-    assert [(s["y0"], s["y1"]) for s in layout["shapes"]] == [(2.5, 3.5), (3.0, 3.0)]
+    assert [(s["y0"], s["y1"]) for s in layout["shapes"] if "name" not in s] == [(2.5, 3.5), (3.0, 3.0)]
 
 
 def test_a_damaged_quality_file_is_a_sentence_and_the_rest_stays(runs: Path) -> None:
@@ -170,6 +170,31 @@ def test_a_family_too_large_for_one_picture_waits_until_it_is_asked_for(runs: Pa
     assert open_app("compare", run="toy").multiselect(key="runs").value == ["toy"]
     shutil.rmtree(runs / "child0")
     assert len(open_app("compare", run="toy").multiselect(key="runs").value) == MOST
+
+
+def test_both_positions_are_in_the_link_and_read_aloud(runs: Path) -> None:
+    for name, value in ((FULL, 8.0), (EXITS, 9.0)):
+        write_quality(runs / "toy" / "traces" / name, [replace(FID, value=value, low=value - 0.5, high=value + 0.5)])
+    app = open_compare()
+    cost = app.dataframe[0].value.set_index("trace")["gflops_per_image"]
+    assert app.number_input(key="at_gflops").value == pytest.approx(cost[FULL] / 2, rel=1e-3)
+    assert app.number_input(key="at_fid").value == 8.0
+    app.number_input(key="at_fid").set_value(9.5)
+    app.number_input(key="at_gflops").set_value(round(1.01 * float(cost[FULL]), 6)).run()
+    lines = [m.value for m in app.markdown if "cheapest is" in m.value or "best is" in m.value]
+    assert f"best is **full network, DDIM, {STEPS} steps** (fid 8" in lines[0]
+    assert f"cheapest is **threshold · DDIM, {STEPS} steps, τ = 0.1** (fid 9" in lines[1]
+    assert "+1 [+0.293, +1.71], outside the noise (unpaired" in lines[1]  # 0.5 · √2
+    theirs = open_compare(**in_the_link(app))
+    assert [m.value for m in theirs.markdown if "cheapest is" in m.value or "best is" in m.value] == lines
+
+
+def test_evaluation_is_recommended_for_traces_with_images_only(runs: Path) -> None:
+    for file in (runs / "toy" / "traces" / EXITS).glob("samples-*.parquet"):
+        file.unlink()
+    said = sentences(open_compare())
+    assert f"/{FULL}" in said
+    assert f"/{EXITS}" not in said
 
 
 def test_a_trace_becomes_a_everywhere(runs: Path) -> None:

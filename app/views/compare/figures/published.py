@@ -7,7 +7,7 @@ from typing import Any
 
 from app.views.compare.figures.cost_quality import HEIGHT
 from app.widgets.figures import FULL, OTHERS, Spec, axis, spec
-from deediff.analysis.published import Published
+from deediff.analysis.published import STEPS, Published
 
 STRATEGIES = {"frozen": OTHERS[0], "finetuned": OTHERS[1], "scratch": OTHERS[2]}
 HOLLOW = {
@@ -21,20 +21,21 @@ HOLLOW = {
 def published_gflops(full: Published, tables: Mapping[tuple[str, str, str, str], Published]) -> Spec:
     """Published FIDs as hollow marks: symbols are UEMs, colours the training of the backbone."""
     entries = {key: line for key, line in tables.items() if key[0] in HOLLOW}
-    data = [_hollow("full network", [(full.gflops, full.fid, f"{full.table}, no early exit")], ["circle-open"], FULL)]
+    full_text = f"{full.table}, no early exit, {full.gflops:g} GFLOPs per step"
+    data = [_hollow("full network", [(full.gflops * STEPS, full.fid, full_text)], ["circle-open"], FULL)]
     for strategy, color in STRATEGIES.items():
         chosen = {key: line for key, line in entries.items() if key[1] == strategy}
         points = [
             (
-                line.gflops,
+                line.gflops * STEPS,
                 line.fid,
                 f"{line.table}: {uem}, {strategy}, {losses} losses, τ = {tau}<br>"
-                f"layer ratio −{line.layer_reduction:g} %",
+                f"layer ratio −{line.layer_reduction:g} %, {line.gflops:g} GFLOPs per step",
             )
             for (uem, _, losses, tau), line in chosen.items()
         ]
         data.append(_hollow(strategy, points, [HOLLOW[key[0]] for key in chosen], color))
-    x = axis("GFLOPs per image and step, without attention products")
+    x = axis(f"GFLOPs per image, {STEPS:,} steps, without attention products")
     return spec(data, x, axis("FID as published  (lower is better)", showgrid=True), height=HEIGHT, showlegend=True)
 
 
