@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
@@ -83,7 +83,8 @@ def find_checkpoint(path: Path) -> Path:
 def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> tuple[EarlyExitModel, dict[str, Any]]:
     """The model in eval mode and float32, and the content of the checkpoint's JSON file.
 
-    Raises UserError when a file is missing or corrupt, or the weights do not fit the configuration.
+    Raises UserError when a file is missing or corrupt, the weights are not those that were saved, not finite, or do
+    not fit the configuration.
     """
     path = find_checkpoint(path)
     info = read_json(path.with_suffix(".json"))
@@ -94,21 +95,36 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> tuple[Ear
     required = ("backbone", "uem", "schedule", "prediction", "sha256", "images_seen")
     if missing := [key for key in required if key not in info]:
         raise UserError(f"{path.with_suffix('.json')} lacks {', '.join(missing)}: it was not written by deediff")
+    weights = _read_weights(path, info["sha256"])
     try:
         schedule = Schedule(**info["schedule"])
         model = EarlyExitModel(build_backbone(info["backbone"]), prediction=info["prediction"])
         if info["uem"] is not None:
             head = info.get("head") or "linear"
             model.add_exits(info["uem"], info.get("heads") or "each", schedule.num_timesteps, head=head)
-        tensors = load_file(path)
-        model.load_state_dict({name: value.float() for name, value in tensors.items()})
-    except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"{path} is not a readable checkpoint ({error}): it is corrupt or cut short; copy it again"
-        ) from None
+        model.load_state_dict(weights)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} does not fit the model its JSON describes ({reason})") from None
     model.origin, model.null_label = (path, info["sha256"]), bool(info.get("null_label"))
     model.exit_target = info.get("exit_target") or "noise"
     return model.to(device).eval().requires_grad_(False), info
+
+
+def _read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
+    """The tensors of a file, in float32. Raises UserError unless they are those that were saved, finite and real."""
+    try:
+        data = path.read_bytes()
+        tensors = load(data)
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path} is not a readable checkpoint ({error}): it is corrupt or cut short; copy it again"
+        ) from None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise UserError(
+            f"{path} is not the file that was saved (another SHA-256 than in {path.with_suffix('.json').name}): copy "
+            "both again"
+        )
+    if strange := [name for name, value in tensors.items() if value.is_complex() or not value.isfinite().all()]:
+        raise UserError(f"{path}: {strange[0]} holds values that are not finite real numbers: train or copy it again")
+    return {name: value.float() for name, value in tensors.items()}

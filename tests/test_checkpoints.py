@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,27 @@ def test_missing_and_corrupt_checkpoints(tmp_path: Path, run: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(UserError, match="corrupt or cut short"):
         deediff.load(run)
+
+
+def test_a_changed_bit_of_the_weights_is_refused(run: Path) -> None:
+    file = run / "checkpoints" / "7.safetensors"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(
+        UserError, match=r"7\.safetensors is not the file that was saved \(another SHA-256 than in 7\.json"
+    ):
+        deediff.load(run)
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
+    model = make_model()
+    assert model.uem is not None
+    next(model.uem.parameters()).data.flatten()[0] = value  # with NaN, no sample would exit
+    path = save_checkpoint(tmp_path / "1.safetensors", model, Schedule(), 1, 64)
+    with pytest.raises(UserError, match=r"uem\..* holds values that are not finite real numbers"):
+        deediff.load(path)
 
 
 def test_a_checkpoint_that_does_not_fit_its_json(tmp_path: Path) -> None:
