@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from deediff.calibration.npz import read_npz, write_npz
 from deediff.diffusion.schedule import Schedule
+from deediff.errors import UserError
 
 Floats = NDArray[np.float32]
 ARRAYS = ("timesteps", "position", "u", "error", "squared_error", "low", "high", "maps")
@@ -74,7 +75,33 @@ class Calibration:
     def load(cls, path: Path) -> Calibration:
         """Raises UserError when the file is missing or is not a readable calibration."""
         info, arrays, sha256 = read_npz(path, ARRAYS, "calibration")
-        return cls(**arrays, info=info, sha256=sha256)
+        found = cls(**arrays, info=info, sha256=sha256)
+        if (strange := found._strange()) is not None:
+            raise UserError(f"{path} is not a readable calibration ({strange}): run 'deediff calibrate' again")
+        return found
+
+    def _strange(self) -> str | None:
+        """Which array does not fit the others; None when all do."""
+        if self.u.ndim != 3 or self.maps.ndim != 3 or self.timesteps.ndim != 1 or self.position.ndim != 1:
+            return "its arrays have other dimensions"
+        rows, images, layers = self.u.shape
+        expected = {
+            "timesteps": (rows,),
+            "error": (rows, images, layers),
+            "squared_error": (rows, images, layers + 1),
+            "low": (rows, layers),
+            "high": (rows, layers),
+            "maps": (rows, layers, self.maps.shape[2]),
+        }
+        for name, shape in expected.items():
+            if (found := getattr(self, name).shape) != shape:
+                return f"{name} has the shape {found}, expected {shape}"
+        ascending = np.all(np.diff(self.timesteps) > 0) and rows >= 2
+        if not ascending or self.timesteps[0] < 0 or self.timesteps[-1] >= len(self.position):
+            return f"timesteps are not ascending numbers of 0 … {len(self.position) - 1}"
+        if not np.all((self.position >= 0) & (self.position <= rows - 1)):
+            return f"position is not within 0 … {rows - 1}"
+        return None
 
 
 def positions(schedule: Schedule, timesteps: Sequence[int]) -> Floats:

@@ -78,6 +78,11 @@ def calibration_of(model: EarlyExitModel, file: Path | None = None) -> Calibrati
     calibration = Calibration.load(file)
     if calibration.info.get("checkpoint_sha256") != sha256:
         raise UserError(f"{file} is the calibration of other weights: run 'deediff calibrate {checkpoint}' again")
+    if calibration.u.shape[2] != model.num_blocks:
+        raise UserError(
+            f"{file} is of a model of {calibration.u.shape[2]} blocks, this one has {model.num_blocks}: run 'deediff "
+            f"calibrate {checkpoint}' again"
+        )
     return calibration.recalibrated() if isinstance(model.uem, RecalibratedUncertainty) else calibration
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,3 +53,34 @@ def test_a_calibration_of_other_weights_is_refused(loaded: EarlyExitModel, tmp_p
         sample(loaded, policy="excess:0.1@none.npz")
     with pytest.raises(UserError, match="was not read from a checkpoint"):
         sample(MODEL, policy="excess:0.1")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        ("u", lambda u: u[:, :, :-1], "error has the shape"),
+        ("low", lambda low: low[:1], "low has the shape"),
+        ("maps", lambda maps: maps[0], "other dimensions"),
+        ("timesteps", lambda timesteps: timesteps[::-1], "timesteps are not ascending numbers of 0 … 999"),
+        ("timesteps", lambda timesteps: timesteps + 1000, "timesteps are not ascending numbers of 0 … 999"),
+        ("position", lambda position: position - 1, "position is not within 0 …"),
+    ],
+)
+def test_a_calibration_whose_arrays_do_not_fit_is_refused(
+    name: str, change: Callable[[np.ndarray], np.ndarray], reason: str, measured: Calibration, tmp_path: Path
+) -> None:
+    file = tmp_path / "7.calibration.npz"
+    replace(measured, **{name: change(getattr(measured, name))}).save(file)
+    with pytest.raises(UserError, match=f"is not a readable calibration .*{reason}"):
+        Calibration.load(file)
+
+
+def test_a_calibration_of_another_depth_is_refused(loaded: EarlyExitModel) -> None:
+    assert loaded.origin is not None
+    file = calibration_file(loaded.origin[0])
+    found = Calibration.load(file)
+    u, error, squared = (values[:, :, 1:] for values in (found.u, found.error, found.squared_error))
+    low, high, maps = (values[:, 1:] for values in (found.low, found.high, found.maps))
+    replace(found, u=u, error=error, squared_error=squared, low=low, high=high, maps=maps).save(file)
+    with pytest.raises(UserError, match="is of a model of 12 blocks, this one has 13"):
+        calibration_of(loaded)
