@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from torch import Tensor
+
 from app.jobs.queue import Job, Session
+from deediff.calibration.checkpoint import CalibrationSettings, calibrate_checkpoint, training_batches
+from deediff.calibration.gaussian import GAUSSIAN_IMAGES, fit_gaussian, gaussian_file
 from deediff.errors import UserError
+from deediff.json_files import read_json
 from deediff.policies import make_policy
 from deediff.quality.results import Quality
 from deediff.recording.job import sample_to_trace
@@ -17,6 +22,10 @@ from deediff.sampling import Step
 from deediff.settings import SamplingSettings
 
 BATCH = 64
+
+
+class Stopped(Exception):
+    """Ends the work of a cancelled job from within."""
 
 
 class SaveJob(Job):
@@ -52,6 +61,44 @@ class SaveJob(Job):
 
     def _on_step(self, step: Step) -> None:
         self.progress(step.done, step.total)
+
+
+class CalibrateJob(Job):
+    """Compares u with the error on held-out images; fits a Gaussian to the training images, unless it has been fitted.
+
+    As `deediff calibrate CHECKPOINT` does.
+    """
+
+    kept = True
+
+    def __init__(self, session: Session, checkpoint: Path):
+        super().__init__(session, f"calibrate {checkpoint.parent.parent.name}, checkpoint {checkpoint.stem}")
+        self.folder = checkpoint
+
+    def work(self) -> None:
+        gaussian = gaussian_file(self.folder)
+        if not gaussian.exists():
+            source = {"source": "data", "checkpoint": self.folder.name}
+            fit_gaussian(self._batches(), info=source).save(gaussian)
+        if read_json(self.folder.with_suffix(".json")).get("uem") is not None:
+            calibrate_checkpoint(self.folder, CalibrationSettings(), on_batch=self._on_batch)
+
+    def _batches(self) -> Iterator[Tensor]:
+        done = 0
+        for batch in training_batches(self.folder, GAUSSIAN_IMAGES):
+            self._check()
+            done += len(batch)
+            self.progress(done, GAUSSIAN_IMAGES + 1, "statistics of the images")
+            yield batch
+
+    def _on_batch(self, done: int, total: int) -> None:
+        self._check()
+        self.progress(done, total, "errors of the exits")
+
+    def _check(self) -> None:
+        """Ends the work of a cancelled job."""
+        if self.stopped():
+            raise Stopped
 
 
 class EvaluateJob(Job):

@@ -56,6 +56,7 @@ class Job(ABC):
 
     def __init__(self, session: Session, title: str):
         self.session, self.title = session, title
+        self.purpose = ""  # the name of the missing thing that it makes, where an empty page offered it
         self.status = Status()
         self._cancel, self._ended = threading.Event(), threading.Event()
         self._lock = threading.Lock()  # starting and cancelling exclude each other

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+from app.state.commands import evaluate_command
 from app.widgets.formatting import percent
 from deediff.errors import UserError
 from deediff.quality.results import Quality, read_quality
@@ -69,7 +71,7 @@ def figures_of(trace: Trace, comparable: list[Trace]) -> list[Figure]:
 
 def _quality(trace: Trace) -> Figure:
     """The first metric of the trace's quality file."""
-    command = f"`deediff evaluate {trace.path}` measures it."
+    command = f"`{evaluate_command([Path(str(trace.path))])}` measures it."
     try:
         found = read_quality(trace.path)
     except UserError as error:

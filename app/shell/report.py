@@ -5,17 +5,17 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlencode
 
 import streamlit as st
 
 import deediff
 from app.shell.head import plotly_source
-from app.state import shown
+from app.state import commands, shown
 from app.state.selection import Selection
 from app.state.shown import Shown
-from deediff.settings import SamplingSettings
 from deediff.traces.reader import Trace
 
 STYLE = """
@@ -64,21 +64,21 @@ def report_button(page: str, path: str, selected: Selection) -> None:
         type="tertiary",
         icon=":material/description:",
         help="This page as one HTML file without network access: figures, images, settings and commands. "
-        f"All pages: deediff report {selected.run.path} --out report.html",
+        f"All pages: deediff report {commands.typed(selected.run.path)} --out report.html",
     )
 
 
 def report(selected: Selection, sections: Sequence[Section]) -> str:
     """The HTML file of some pages."""
     traces = [trace for trace in (selected.trace, selected.other) if trace is not None]
-    commands = "\n".join(filter(None, map(sample_command, traces)))
+    lines = "\n".join(filter(None, map(command_of, traces)))
     body = [
         f"<h1>{html.escape(selected.run.name)}</h1>",
         f'<p class="caption">{html.escape(selected.describe())} · deediff {deediff.__version__}</p>',
         *map(_section, sections),
     ]
-    if commands:
-        body.append(f"<h2>Reproduce</h2><pre>{html.escape(commands)}</pre>")
+    if lines:
+        body.append(f"<h2>Reproduce</h2><pre>{html.escape(lines)}</pre>")
     script = plotly_source().replace("</script", "<\\/script")
     head = f'<meta charset="utf-8"><title>{html.escape(selected.run.name)}</title><style>{STYLE}</style>'
     scripts = f"<script>{script}</script><script>{DRAW}</script>"
@@ -103,23 +103,9 @@ def _entry(entry: Shown) -> str:
     return f'{text}<div class="images">{"".join(images)}</div>'
 
 
-def sample_command(trace: Trace) -> str | None:
+def command_of(trace: Trace) -> str | None:
     """The command line that samples a trace again; None where the trace does not hold its settings."""
     settings = trace.meta.settings
     if settings is None:
         return None
-    words = ["deediff", "sample", str(trace.path.parents[1])]
-    planned = ("solver", "steps", "spacing", "timesteps", "clip_x0", "dynamic_threshold", "eta")
-    for field in fields(SamplingSettings):
-        value = getattr(settings, field.name)
-        left_out = field.name.startswith("checkpoint") or (settings.plan is not None and field.name in planned)
-        if value == field.default or left_out:
-            continue
-        words.append(f"--{field.name.replace('_', '-')}")
-        if field.name == "timesteps":
-            words.append(",".join(map(str, value)))
-        elif isinstance(value, tuple):
-            words += map(str, value)
-        elif value is not True:
-            words.append(value.name if field.name == "plan" else str(value))
-    return " ".join([*words, "--out", str(trace.path)])
+    return commands.sample_command(Path(str(trace.path.parents[1])), settings, Path(str(trace.path)))

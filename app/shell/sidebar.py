@@ -14,6 +14,7 @@ from app.state.choice import end_clicks
 from app.state.recent import dated, first_run, remember_run
 from app.state.selection import HIGHEST, STEP, Selection, stops
 from app.widgets import inputs
+from app.widgets.empty import no_full_record
 from app.widgets.glossary import meaning
 from deediff.errors import UserError
 from deediff.runs import Run, list_runs, newest_first
@@ -76,7 +77,7 @@ def _choose(runs: dict[str, Run], problems: list[str]) -> Selection:
             other = _open(run, second, problems) if second != NO_TRACE else None
         alike = [n for n in rest if same_noise(metas[n], metas[name])]
         siblings = [t for n in alike if (t := _open(run, n, [])) is not None]
-    threshold = _choose_threshold(trace, siblings) if trace is not None else None
+    threshold = _choose_threshold(run, trace, siblings) if trace is not None else None
     point = _choose_point(trace) if trace is not None else {}
     checkpoint = _choose_checkpoint(run) if run.checkpoints else None
     answer = trace.what_if(threshold) if trace is not None and threshold is not None else None
@@ -98,12 +99,13 @@ def _open(run: Run, name: str, problems: list[str]) -> Trace | None:
     return trace
 
 
-def _choose_threshold(trace: Trace, siblings: list[Trace]) -> float | None:
+def _choose_threshold(run: Run, trace: Trace, siblings: list[Trace]) -> float | None:
     """The what-if slider; disabled, with the reason, where the trace cannot answer."""
     if trace.what_if_limit is None:
         reason = f"No what-if: {trace.why_no_what_if}."
         st.slider("What-if threshold τ", 0.0, HIGHEST, 0.1, STEP, format="%.3f", disabled=True, help=reason)
         st.caption(f":material/block: {reason}")
+        no_full_record(run, trace)
         return None
     lowest, highest = stops(trace)
     tau = inputs.slider(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from app.jobs.kept import EvaluateJob, SaveJob
+from app.jobs.kept import CalibrateJob, EvaluateJob, SaveJob
 from app.jobs.queue import QUEUE, Job
 from app.jobs.search import MeasureJob, SearchJob
 from app.state import session
@@ -30,19 +30,19 @@ def is_busy() -> bool:
 
 def draw_jobs(evaluate: Callable[[Sequence[Path]], None]) -> None:
     """The active jobs, and the results of this tab's kept ones; `evaluate` is called for the button of that name."""
-    here = session.this_tab()
     jobs = QUEUE.jobs()
     if len(jobs) > 1 or any(job.kept for job in jobs):
         st.markdown(f"**{len(jobs)} job{'s' * (len(jobs) > 1)} on this device**", help="One at a time, in this order.")
         for position, job in enumerate(jobs):
-            _draw_active(position, job, mine=job.session == here)
+            draw_active(position, job)
     for number, job in enumerate(st.session_state.get(KEPT, [])):
         if not job.status.active:
             _draw_ended(number, job, evaluate)
 
 
-def _draw_active(position: int, job: Job, mine: bool) -> None:
-    status = job.status
+def draw_active(position: int, job: Job) -> None:
+    """Progress of a job, and the button that ends it; `position` is its number in the queue."""
+    status, mine = job.status, job.session == session.this_tab()
     owner = "this tab" if mine else "another tab"
     if status.state == "running":
         left = "" if status.seconds_left is None else f" · {status.seconds_left:.0f} seconds left"
@@ -74,6 +74,8 @@ def _draw_ended(number: int, job: Job, evaluate: Callable[[Sequence[Path]], None
             st.success(f"Searched plans for {job.folder.name}: see *Plans*.")
         elif isinstance(job, MeasureJob):
             st.success(f"Measured plan {job.name} of {job.folder.name}: see *Plan designer*.")
+        elif isinstance(job, CalibrateJob):
+            st.success(f"Calibrated {job.folder.parent.parent.name}: see *Uncertainty*.")
         elif isinstance(job, EvaluateJob):
             results = ", ".join(f"{q.metric} {q.value:.3g}" for q in job.results)
             st.success(f"{job.folder.name}: {results} (see *Compare*).")

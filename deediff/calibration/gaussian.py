@@ -19,6 +19,8 @@ from torch import Tensor
 from deediff.calibration.npz import read_npz, write_npz
 from deediff.errors import UserError
 
+GAUSSIAN_IMAGES, RANK = 20_000, 256  # images to fit, and axes to keep, unless others are given
+
 
 @dataclass(frozen=True, eq=False)
 class ImageGaussian:
@@ -95,7 +97,7 @@ class ImageGaussian:
 
 def fit_gaussian(
     batches: Iterable[Tensor],  # (B,C,H,W) each, in [−1, 1]
-    rank: int = 256,  # axes to keep, at most D − 1
+    rank: int = RANK,  # axes to keep, at most D − 1
     info: dict[str, Any] | None = None,
 ) -> ImageGaussian:
     """Mean and covariance of these images; the directions beyond the first `rank` get their mean variance.

@@ -17,7 +17,7 @@ from tyro.conf import Positional, arg
 from deediff.bench.components import time_components
 from deediff.calibration.checkpoint import CalibrationSettings, calibrate_checkpoint, training_batches
 from deediff.calibration.deviations import check_edges, deviations
-from deediff.calibration.gaussian import fit_gaussian, gaussian_file
+from deediff.calibration.gaussian import GAUSSIAN_IMAGES, RANK, fit_gaussian, gaussian_file
 from deediff.checkpoints import find_checkpoint, load_checkpoint
 from deediff.cli.command import Command, Count, Result, defaults_to, one_of
 from deediff.cli.sampling import progress
@@ -86,9 +86,9 @@ class Calibrate(Command):
     """Seed of the noise."""
     gaussian: Literal["data", "samples", "none"] = "data"
     """Images of the Gaussian: of the training split, or drawn by the network in 20 steps of DPM-Solver++."""
-    gaussian_images: Count = 20_000
+    gaussian_images: Count = GAUSSIAN_IMAGES
     """Number of those images."""
-    rank: Count = 256
+    rank: Count = RANK
     """Principal axes of the Gaussian; the rest of the variance is spread evenly."""
     device: Device = "auto"
     """auto: CUDA if available, else MPS, else the CPU."""

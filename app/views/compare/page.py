@@ -21,7 +21,7 @@ from app.views.compare.points import Axis, Point
 from app.views.compare.reading import Lines, choose_lines, reading_panel
 from app.views.compare.table import table_panel
 from app.widgets import inputs
-from app.widgets.empty import no_trace
+from app.widgets.empty import no_trace, offer_evaluation
 from app.widgets.panels import guarded, show
 from app.widgets.waiting import polled
 from deediff.runs import Run, list_runs
@@ -55,11 +55,10 @@ def comparison_controls(runs: list[Run], selected: Selection, problems: list[str
             shown = plan_points(fronts, axis) if axis.of_plans else points.points(traces, axis)
         lines = None if axis is None else choose_lines(shown, axis, cost)
     if traces and not any(quality.values()):
-        with_images = [str(trace.path) for trace in traces if trace.image_parts]
-        advice = f" This command adds quality: `deediff evaluate {' '.join(with_images)}`" if with_images else ""
-        st.info(
+        offer_evaluation(
             "None of these traces was evaluated, so the quality axis shows the *change* of their images: the distance "
-            f"from the full network's images of equal seeds, not a quality.{advice}"
+            "from the full network's images of equal seeds, not a quality.",
+            traces,
         )
     return Comparison(traces, axis, cost, shown, lines)
 

@@ -12,6 +12,7 @@ import streamlit as st
 
 from app.jobs.search import MeasureJob, why_no_search
 from app.state import session
+from app.state.commands import typed
 from app.state.selection import Selection
 from app.views.designer.design import Design
 from app.views.designer.figures import trials
@@ -110,7 +111,8 @@ def _draw_measure(design: Design, selected: Selection) -> None:
     if saved is not None and (record := read_validation(run / "plans" / f"{saved}.json")) is not None:
         _draw_record(record)
     known = saved or f"{name}.json"
-    st.code(f"deediff sample {run} --plan {known} --num-samples 64 --out {run}/traces/plan-{name}", "bash")
+    out = typed(run / "traces" / f"plan-{name}")
+    st.code(f"deediff sample {typed(run)} --plan {known} --num-samples 64 --out {out}", "bash")
     polled(lambda: job_list.draw_jobs(evaluation.evaluate_traces), job_list.is_busy, POLL)
 
 

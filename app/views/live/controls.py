@@ -10,6 +10,7 @@ import torch
 from app.state import cache
 from app.state.selection import HIGHEST, STEP, Selection
 from app.widgets import inputs
+from app.widgets.empty import offer_calibration, offer_sampling
 from deediff.calibration.file import calibration_file
 from deediff.cost.components import model_cost
 from deediff.diffusion.schedule import Schedule
@@ -141,8 +142,7 @@ def _budget(kind: str, selection: Selection, model: EarlyExitModel, schedule: Sc
 def _calibrated(selection: Selection) -> None:
     assert selection.checkpoint is not None
     if not calibration_file(selection.checkpoint).exists():
-        st.caption("This policy needs the calibration of the checkpoint, which this command measures:")
-        st.code(f"deediff calibrate {selection.checkpoint}", language="bash", wrap_lines=True)
+        offer_calibration("This policy needs the calibration of the checkpoint.", selection.checkpoint)
 
 
 def _excess(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
@@ -169,15 +169,13 @@ def _oracle(kind: str, selection: Selection, model: EarlyExitModel, schedule: Sc
     metas, _ = cache.metas(selection.run)
     recordings = [name for name, meta in metas.items() if meta.has_deviations]
     if not recordings:
-        st.caption("The oracle needs a recording with deviations, of the same seed, solver and steps:")
-        out = selection.run.path / "traces" / "recording"
         solver = st.session_state.get("live solver", next(iter(SOLVERS)))
         steps, seed, count = (st.session_state.get(f"live {key}", value) for key, value in DEFAULTS.items())
-        command = (
-            f"deediff sample {selection.run.path} --solver {solver} --steps {steps} --seed {seed} "
-            f"--num-samples {count} --record full --deviations --out {out}"
+        settings = SamplingSettings(
+            solver=solver, steps=steps, seed=seed, num_samples=count, record="full", deviations=True
         )
-        st.code(command, language="bash", wrap_lines=True)
+        sentence = "The oracle needs a recording with deviations, of the same seed, solver and steps."
+        offer_sampling(sentence, selection.run, settings, f"{solver}{steps}-deviations-seed{seed}")
         return f"{kind}:{budget:g}@"
     name = inputs.selectbox("Recording", recordings, "live recording")
     return f"{kind}:{budget:g}@{selection.run.path / 'traces' / name}"

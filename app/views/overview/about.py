@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from app.state import cache
+from app.state.commands import typed
 from app.state.selection import Selection
 from app.widgets.glossary import WORDS
 from app.widgets.panels import Panel
@@ -40,7 +41,7 @@ def draw_start(selection: Selection) -> None:
     st.subheader("Start here with your own model", anchor=False)
     for what, command in STEPS.items():
         st.caption(what)
-        st.code(command.format(run=cache.runs_root() / "mine"), language="bash", wrap_lines=True)
+        st.code(command.format(run=typed(cache.runs_root() / "mine")), language="bash", wrap_lines=True)
 
 
 def draw_glossary(selection: Selection) -> None:

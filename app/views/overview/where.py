@@ -10,7 +10,7 @@ import streamlit as st
 from app.state.selection import Selection
 from app.state.traces import closest_measured
 from app.views.overview.figures import where_it_happens
-from app.widgets.empty import no_trace
+from app.widgets.empty import no_checkpoint, no_exits, no_trace
 from app.widgets.figures import Mark
 from app.widgets.findings import about_exits
 from app.widgets.panels import Panel, Picture, mark
@@ -70,14 +70,13 @@ def draw_where(selection: Selection) -> Picture | None:
 
 
 def _no_exits(selection: Selection) -> None:
-    policy = "threshold:0.1"
     if not selection.run.has_exits:
         st.info("This model has no exits, and none of its plans equals the full network yet.")
         return
-    out = selection.run.path / "traces" / policy.replace(":", "-")
-    st.info("No trace of this run with the steps of trace A exits early. This command samples one:")
-    command = f"deediff sample {selection.run.path} --policy {policy} --num-samples 64 --out {out}"
-    st.code(command, language="bash", wrap_lines=True)
+    if not selection.run.checkpoints:
+        no_checkpoint(selection.run, "it has no trace with exits, and none can be sampled")
+        return
+    no_exits(selection.run, selection.trace)
 
 
 def _full_steps(plan: Plan) -> int:

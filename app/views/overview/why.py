@@ -14,6 +14,7 @@ from app.state.selection import Selection
 from app.views.overview.figures import small
 from app.views.overview.where import best_plan, chosen_cell, measured_exits
 from app.widgets import figures
+from app.widgets.empty import offer_calibration
 from app.widgets.panels import Panel, Picture
 from app.widgets.pictures.layer_heatmap import layer_heatmap
 from app.widgets.pictures.over_time import spread_over_samples
@@ -34,8 +35,7 @@ def draw_why(selection: Selection) -> Picture | None:
     if selection.checkpoint is None:
         st.info("Nothing was measured that explains this run's exits, and without a checkpoint nothing can be.")
         return None
-    st.info("What an exit loses has not been measured yet. This command does, on held-out images:")
-    st.code(f"deediff calibrate {selection.checkpoint}", language="bash", wrap_lines=True)
+    offer_calibration("What an exit loses has not been measured yet, on held-out images.", selection.checkpoint)
     return None
 
 

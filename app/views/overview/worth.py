@@ -8,10 +8,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from app.state.commands import typed
 from app.state.selection import Selection
 from app.state.traces import key_of, open_traces, read_qualities
 from app.views.overview.budgets import ONE_DISTANCE, Contest, cheapest_without_exits, contests
 from app.views.overview.figures import measured_traces, small
+from app.widgets.empty import offer_evaluation
 from app.widgets.formatting import signed
 from app.widgets.panels import Panel, Picture, heading
 from app.widgets.plans.figures import fronts
@@ -73,12 +75,11 @@ def about_worth(front: Front) -> str:
 def _draw_traces(selection: Selection) -> Picture | None:
     """The run's evaluated traces, and the command that searches plans."""
     rows, metric = evaluated_traces(selection)
-    command = f"`deediff search {selection.run.path}`"
+    command = f"`deediff search {typed(selection.run.path)}`"
     st.caption(f"No plan of this run has been validated yet: {command} searches some (20 minutes).")
     if not rows:
         if selection.run.traces:
-            st.info("No trace of this run has been evaluated either. This command measures the quality of its images:")
-            st.code(f"deediff evaluate {selection.run.path / 'traces'}/*", language="bash", wrap_lines=True)
+            offer_evaluation("No trace of this run has been evaluated either.", open_traces([selection.run], []))
         return None
     title, about = about_traces(rows, metric), f"run {selection.run.name}"
     subtitle = f"{metric} of {len(rows)} evaluated trace{'s'[: len(rows) > 1]} · measured · N = {rows[0]['images']:,}"

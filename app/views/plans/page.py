@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from app.state.choice import resolve
+from app.state.commands import typed
 from app.state.selection import Selection, current
 from app.views.plans.search import SEARCH
 from app.widgets import inputs
@@ -90,7 +91,8 @@ def draw_chosen(selected: Selection) -> Picture | None:
         st.dataframe(changes_text(steps), hide_index=True)
         st.caption("The change of the distance when one step is made full, or left out: above 0 the images get worse.")
     out = selected.run.path / "traces" / f"plan-{name}"
-    st.code(f"deediff sample {selected.run.path} --plan {name} --num-samples 64 --out {out}", "bash", wrap_lines=True)
+    command = f"deediff sample {typed(selected.run.path)} --plan {name} --num-samples 64 --out {typed(out)}"
+    st.code(command, "bash", wrap_lines=True)
     st.download_button("JSON", file.read_bytes(), file.name, "application/json", on_click="ignore", type="tertiary")
     return None
 

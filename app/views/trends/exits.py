@@ -14,6 +14,7 @@ from app.state.traces import closest_measured, uncertainty_deviation
 from app.views.trends import findings, numbers
 from app.views.trends.figures.depth import at_timestep, still_inside
 from app.widgets import figures
+from app.widgets.empty import no_measurement
 from app.widgets.figures import Line
 from app.widgets.findings import about_exits
 from app.widgets.panels import Panel, Picture, mark, needs_trace
@@ -192,11 +193,13 @@ def draw_spread(selection: Selection) -> Picture:
     return Picture(title, f"exit layers over samples · {source}", figure, table, selects(x="timestep"))
 
 
-def draw_gap(selection: Selection) -> Picture:
-    """The open-loop estimate at a measured threshold, beside the measurement."""
+def draw_gap(selection: Selection) -> Picture | None:
+    """The open-loop estimate at a measured threshold, beside the measurement; where there is none, how to get one."""
     trace, truth = selection.trace, closest_measured(selection)
     assert trace is not None
-    assert truth is not None
+    if truth is None:
+        no_measurement(selection.run, trace, selection.threshold or 0.0)
+        return None
     assert truth.threshold is not None
     tau, answer = truth.threshold, trace.what_if(truth.threshold)
     estimated = Line(f"estimated from A, τ = {answer.threshold:g}", mean_exit_layer(answer.exits), figures.A, True)
@@ -218,21 +221,11 @@ def draw_gap(selection: Selection) -> Picture:
 
 
 def needs_measured(selection: Selection) -> str | None:
-    """Trace A answers the measured threshold closest to the slider's."""
+    """Trace A answers the measured threshold closest to the slider's, if one was measured."""
     if selection.trace is None or selection.threshold is None:
         return needs_trace(selection) or f"No estimate to judge: {selection.trace and selection.trace.why_no_what_if}."
-    truth = closest_measured(selection)
-    if truth is None:
-        out = selection.run.path / "traces" / f"threshold-{selection.threshold:g}"
-        meta = selection.trace.meta
-        return (
-            "The error of the estimate is unknown: no trace of this run was sampled at a threshold with this solver "
-            f"and these steps. This command measures it: `deediff sample {selection.run.path} --policy "
-            f"threshold:{selection.threshold:g} --solver {meta.solver} --steps {len(selection.trace.timesteps)} "
-            f"--num-samples {meta.num_samples} --out {out}`"
-        )
-    limit = selection.trace.what_if_limit
-    if limit is not None and (truth.threshold or 0) < limit[0]:
+    truth, limit = closest_measured(selection), selection.trace.what_if_limit
+    if truth is not None and limit is not None and (truth.threshold or 0) < limit[0]:
         return f"Trace A answers thresholds from {limit[0]:g} only, and the closest measured one is lower."
     return None
 

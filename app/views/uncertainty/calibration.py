@@ -16,7 +16,7 @@ from app.state.selection import Selection, select
 from app.views.uncertainty import findings
 from app.views.uncertainty.figures.calibration import reliability_curves
 from app.widgets import inputs
-from app.widgets.empty import no_checkpoint
+from app.widgets.empty import no_checkpoint, offer_calibration
 from app.widgets.figures import Mark
 from app.widgets.panels import Panel, Picture, show
 from app.widgets.pictures.layer_heatmap import layer_heatmap
@@ -60,10 +60,8 @@ def draw_calibration(selection: Selection) -> None:
         return
     calibration = cache.get_calibration(selection.checkpoint)
     if calibration is None:
-        st.info(
-            "This checkpoint has no calibration yet. This command compares u with the actual error on held-out images:"
-        )
-        st.code(f"deediff calibrate {selection.checkpoint}", language="bash")
+        sentence = "This checkpoint has no calibration yet: u has not been compared with the error on held-out images."
+        offer_calibration(sentence, selection.checkpoint)
         return
     found = calibration_numbers(calibration, calibration.sha256)
     with link.one_step():

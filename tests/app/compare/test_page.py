@@ -68,7 +68,7 @@ def test_the_picture_holds_cost_and_change_of_every_trace(runs: Path) -> None:
     assert early["x"] == pytest.approx([table["gflops_per_step"][EXITS] * STEPS])
     assert early["y"] == pytest.approx([table["image_change"][EXITS]])
     assert [entry[0] for entry in early["customdata"]] == [f"toy/{EXITS}"]
-    assert "deediff evaluate" in sentences(app)
+    assert [code.value.split()[:2] for code in app.code] == [["deediff", "evaluate"]]
     app.segmented_control(key="cost").set_value("seconds").run()
     assert picture(app)["full network, DDIM"]["x"] == pytest.approx([table["seconds_per_image"][FULL]])
 
@@ -78,7 +78,7 @@ def test_what_was_evaluated_has_its_own_axis_with_interval_and_floor(runs: Path)
         write_quality(runs / "toy" / "traces" / name, [replace(FID, value=value)])
     write_quality(runs / "toy" / "traces" / EXITS, [replace(FID, images=5, value=99.0)])
     app = open_compare()
-    assert "deediff evaluate" not in sentences(app)
+    assert not app.code
     assert len(app.selectbox(key="quality").options) == 3  # two numbers of images, and the change
     early = picture(app)[f"threshold · DDIM, {STEPS} steps"]
     assert (early["y"], early["error_y"]["array"], early["error_y"]["arrayminus"]) == ([10.0], [2.0], [1.0])

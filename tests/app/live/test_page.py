@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 import deediff
+from deediff.cli.parsing import parse_arguments
+from deediff.cli.sampling import Sample
 from deediff.cost.components import model_cost
 from deediff.plans import Plan, PlanStep
 from deediff.plans.file import write_plan
@@ -287,5 +290,7 @@ def test_the_command_of_a_recording_has_the_settings_of_the_page(runs: Path) -> 
     app.number_input(key="live images").set_value(5)
     app.selectbox(key="live policy").set_value("oracle").run()
     command = next(block.value for block in app.code if block.value.startswith("deediff sample"))
-    assert " --steps 7 --seed 3 --num-samples 5 " in command
-    assert f" --solver {app.selectbox(key='live solver').value} " in command
+    settings = parse_arguments(Sample, shlex.split(command)[2:], "deediff sample").settings
+    assert settings.solver == app.selectbox(key="live solver").value
+    assert (settings.steps, settings.seed, settings.num_samples) == (7, 3, 5)
+    assert (settings.policy, settings.record, settings.deviations) == ("never", "full", True)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import deediff
-from app.shell.report import Section, report, sample_command
+from app.shell.report import Section, command_of, report
 from app.state.selection import SELECTION
 from app.state.shown import SHOWN, Shown
 from deediff.cli import main
@@ -59,7 +59,7 @@ def test_text_of_the_data_cannot_end_the_script(runs: Path) -> None:
 def test_the_command_samples_the_trace_again(run: Path, settings: dict[str, Any]) -> None:
     """Parsed as a command line, it gives the settings of the trace."""
     trace = record(run, "t", **settings)
-    command = sample_command(trace)
+    command = command_of(trace)
     assert command is not None
     program, name, *words = shlex.split(command)
     assert (program, name) == ("deediff", "sample")

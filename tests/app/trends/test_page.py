@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -121,13 +120,6 @@ def test_the_estimate_stands_beside_the_truth_with_their_difference(
     app.slider(key="tau").set_value(0.13).run()  # judged at the measured threshold, wherever the slider is
     np.testing.assert_allclose(line(app, "open and closed loop", "measured, τ = 0.1"), truth.mean(axis=0), rtol=1e-6)
     assert not [m for m in app.metric if m.label == "Estimate − measured"]
-
-
-def test_without_a_measured_threshold_the_command_that_measures_it(runs: Path) -> None:
-    shutil.rmtree(runs / "toy" / "traces" / EXITS)
-    assert f"`deediff sample {runs / 'toy'} --policy threshold:0.1 --solver ddim --steps 4" in sentences(
-        open_app("trends")
-    )
 
 
 def test_the_variance_is_split_as_the_rows_say(runs: Path, tables: dict[str, pd.DataFrame]) -> None:
