@@ -15,11 +15,13 @@ from trainer.config import Precision
 from trainer.features import FeaturesConfig, train_features
 from trainer.loop import Training
 from trainer.presets import PRESETS
+from trainer.statistics import StatisticsConfig, write_statistics
 from trainer.suites.claims import as_markdown, verdicts
 from trainer.suites.suite import Suite, overview
 from trainer.suites.tables import DESCRIPTIONS
 
 FEATURES = "The classifier behind the metrics fd-cifar and, with --dataset mnist, fd-mnist: a ResNet-20"
+STATISTICS = "Statistics of MNIST and CIFAR-10 for fd-mnist, fd-cifar and fd-pixels, which evaluate without images"
 CLAIMS = "Published claims, and whether the results of the suites confirm them"
 
 
@@ -63,6 +65,8 @@ def run_words(words: list[str]) -> None:
         print(f"trained: {Training(name, config).run()}")
     elif name == "features":
         print(f"trained: {train_features(parse_arguments(FeaturesConfig, rest, prog))}")
+    elif name == "statistics":
+        print("\n".join(map(str, write_statistics(parse_arguments(StatisticsConfig, rest, prog)))))
     elif name.startswith("suite:"):
         options = parse_arguments(SuiteOptions, rest, prog)
         where = (options.out, options.data_root, options.device, options.precision)
@@ -71,13 +75,14 @@ def run_words(words: list[str]) -> None:
     elif name == "claims":
         print(as_markdown(verdicts(parse_arguments(ClaimsOptions, rest, prog).out)))
     else:
-        known = ", ".join([*PRESETS, "features", "suite:NAME", "claims"])
+        known = ", ".join([*PRESETS, "features", "statistics", "suite:NAME", "claims"])
         raise UserError(f"unknown preset {name!r}, expected one of: {known}; see python -m trainer.run --help")
 
 
 def _overview() -> str:
     groups = {
         "Train:": {name: preset.description for name, preset in PRESETS.items()} | {"features": FEATURES},
+        "Data that ships with the metrics:": {"statistics": STATISTICS},
         "Suites, from training to a table beside published values:": {
             f"suite:{name}": description for name, description in DESCRIPTIONS.items()
         },

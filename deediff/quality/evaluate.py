@@ -16,11 +16,11 @@ from deediff.json_files import read_json
 from deediff.quality.collect import features_of
 from deediff.quality.extractors import Extractor, MissingWeights, load_extractor
 from deediff.quality.frechet import frechet_infinity
-from deediff.quality.image_sets import TraceImages, held_out_of, real_images
+from deediff.quality.image_sets import TraceImages, held_out_of
 from deediff.quality.jackknife import LEAST, Features, Groups, JackknifeEstimate, group_of
 from deediff.quality.metrics import METRICS, Metric, expand
 from deediff.quality.progress import Progress
-from deediff.quality.references import Reference, reference_of
+from deediff.quality.references import Reference, find_reference
 from deediff.quality.results import Quality, write_quality
 from deediff.storage import AnyPath
 from deediff.traces.reader import Trace, read_trace
@@ -68,8 +68,9 @@ class Evaluator:
             except MissingWeights as error:
                 problems.append(f"{', '.join(chosen)} not measured: {error}")
                 continue
-            real = self._reference(reference, images, extractor)
-            floor = self._reference(held_out, images, extractor) if held_out else None
+            single = not all(METRICS[name].infinity for name in chosen)
+            real = self._reference(reference, images, extractor, single)
+            floor = self._floor(held_out, images, extractor, problems)
             with features_of(images, extractor, self.progress) as (numbers, features):
                 for done, name in enumerate(chosen):
                     self.progress.report(f"{name} of {trace.path.name}", done, len(chosen))
@@ -85,13 +86,25 @@ class Evaluator:
             self._extractors[name] = load_extractor(name, choose_device(self.device), self.weights)
         return self._extractors[name]
 
-    def _reference(self, name: str, like: TraceImages, extractor: Extractor) -> Reference:
-        key = (name, like.shape, extractor.name)
+    def _reference(self, name: str, like: TraceImages, extractor: Extractor, features: bool = True) -> Reference:
+        key = (name, like.shape, extractor.name, features)
         if key not in self._references:
-            self._references[key] = reference_of(
-                real_images(name, *like.shape, self.data_root), extractor, self.progress
-            )
+            self._references[key] = find_reference(name, like.shape, extractor, self.progress, self.data_root, features)
         return self._references[key]
+
+    def _floor(
+        self, held_out: str | None, like: TraceImages, extractor: Extractor, problems: list[str]
+    ) -> Reference | None:
+        """The held-out real images; none, with a sentence, where those by default are not on this machine."""
+        if held_out is None:
+            return None
+        try:
+            return self._reference(held_out, like, extractor)
+        except UserError as error:
+            if self.held_out is not None:
+                raise
+            problems.append(f"no floor of {extractor.name}: {error}")
+            return None
 
     def _measure(
         self, trace: Trace, name: str, features: Features, groups: Groups, real: Reference, floor: Reference | None

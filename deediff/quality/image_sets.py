@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from deediff.datasets import FolderImages, Images, load_images
+from deediff.datasets import NAMED, FolderImages, Images, load_images
 from deediff.errors import UserError
 from deediff.traces.reader import Trace
 
 BATCH = 256
+REFERENCES = tuple(f"{name}-{split}" for name in NAMED for split in ("train", "test"))  # by name; others are folders
 
 
 class ImageSet(Protocol):
@@ -108,7 +109,7 @@ def real_images(name: str, channels: int, size: int, root: Path | None = None) -
     Raises UserError when it does not exist or does not fit.
     """
     dataset, _, split = name.rpartition("-")
-    if dataset in ("cifar10", "mnist") and split in ("train", "test"):
+    if name in REFERENCES:
         return RealImages(name, load_images(dataset, size, channels, root, train=split == "train"))
     if not Path(name).expanduser().is_dir():
         raise UserError(

@@ -20,11 +20,10 @@ from deediff.models import EarlyExitModel
 from deediff.plans import Plan
 from deediff.quality.evaluate import built_in_metric, training_images
 from deediff.quality.extractors import Extractor, load_extractor
-from deediff.quality.image_sets import real_images
 from deediff.quality.jackknife import Features, group_of
 from deediff.quality.metrics import METRICS
 from deediff.quality.progress import EvaluationCancelled, Progress
-from deediff.quality.references import Reference, reference_of
+from deediff.quality.references import Reference, find_reference
 from deediff.quality.results import Quality
 from deediff.sampling.planned import plan_content
 from deediff.sampling.sampler import prepare_sampling
@@ -194,11 +193,13 @@ def make_judge(
     if name not in METRICS or METRICS[name].share:
         known = ", ".join(name for name, found in METRICS.items() if not found.share)
         raise UserError(f"metric {name!r} is not a distance that a search can minimise, expected one of: {known}")
-    real = real_images(settings.reference or training_images(run, str(run)), channels, size, settings.data_root)
+    real = settings.reference or training_images(run, str(run))
     device, distances = next(model.parameters()).device, list[Distance]()
     for metric in dict.fromkeys((name, GUARD)):
         extractor = load_extractor(METRICS[metric].extractor, device, settings.weights)
-        distances.append(Distance(metric, extractor, reference_of(real, extractor, progress)))
+        shape, single = (channels, size), metric != GUARD  # the guard is a distance of Gaussians
+        reference = find_reference(real, shape, extractor, progress, settings.data_root, single)
+        distances.append(Distance(metric, extractor, reference))
     return Judge(model, schedule, distances, settings.batch_size, progress.cancelled)
 
 
