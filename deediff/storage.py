@@ -95,13 +95,16 @@ def _upload(path: UPath, data: bytes) -> None:
 
 
 def read_table(path: AnyPath, **options: Any) -> pa.Table:
-    """`pq.read_table` for local and remote paths. Raises OSError or pa.ArrowInvalid when it is missing or damaged."""
-    with _source(path) as source:
-        return pq.read_table(source, **options)
+    """`pq.read_table` for local and remote paths. Raises UserError when it is missing or damaged."""
+    try:
+        with _source(path) as source:
+            return pq.read_table(source, **options)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path} is damaged ({_reason(error)}): delete it, and run the same command again") from None
 
 
 def read_metadata(path: AnyPath) -> pq.FileMetaData:
-    """`pq.read_metadata` for local and remote paths. Raises OSError or pa.ArrowInvalid as `read_table` does."""
+    """`pq.read_metadata` for local and remote paths. Raises OSError or pa.ArrowInvalid when damaged."""
     with _source(path) as source:
         return pq.read_metadata(source)
 

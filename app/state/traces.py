@@ -43,6 +43,18 @@ def read_qualities(traces: Iterable[Trace], problems: list[str]) -> dict[str, li
     return found
 
 
+def damaged_images(trace: Trace) -> str | None:
+    """A sentence about its damaged files of images; None where there are none."""
+    damaged = [problem for problem in trace.problems if problem.startswith("samples-")]
+    return f"Images of {trace.path.name} are damaged: {damaged[0]}." if damaged else None
+
+
+def why_no_images(trace: Trace) -> str:
+    """Why a trace shows no images: they are damaged, or were never there."""
+    missing = f"The images of {trace.path.name} are missing: not recorded, or not copied with the trace."
+    return damaged_images(trace) or missing
+
+
 def key_of(trace: Trace) -> str:
     """The name of a trace among those of several runs: run/trace."""
     return f"{trace.path.parents[1].name}/{trace.path.name}"

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
 
 from deediff.analysis.origin import Origin, origin_of
 from deediff.analysis.published import published_for
 from deediff.quality.results import Quality, read_quality
+from deediff.traces.images import decode_png
 from deediff.traces.pairing import full_twin, speed_up
 from deediff.traces.reader import Trace
 
@@ -66,7 +65,7 @@ def _images(trace: Trace, numbers: range) -> dict[int, bytes]:
 
 
 def _pixels(png: bytes) -> NDArray[np.float32]:
-    return np.asarray(Image.open(io.BytesIO(png)), dtype=np.float32)
+    return decode_png(png).astype(np.float32)
 
 
 def image_change(trace: Trace, full: Trace, batch: int = 256) -> float | None:

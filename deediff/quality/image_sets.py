@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,11 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from deediff.datasets import NAMED, FolderImages, Images, load_images
 from deediff.errors import UserError
+from deediff.traces.images import decode_png
 from deediff.traces.reader import Trace
 
 BATCH = 256
@@ -70,7 +69,7 @@ class TraceImages:
 
 def _decode(png: bytes) -> NDArray[np.uint8]:
     """(C,H,W)."""
-    pixels = np.array(Image.open(io.BytesIO(png)))
+    pixels = decode_png(png)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 

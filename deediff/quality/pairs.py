@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from deediff.errors import UserError
 from deediff.storage import AnyPath, read_table
+from deediff.traces.images import decode_png
 from deediff.traces.meta import read_meta
 from deediff.traces.pairing import noise_differences, same_noise
 from deediff.traces.reader import Trace, read_trace
@@ -71,7 +69,7 @@ def image_distances(trace: Trace, full: Trace) -> pd.DataFrame:
 
 def _pixels(png: bytes) -> Tensor:
     """PNG → (C,H,W) float32, 0 … 255."""
-    pixels = np.asarray(Image.open(io.BytesIO(png)), dtype=np.float32)
+    pixels = decode_png(png).astype(np.float32)
     return torch.from_numpy(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1).copy())
 
 

@@ -8,7 +8,7 @@ from functools import partial
 import streamlit as st
 
 from app.state.selection import Selection, select, select_trace
-from app.state.traces import key_of
+from app.state.traces import key_of, why_no_images
 from app.views.compare.choices import PICKED
 from app.views.compare.points import other_differences
 from app.widgets import gallery
@@ -68,7 +68,7 @@ def _draw_row(trace: Trace, numbers: range, selected: Selection) -> None:
         if png is not None
     ]
     if not tiles:
-        st.caption("This trace holds no images.")
+        st.caption(why_no_images(trace))
         return
     key = f"compare {key_of(trace)}"
     gallery.gallery(key, tiles, COLUMNS, chosen=selected.sample, on_pick=lambda k: select(sample=k))

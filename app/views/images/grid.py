@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from app.state import link
 from app.state.selection import Selection, select
+from app.state.traces import why_no_images
 from app.widgets import gallery, inputs, ordering
 from app.widgets.ordering import ORDERS
 from app.widgets.panels import Panel, heading
@@ -65,7 +66,7 @@ def _draw_grid(letter: str, trace: Trace, numbers: list[int], name: str, selecte
     subtitle = f"{len(shown)} images, sorted by {ORDERS[name].label.lower()} · {trace.path.name}{_missing(trace)}"
     heading(title, subtitle, HELP, partial(_table, found, values, name), f"images {letter}")
     if shown.empty:
-        st.info("The images of these samples are missing: not recorded, or not copied with the trace.")
+        st.info(why_no_images(trace))
         return
     tiles = []
     for number, mean_exit, png in zip(shown["sample"], shown["mean_exit_layer"], shown["png"], strict=True):

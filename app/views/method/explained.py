@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from deediff.datasets import to_model_range
 from deediff.diffusion.losses import uncertainty_map
@@ -17,6 +15,7 @@ from deediff.diffusion.prediction import training_target
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
+from deediff.traces.images import decode_png
 
 Floats = NDArray[np.float32]
 
@@ -58,7 +57,7 @@ def explain(
     label: int = 0,  # its class, for class-conditional models
 ) -> Explained:
     """Noise an image to a timestep (Eq. 1) and evaluate every exit. Raises UserError when it does not fit the model."""
-    pixels = np.asarray(Image.open(io.BytesIO(png)))
+    pixels = decode_png(png)
     image = torch.from_numpy(pixels[None].copy() if pixels.ndim == 2 else pixels.transpose(2, 0, 1).copy())
     if tuple(image.shape) != model.image_shape:
         raise UserError(

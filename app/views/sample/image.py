@@ -7,7 +7,7 @@ from functools import partial
 import streamlit as st
 
 from app.state.selection import Selection
-from app.state.traces import full_of
+from app.state.traces import damaged_images, full_of
 from app.views.sample.film import FilmJob
 from app.views.sample.stored import number_of, stored_image
 from app.widgets import gallery, ordering
@@ -32,7 +32,7 @@ def _draw_image(job: FilmJob | None, film_comes: bool, selected: Selection) -> N
         full = job.full.image if full is None else full
     if mine is None:
         how = "the film below recomputes it" if film_comes else "it was not recorded, or not copied with the trace"
-        st.info(f"The image of sample {number} is not stored: {how}.")
+        st.info(f"{damaged_images(trace) or ''} The image of sample {number} is not stored: {how}.".strip())
         return
     is_full = trace.meta.is_full
     tiles = [gallery.Tile(gallery.encode(mine), trace.meta.title, f"sample {number} of {trace.path.name}")]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from app.state.selection import Selection
+from deediff.traces.images import decode_png
 from deediff.traces.reader import Trace
 
 
@@ -21,5 +19,5 @@ def stored_image(trace: Trace | None, number: int) -> NDArray[np.uint8] | None:
     """(C,H,W), where the trace holds it."""
     if trace is None or (found := trace.samples([number])).empty or found["png"].iloc[0] is None:
         return None
-    pixels = np.asarray(Image.open(io.BytesIO(found["png"].iloc[0])))
+    pixels = decode_png(found["png"].iloc[0])
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
