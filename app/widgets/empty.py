@@ -46,7 +46,7 @@ def offer(name: str, sentence: str, label: str, command: str, make: Callable[[],
 
     if _active(name) or asked:
         polled(draw, lambda: bool(_active(name)), POLL)
-    if not _active(name) and st.button(label, key=f"make {name}", type="primary", icon=":material/play_arrow:"):
+    if not _active(name) and st.button(label, key=f"make {name}", icon=":material/play_arrow:"):
         with guarded():
             _submit(name, make())
             st.rerun()
