@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,21 @@ def save_checkpoint(
     step: int,  # optimiser steps
     images_seen: int,  # training images, including those of the initial checkpoint
     dtype: torch.dtype | None = None,  # precision on disk; None: unchanged
+    base: Path | None = None,  # another checkpoint: what it holds, too, is left out, and read from it
     **extra: Any,  # more JSON fields
 ) -> Path:
-    """Write the weights, then the JSON file. Returns `path`."""
+    """Write the weights, then the JSON file. Returns `path`. Raises UserError when `base` is not readable."""
     tensors = {
         name: value.detach().to("cpu", dtype or value.dtype).contiguous() for name, value in model.state_dict().items()
     }
+    if base is not None:
+        others = _read_weights(base)
+        tensors = {
+            name: value
+            for name, value in tensors.items()
+            if name not in others or not torch.equal(others[name].to(value.dtype), value)
+        }
+        extra["base"] = {"path": os.path.relpath(base, path.parent), "sha256": file_sha256(base)}
     write_atomically(path, save(tensors))
     write_json(
         path.with_suffix(".json"),
@@ -96,12 +106,16 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> tuple[Ear
     if missing := [key for key in required if key not in info]:
         raise UserError(f"{path.with_suffix('.json')} lacks {', '.join(missing)}: it was not written by deediff")
     weights = _read_weights(path, info["sha256"])
+    if (base := info.get("base")) is not None:
+        weights = _read_base(path, base) | weights
     try:
         schedule = Schedule(**info["schedule"])
         model = EarlyExitModel(build_backbone(info["backbone"]), prediction=info["prediction"])
         if info["uem"] is not None:
             head = info.get("head") or "linear"
             model.add_exits(info["uem"], info.get("heads") or "each", schedule.num_timesteps, head=head)
+        if base is not None:  # which may have other exits
+            weights = {name: value for name, value in weights.items() if name in model.state_dict()}
         model.load_state_dict(weights)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
@@ -111,8 +125,22 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> tuple[Ear
     return model.to(device).eval().requires_grad_(False), info
 
 
-def _read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
-    """The tensors of a file, in float32. Raises UserError unless they are those that were saved, finite and real."""
+def _read_base(path: Path, base: Any) -> dict[str, torch.Tensor]:
+    """The tensors of the checkpoint that another one is based on."""
+    try:
+        file, sha256 = path.parent / base["path"], str(base["sha256"])
+    except (KeyError, TypeError):
+        raise UserError(f"{path.with_suffix('.json')}: base is {base!r}, expected a path and a sha256") from None
+    if not file.is_file():
+        raise UserError(f"{path} holds only what differs from {file}, which is missing: copy that checkpoint there")
+    return _read_weights(file, sha256)
+
+
+def _read_weights(path: Path, sha256: str | None = None) -> dict[str, torch.Tensor]:
+    """The tensors of a file, in float32.
+
+    Raises UserError when they are not finite or not real, or the file is not the one of this SHA-256.
+    """
     try:
         data = path.read_bytes()
         tensors = load(data)
@@ -120,10 +148,10 @@ def _read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
         raise UserError(
             f"{path} is not a readable checkpoint ({error}): it is corrupt or cut short; copy it again"
         ) from None
-    if hashlib.sha256(data).hexdigest() != sha256:
+    if sha256 not in (None, found := hashlib.sha256(data).hexdigest()):
         raise UserError(
-            f"{path} is not the file that was saved (another SHA-256 than in {path.with_suffix('.json').name}): copy "
-            "both again"
+            f"{path} is not the file that was saved (SHA-256 {found[:12]}, expected {str(sha256)[:12]}): copy it and "
+            "its JSON file again"
         )
     if strange := [name for name, value in tensors.items() if value.is_complex() or not value.isfinite().all()]:
         raise UserError(f"{path}: {strange[0]} holds values that are not finite real numbers: train or copy it again")

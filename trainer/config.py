@@ -164,6 +164,8 @@ class TrainConfig:
     """Steps between sample grids, samples/<step>.png in the run folder; 0: none."""
     save_dtype: Literal["float32", "float16"] = "float32"
     """Precision of checkpoints on disk; float16 halves their size (sampling computes in float32)."""
+    exits_only: bool = False
+    """Store UEMs and heads alone, and read the frozen backbone from the checkpoint of --init, which must stay."""
     log_every: int = 50
     """Steps between rows of metrics.parquet and TensorBoard."""
 

@@ -27,8 +27,8 @@ from deediff.storage import write_atomically
 from trainer.config import NO_DATA, Method, TrainConfig
 
 MACHINE_FIELDS = {"device", "data_root", "out"}  # not in run.json
-FREE_FIELDS = {"save_dtype", "save_every", "sample_every", "log_every"}  # may change on resume
-NEW_FIELDS = {"label_dropout": 0.0, "precision": "auto"}  # implied by runs of earlier versions
+FREE_FIELDS = {"save_dtype", "exits_only", "save_every", "sample_every", "log_every"}  # may change on resume
+NEW_FIELDS = {"label_dropout": 0.0, "precision": "auto", "exits_only": False}  # implied by runs of earlier versions
 LOSSES = ("total", "simple", "uncertainty", "ual", "layer")
 
 
@@ -134,6 +134,7 @@ class RunFiles:
             step,
             images_seen,
             dtype=getattr(torch, config.save_dtype),
+            base=find_checkpoint(config.init) if config.exits_only and config.init is not None else None,
             stage=stage,
             end_of_stage=end_of_stage,
             dataset=self.dataset,

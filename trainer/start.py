@@ -24,6 +24,10 @@ def check_config(config: TrainConfig, schedule: Schedule, processes: int) -> Non
             f"--method.target full needs a backbone that stays as it is, not --strategy {config.strategy}: "
             "leave one of them out"
         )
+    if config.exits_only and (config.init is None or config.backbone.steps or config.strategy != "frozen"):
+        raise UserError(
+            "--exits-only needs a backbone that stays as it is: give --init, --backbone.steps 0 and --strategy frozen"
+        )
     if not config.backbone.steps and config.init is None and config.strategy != "scratch":
         raise UserError("--backbone.steps is 0, but exits need a trained backbone: give a checkpoint with --init")
     try:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import deediff
+from deediff.checkpoints import find_checkpoint
 from deediff.models import EarlyExitModel, UViT
 from deediff.models.heads import HEADS
 from deediff.models.objectives import ExitsObjective
@@ -98,3 +99,20 @@ def test_other_predictions_are_trained_for(image_folder: Path, tmp_path: Path, k
     assert train(image_folder, tmp_path / "run", "--prediction", kind) == 2  # the identity start predicts ε
     assert train(image_folder, tmp_path / "run", "--prediction", kind, "--start", "official") == 0
     assert deediff.load(tmp_path / "run").prediction == kind
+
+
+def test_exits_stored_alone_are_those_stored_with_the_backbone(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = tmp_path / "base"
+    assert train(image_folder, base, "--exits.steps", "0") == 0
+    options = ["--init", str(base), "--backbone.steps", "0"]
+    assert train(image_folder, tmp_path / "whole", *options) == 0
+    assert train(image_folder, tmp_path / "alone", *options, "--exits-only") == 0
+    whole, alone = weights(tmp_path / "whole"), weights(tmp_path / "alone")
+    assert whole.keys() == alone.keys()
+    assert all(torch.equal(whole[name], alone[name]) for name in whole)
+    sizes = [find_checkpoint(tmp_path / name).stat().st_size for name in ("whole", "alone")]
+    assert sizes[1] < sizes[0] / 2
+    assert train(image_folder, tmp_path / "bad", "--exits-only") == 2
+    assert "--exits-only needs a backbone that stays as it is" in capsys.readouterr().err
