@@ -91,7 +91,7 @@ def test_a_clone_without_the_study_measures_the_same_plans_again(run: Path, imag
 
 
 def test_a_search_of_one_budget_keeps_the_plans_of_others(run: Path, image_folder: Path) -> None:
-    first = toy_search(run, image_folder, choices="full")["full"]["points"]
+    first = toy_search(run, image_folder, choices="full", minutes=0.15)["full"]["points"]
     again = toy_search(run, image_folder, choices="full", budgets=(4,), only="validation")["full"]["points"]
     assert {point["plan"] for point in first} <= {point["plan"] for point in again}
     assert [point["evaluations"] for point in again] == sorted(point["evaluations"] for point in again)
