@@ -49,7 +49,7 @@ def test_a_cell_is_chosen_and_its_exit_forced(tab: Page, served: str, copied: Pa
 
     tab.get_by_role("button", name="Play").first.click()
     expect(tab.locator(f"{PLOT} .playing")).to_have_count(1, timeout=PATIENCE)
-    expect(tab.locator(".st-key-lens-player output")).not_to_have_text(f"t = {t}", timeout=PATIENCE)
+    expect(tab.locator(".st-key-film-clock output")).not_to_have_text(f"t = {t}", timeout=PATIENCE)
     tab.get_by_role("button", name="Stop").first.click()
     expect(tab.locator(f"{PLOT} .playing")).to_have_count(0, timeout=PATIENCE)
     expect(tab).not_to_have_url(re.compile(rf"[?&]t={t}(&|$)"), timeout=PATIENCE)

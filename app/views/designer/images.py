@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from app.jobs.results import Stopped
 from app.state.selection import Selection
 from app.views.designer.design import Design
+from app.widgets import inputs
+from app.widgets.films.player import Pair, choose_mode, wipe_images
 from app.widgets.gallery import Tile, encode, gallery
 from app.widgets.image_difference import image_difference
 from app.widgets.panels import Panel, heading
@@ -42,6 +44,9 @@ def _draw(design: Design, selected: Selection) -> None:
         f"Rival: {design.rival.name}": design.rival,
     }
     heading("The same seeds by three plans", f"samples 0 – {COUNT - 1} of seed {design.seed}", HELP)
+    if choose_mode():
+        _draw_wiped(design, plans)
+        return
     columns = st.columns(3, gap="medium")
     for column, name in zip(columns, plans, strict=True):
         column.markdown(f"**{name}**")
@@ -59,6 +64,16 @@ def _draw(design: Design, selected: Selection) -> None:
                 for i, (image, delta) in enumerate(zip(shown, change, strict=True))
             ]
             gallery(f"designer {k}", tiles, COLUMNS)
+
+
+def _draw_wiped(design: Design, plans: dict[str, Plan]) -> None:
+    """The plan against the full network or the rival, under one divider."""
+    others = list(plans)[1:]
+    against = inputs.selectbox("Wipe against", others, "wipe_b", others[0], width=360)
+    names = (next(iter(plans)), against)
+    a, b = (_sampled(list(plans).index(name), design, plans[name]) for name in names)
+    pairs = [Pair(encode(x), encode(y), f"image {i}") for i, (x, y) in enumerate(zip(a, b, strict=True))]
+    wipe_images("designer wipe", names, pairs, 2 * COLUMNS)
 
 
 def _sampled(slot: int, design: Design, plan: Plan) -> NDArray[np.uint8]:

@@ -14,6 +14,7 @@ from app.state import link
 from app.state.selection import Selection, select
 from app.state.traces import why_no_images
 from app.widgets import gallery, inputs, ordering
+from app.widgets.films.player import Pair, wipe_images
 from app.widgets.ordering import ORDERS
 from app.widgets.panels import Panel, heading
 from deediff.errors import UserError
@@ -21,6 +22,7 @@ from deediff.traces.reader import Trace
 
 OPEN = "open sample"  # session state: a click opens the page *Sample*
 PROBLEM = "image problem"  # session state: why the images are not sorted as chosen
+WIPED = 6  # pairs beside each other
 HELP = (
     "Below each image are its sample number and the measure it is sorted by, or its mean exit layer: the smaller that "
     "is, the fewer blocks were run. Equal sample numbers of traces with equal settings start from equal noise, so "
@@ -76,6 +78,25 @@ def _draw_grid(letter: str, trace: Trace, numbers: list[int], name: str, selecte
             hover, caption = f"{hover}, {ORDERS[name].label} {value}", f"{number} · {value}"
         tiles.append(gallery.Tile(png, caption, hover, number=int(number)))
     gallery.gallery(f"images {letter}", tiles, chosen=selected.sample, on_pick=_open)
+
+
+def wipe_panel(numbers: list[int]) -> Panel:
+    """These samples of A and B under one divider."""
+    return Panel("images wiped", partial(_draw_wipe, numbers))
+
+
+def _draw_wipe(numbers: list[int], selected: Selection) -> None:
+    a, b = selected.trace, selected.other
+    assert a is not None
+    assert b is not None
+    found = [trace.samples(numbers).set_index("sample")["png"].dropna() for trace in (a, b)]
+    both = [number for number in numbers if all(number in pngs.index for pngs in found)]
+    heading("The same samples of A and B under one divider", f"{len(both)} samples whose images both hold", HELP)
+    if not both:
+        st.info("No sample of this page has an image in both traces.")
+        return
+    pairs = [Pair(found[0][number], found[1][number], str(number)) for number in both]
+    wipe_images("images wipe", (a.meta.title, b.meta.title), pairs, WIPED)
 
 
 def _table(found: pd.DataFrame, values: pd.Series | None, name: str) -> pd.DataFrame:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 from app.state.selection import Selection, current
-from app.views.images.grid import OPEN, PROBLEM, choose_samples, grid_panel
+from app.views.images.grid import OPEN, PROBLEM, choose_samples, grid_panel, wipe_panel
 from app.widgets.empty import no_trace
+from app.widgets.films.player import choose_mode
 from app.widgets.panels import guarded, needs_trace, show
 from deediff.traces.pairing import noise_differences
 
@@ -21,11 +22,15 @@ def images_page(selected: Selection) -> None:
         return
     traces = [(letter, t) for letter, t in (("A", selected.trace), ("B", selected.other)) if t is not None]
     name, numbers = choose_samples(traces[0][1])
+    wiped = len(traces) > 1 and choose_mode()
     if problem := st.session_state.pop(PROBLEM, None):
         st.info(problem)
     if len(traces) > 1 and (differs := noise_differences(traces[0][1].meta, traces[1][1].meta)):
         names = ", ".join(differs)
         st.caption(f"The two traces differ in {names}: their images differ not only because of their exits.")
+    if wiped:
+        show([wipe_panel(numbers)], selected)
+        return
     show([[(grid_panel(letter, trace, numbers, name), 1) for letter, trace in traces]], selected)
 
 

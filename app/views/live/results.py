@@ -16,6 +16,7 @@ from app.views.live.job import LiveJob, Side, short_policy
 from app.views.live.keep import draw_keep
 from app.views.live.sampling import BEFORE, current_job
 from app.widgets import evaluation, gallery, job_list
+from app.widgets.films.player import Pair, choose_mode, wipe_images, wiping
 from app.widgets.findings import about_exits
 from app.widgets.formatting import percent
 from app.widgets.image_difference import AMPLIFY, LEGEND, image_difference
@@ -48,6 +49,7 @@ REMEMBERED_HELP = (
 
 def draw_results(selected: Selection) -> None:
     """The tab's latest job, the queue, and how to keep the images."""
+    choose_mode()
     polled(_draw_job, job_list.is_busy, POLL)
     job = current_job()
     if job is not None and job.weights == selected_weights(selected) and job.status.state == "done":
@@ -142,18 +144,29 @@ def _draw_grids(job: LiveJob, full: Side, early: Side) -> None:
     titles = ("Full network", f"{kind}, {short_policy(job.settings)}", f"Difference × {AMPLIFY}")
     grids = ("Full network", "Early exit", f"Difference × {AMPLIFY}")
     columns = math.ceil(math.sqrt(len(plain)))
-    with st.container(key="live_grids"):  # titles of one line, so that the grids are aligned
-        beside = st.columns(3)
-    for column, title, grid, tiles in zip(beside, titles, grids, (plain, exits, delta), strict=True):
-        with column:
-            st.markdown(f"**{title}**", help=GRID_HELP)
-            gallery.gallery(f"live {grid}", tiles, columns, job.timesteps, blocks)
+    if wiping():
+        pairs = [Pair(a.png, b.png, b.caption) for a, b in zip(plain, exits, strict=True)]
+        with st.container(key="live_wiped"):
+            wipe_images("live wipe", (titles[0], titles[1]), pairs, columns)
+    else:
+        tiles = zip(grids, (plain, exits, delta), strict=True)
+        _draw_side_by_side(job, dict(zip(titles, tiles, strict=True)), columns)
     st.caption(
         f"{job.weights}: {len(plain)} images of seed {job.settings.seed}, "
         f"{job.settings.solver.upper()} with {taken} steps. "
         f"Δ: mean absolute difference in grey levels (0 – 255). {LEGEND} "
         f"Strips: exit layer over time, dark = 0, bright = {blocks}."
     )
+
+
+def _draw_side_by_side(job: LiveJob, grids: dict[str, tuple[str, list[gallery.Tile]]], columns: int) -> None:
+    """Three grids under titles of one line, so that they are aligned."""
+    with st.container(key="live_grids"):
+        beside = st.columns(3)
+    for column, (title, (grid, tiles)) in zip(beside, grids.items(), strict=True):
+        with column:
+            st.markdown(f"**{title}**", help=GRID_HELP)
+            gallery.gallery(f"live {grid}", tiles, columns, job.timesteps, job.num_blocks)
 
 
 def _draw_paths(job: LiveJob, early: Side) -> None:

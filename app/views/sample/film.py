@@ -37,49 +37,61 @@ class Film:
     uncertainty: NDArray[np.float32]  # (S,N), NaN where no UEM was queried
 
 
-class FilmJob(Job):
-    """The film of one sample of a trace, and of the full network from the same noise."""
+@dataclass(frozen=True)
+class Recorded:
+    """A trace, and the model from the checkpoint that it was sampled from."""
 
-    def __init__(
-        self,
-        session: Session,
-        trace: Trace,
-        number: int,
-        model: EarlyExitModel,  # from the checkpoint that the trace was sampled from
-        schedule: Schedule,
-    ):
-        super().__init__(session, f"film of sample {number} of {trace.path.name}")
-        self.trace, self.number = trace, number
+    trace: Trace
+    model: EarlyExitModel
+    schedule: Schedule
+
+
+class FilmJob(Job):
+    """The film of one sample of a trace, of the full network from the same noise, and of trace B's sample."""
+
+    def __init__(self, session: Session, recorded: Recorded, number: int, other: Recorded | None = None):
+        super().__init__(session, f"film of sample {number} of {recorded.trace.path.name}")
+        self.trace, self.number = recorded.trace, number
         self.film: Film | None = None
         self.full: Film | None = None  # the film itself where the trace is the full network's
-        self._model, self._schedule = model, schedule
+        self.other: Film | None = None  # of trace B, where there is one
+        self._recorded, self._other = recorded, other
 
     def work(self) -> None:
-        policies: list[str | None] = [None] if self.trace.meta.is_full else [None, "never"]
-        films = []
-        for position, policy in enumerate(policies):
-            film = self._record(policy, position, len(policies))
+        wanted: list[tuple[Recorded, str | None]] = [(self._recorded, None)]
+        if not self.trace.meta.is_full:
+            wanted.append((self._recorded, "never"))
+        if self._other is not None:
+            wanted.append((self._other, None))
+        total = sum(len(recorded.trace.timesteps) for recorded, _ in wanted)
+        films, done = [], 0
+        for recorded, policy in wanted:
+            film = self._record(recorded, policy, done, total)
             if film is None:
                 return
             films.append(film)
-        self.film, self.full = films[0], films[-1]
+            done += len(recorded.trace.timesteps)
+        if self._other is not None:
+            self.other = films.pop()
+        self.full, self.film = films[-1], films[0]
 
-    def _record(self, policy: str | None, position: int, films: int) -> Film | None:
+    def _record(self, recorded: Recorded, policy: str | None, before: int, of_all: int) -> Film | None:
         """None when stopped."""
-        total = len(self.trace.timesteps)
+        trace, model = recorded.trace, recorded.model
+        total = len(trace.timesteps)
         chosen = set(np.unique(np.linspace(0, total - 1, min(total, MOST_FRAMES)).round().astype(int)).tolist())
-        seed, number = self.trace.meta.seed, self.number
+        seed, number = trace.meta.seed, self.number
         assert seed is not None, "weights_of refuses imported traces"
-        x: Tensor = sample_noise(seed, [number], 0, self._model.image_shape)
+        x: Tensor = sample_noise(seed, [number], 0, model.image_shape)
         entering, predicted, exits, uncertainty = [], [], [], []
-        for step in recompute(self.trace, number, self._model, self._schedule, policy, cancelled=self.stopped):
+        for step in recompute(trace, number, model, recorded.schedule, policy, cancelled=self.stopped):
             if step.step in chosen:
                 entering.append(to_uint8(x)[0].cpu())
                 predicted.append(to_uint8(step.x0)[0].cpu())
             x = step.x
             exits.append(step.exit_layer[0])
             uncertainty.append(step.uncertainty[0])
-            self.progress(position * total + step.step + 1, films * total)
+            self.progress(before + step.step + 1, of_all)
         if len(exits) < total:
             return None
         exit_layers = torch.stack(exits).numpy().astype(np.int8)
@@ -109,8 +121,11 @@ def weights_of(trace: Trace, checkpoints: list[Path], what: str = "film") -> Pat
     )
 
 
-def film_gflops(trace: Trace) -> float:
-    """GFLOPs of the film of one of its samples, that of the full network included."""
-    films = 1 if trace.meta.is_full else 2
-    batch = (trace.meta.batch_size or 1) if trace.meta.policy.name == "batch-mean" else 1
-    return trace.cost.full * len(trace.timesteps) * films * batch
+def film_gflops(trace: Trace, other: Trace | None = None) -> float:
+    """GFLOPs of the films of one sample: of the trace, of the full network, and of trace B where there is one."""
+    films = [(trace, 1 if trace.meta.is_full else 2), *([(other, 1)] if other is not None else [])]
+    return sum(each.cost.full * len(each.timesteps) * count * _batch(each) for each, count in films)
+
+
+def _batch(trace: Trace) -> int:
+    return (trace.meta.batch_size or 1) if trace.meta.policy.name == "batch-mean" else 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import streamlit as st
@@ -10,13 +11,16 @@ import streamlit as st
 from app.jobs.queue import QUEUE
 from app.state import cache, session
 from app.state.selection import Selection, current, select
-from app.views.sample.film import Film, FilmJob, film_gflops, weights_of
+from app.views.sample.film import Film, FilmJob, Recorded, film_gflops, weights_of
+from app.views.sample.reels import draw_films
 from app.views.sample.stored import number_of, stored_image
 from app.widgets import gallery
 from app.widgets.image_difference import AMPLIFY, image_difference
 from app.widgets.job_list import submit_job
 from app.widgets.panels import Panel, heading
 from app.widgets.waiting import polled
+from deediff.errors import UserError
+from deediff.runs import read_run
 from deediff.traces.reader import Trace
 
 FILMS, REQUESTED, CANCELLED = "films", "film requested", "film cancelled"  # session state
@@ -25,8 +29,9 @@ MOST_FILMS = 8  # kept per tab
 FRAMES = 12
 POLL = 0.3  # seconds between two checks of a job
 HELP = (
-    "Time runs from left to right; hover for exact numbers, click a frame to select its timestep. Nothing of this was "
-    "stored: the noise of a sample depends on its seed and number only, so its path can be recomputed."
+    "*Play* runs every film of the page along the same timesteps. In the rows time runs from left to right; hover for "
+    "exact numbers, click a frame to select its timestep. Nothing of this was stored: the noise of a "
+    "sample depends on its seed and number only, so its path can be recomputed."
 )
 
 
@@ -35,24 +40,47 @@ def film_of(selected: Selection, trace: Trace) -> FilmJob | None:
 
     Raises UserError when the trace's weights are missing.
     """
-    number = number_of(selected)
-    films: dict[tuple[str, int], FilmJob] = st.session_state.setdefault(FILMS, {})
-    key = (str(trace.path), number)
+    number, other = number_of(selected), _equal_seed(selected)
+    films: dict[tuple[str, ...], FilmJob] = st.session_state.setdefault(FILMS, {})
+    key = (str(trace.path), str(other and other.path), str(number))
     if key in films and films[key].status.state != "cancelled":
         return films[key]
-    checkpoint = weights_of(trace, selected.run.checkpoints)
-    waits = film_gflops(trace) > AT_ONCE or st.session_state.get(CANCELLED) == key
+    recorded = _recorded(trace)
+    second = None if other is None else _recorded(other)
+    waits = film_gflops(trace, other) > AT_ONCE or st.session_state.get(CANCELLED) == key
     if not st.session_state.pop(REQUESTED, False) and waits:
         return None
     st.session_state.pop(CANCELLED, None)
-    for other in films.values():
-        other.cancel()  # the film of another sample is not on screen any more
-    model, schedule = cache.get_model(checkpoint)
-    job = films[key] = FilmJob(session.this_tab(), trace, number, model, schedule)
+    for before in films.values():
+        before.cancel()  # the film of another sample is not on screen any more
+    job = films[key] = FilmJob(session.this_tab(), recorded, number, second)
     while len(films) > MOST_FILMS:
         films.pop(next(iter(films)))
     submit_job(job)
     return job
+
+
+def _equal_seed(selected: Selection) -> Trace | None:
+    """Trace B, where its sample of the same number starts from the same noise and its weights are here."""
+    trace, other, number = selected.trace, selected.other, number_of(selected)
+    if trace is None or other is None or other.path == trace.path or number >= other.meta.num_samples:
+        return None
+    if other.meta.seed != trace.meta.seed or other.cost.full == 0:
+        return None
+    try:
+        _weights(other)
+    except UserError:
+        return None
+    return other
+
+
+def _recorded(trace: Trace) -> Recorded:
+    """Raises UserError when the weights are missing."""
+    return Recorded(trace, *cache.get_model(_weights(trace)))
+
+
+def _weights(trace: Trace) -> Path:
+    return weights_of(trace, read_run(Path(str(trace.path.parents[1]))).checkpoints)
 
 
 def frames_panel(job: FilmJob | None) -> Panel:
@@ -68,7 +96,8 @@ def _draw_film(job: FilmJob | None, selected: Selection) -> None:
     trace = selected.trace
     assert trace is not None
     if job is None:
-        st.caption(f"Recomputing the film of this sample from its seed takes about {film_gflops(trace):,.0f} GFLOPs.")
+        gflops = film_gflops(trace, _equal_seed(selected))
+        st.caption(f"Recomputing the film of this sample from its seed takes about {gflops:,.0f} GFLOPs.")
         st.button("Compute the film", key="film", on_click=lambda: st.session_state.update({REQUESTED: True}))
         return
     if job.status.state == "failed":
@@ -78,14 +107,15 @@ def _draw_film(job: FilmJob | None, selected: Selection) -> None:
         text = f"waiting, {ahead} ahead" if ahead else f"step {job.status.done} of {job.status.total or '…'}"
         bar, button = st.columns([5, 1], vertical_alignment="center")
         bar.progress(job.status.share, f"Recomputing the film from seed and number: {text}")
-        button.button("Cancel", key="cancel film", on_click=_cancel, args=(trace, job), width="stretch")
+        button.button("Cancel", key="cancel film", on_click=_cancel, args=(job,), width="stretch")
     else:
         _draw_frames(selected, trace, job.film, job.full, job)
 
 
-def _cancel(trace: Trace, job: FilmJob) -> None:
+def _cancel(job: FilmJob) -> None:
     """By the button; the film is not started again without one."""
-    st.session_state[CANCELLED] = str(trace.path), job.number
+    films: dict[tuple[str, ...], FilmJob] = st.session_state[FILMS]
+    st.session_state[CANCELLED] = next((key for key, other in films.items() if other is job), None)
     job.cancel()
 
 
@@ -103,6 +133,7 @@ def _draw_frames(selected: Selection, trace: Trace, film: Film, full: Film, job:
     }
     title = "From noise to image" if film is full else "From noise to image, with exits and without"
     heading(title, _agreement(trace, film, job.number), HELP)
+    draw_films(selected, job)
     for row, (label, images) in enumerate(rows.items()):
         if film is full and row > 1:
             break

@@ -11,6 +11,7 @@ from app.state.traces import damaged_images, full_of
 from app.views.sample.film import FilmJob
 from app.views.sample.stored import number_of, stored_image
 from app.widgets import gallery, ordering
+from app.widgets.films.player import Pair, wipe_images, wiping
 from app.widgets.image_difference import AMPLIFY, LEGEND, image_difference
 from app.widgets.ordering import ORDERS
 from app.widgets.panels import Panel
@@ -43,7 +44,11 @@ def _draw_image(job: FilmJob | None, film_comes: bool, selected: Selection) -> N
         tiles.append(gallery.Tile(gallery.encode(full), "full network", "the full network's image of the same seed"))
         hover = f"mean absolute difference {float(change):.3f} grey levels"
         tiles.append(gallery.Tile(gallery.encode(picture), f"difference × {AMPLIFY}", hover))
-    gallery.gallery("sample images", tiles, columns=3)
+    if len(tiles) > 1 and wiping():
+        titles = (f"A, {trace.meta.title}", "Full network")
+        wipe_images("sample wiped images", titles, [Pair(tiles[0].png, tiles[1].png)])
+    else:
+        gallery.gallery("sample images", tiles, columns=3)
     if not is_full:
         pending = "is shown once the film below is computed" if film_comes else "is missing"
         st.caption(f"The full network's image {pending}." if full is None else LEGEND)

@@ -13,6 +13,7 @@ from app.views.sample.lens.panel import LENS
 from app.views.sample.path import path_panel
 from app.widgets import inputs
 from app.widgets.empty import no_trace
+from app.widgets.films.player import choose_mode
 from app.widgets.panels import Panel, Row, guarded, needs_trace, show
 from deediff.errors import UserError
 
@@ -29,7 +30,10 @@ def sample_page(selected: Selection) -> None:
         return
     assert selected.trace is not None
     options = {"format_func": VIEWS.__getitem__, "width": "content", "label_visibility": "collapsed"}
-    if inputs.segmented_control("From noise to image", list(VIEWS), "sample_view", "film", **options) == "lens":
+    with st.container(horizontal=True, gap="medium", key="sample_views"):
+        view = inputs.segmented_control("From noise to image", list(VIEWS), "sample_view", "film", **options)
+        choose_mode()
+    if view == "lens":
         show([HEADER, LENS], selected, key="panels lens")
         return
     job: FilmJob | None = None

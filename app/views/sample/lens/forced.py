@@ -7,8 +7,8 @@ import streamlit as st
 
 from app.views.sample.lens import choices, picture
 from app.views.sample.lens.compute import Counterfactual, FilmedSide, Source, counterfactual_of
-from app.views.sample.lens.player import Reel, player
 from app.widgets import gallery
+from app.widgets.films.player import Pair, Reel, player, wipe, wipe_images, wiping
 from app.widgets.image_difference import AMPLIFY, image_difference
 from app.widgets.panels import heading
 from deediff.analysis.trajectory import ExitChoice
@@ -62,19 +62,30 @@ def draw_forced(source: Source, step: int, choice: ExitChoice) -> None:
 def _draw_sides(source: Source, found: Counterfactual, step: int, name: str) -> None:
     timesteps = source.trace.timesteps
     sides = {"As sampled": found.sampled, f"Leaving by {name}": found.forced}
-    labels = [f"t = {timesteps[s]}" for s in found.steps]
+    times = [timesteps[s] for s in found.steps]
     left, right = st.columns([3, 4], gap="medium")
     with left:
         difference, change = image_difference(found.forced.film, found.sampled.film)
-        reels = [Reel(title, side.film, _exits(side, found.steps)) for title, side in sides.items()]
-        reels.append(Reel(f"Difference × {AMPLIFY}", difference, [f"Δ {value:.1f}" for value in change]))
-        player("forced player", reels, labels, found.steps.index(step))
+        reels = [
+            Reel(title, side.film, [f"t = {t} · {layer}" for t, layer in zip(times, exits, strict=True)], times)
+            for title, side in sides.items()
+            for exits in [_exits(side, found.steps)]
+        ]
+        delta = [f"t = {t} · Δ {value:.1f}" for t, value in zip(times, change, strict=True)]
+        if wiping():
+            wipe("forced wipe", *reels)
+        else:
+            player("forced player", [*reels, Reel(f"Difference × {AMPLIFY}", difference, delta, times)])
         picture_of, _ = image_difference(found.forced.image, found.sampled.image)
         images = [*(side.image for side in sides.values()), picture_of]
         st.caption("Final images")
         titles = [*sides, f"Difference × {AMPLIFY}"]
         tiles = [gallery.Tile(gallery.encode(i), title, title) for i, title in zip(images, titles, strict=True)]
-        gallery.gallery("forced images", tiles, columns=3)
+        if wiping():
+            a, b = (tile.png for tile in tiles[:2])
+            wipe_images("forced wiped images", (titles[0], titles[1]), [Pair(a, b)])
+        else:
+            gallery.gallery("forced images", tiles, columns=3)
     with right:
         for row, (title, side) in enumerate(sides.items()):
             st.caption(f"{title}: x̂₀ over time, with its exit layers")

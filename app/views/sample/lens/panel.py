@@ -13,8 +13,8 @@ from app.views.sample.lens import choices, picture
 from app.views.sample.lens.choices import Choices
 from app.views.sample.lens.compute import AT_ONCE, Source, is_computed, lens_of, source_of
 from app.views.sample.lens.forced import draw_forced
-from app.views.sample.lens.player import Reel, player
 from app.views.sample.path import highest_uncertainty
+from app.widgets.films.player import Reel, clock, player, wipe, wiping
 from app.widgets.panels import Panel, heading, needs_trace
 from app.widgets.plot import Point, chart
 from deediff.analysis.lens import Lens
@@ -87,14 +87,19 @@ def _draw_cell(source: Source, lens: Lens, cell: ExitChoice, row: int | None, co
         picture.about_cell(lens, timesteps, row, k).replace("<br>", "\n").replace("<b>", "").replace("</b>", "")
         for k in range(len(lens.steps))
     ]
-    full = [picture.choice_name(taken, num_blocks) for taken in lens.taken]
+    times = [timesteps[step] for step in lens.steps]
+    names = [picture.choice_name(choice, num_blocks) for choice in lens.taken]
+    taken_here = [f"t = {at}, taken: {what}" for at, what in zip(times, names, strict=True)]
     reels = [
-        Reel(name[0].upper() + name[1:], lens.images[row], captions, lens.known[row].tolist()),
-        Reel("Full network", lens.full, [f"taken here: {what}" for what in full]),
+        Reel(name[0].upper() + name[1:], lens.images[row], captions, times, lens.known[row].tolist()),
+        Reel("Full network", lens.full, taken_here, times),
     ]
-    labels = [f"t = {timesteps[s]}" for s in lens.steps]
-    on_stop = partial(_stop, lens, timesteps, lens.rows[row])
-    player("lens player", reels, labels, column, on_stop, follows=PLOT)
+    with st.container(key="films"):
+        clock("film clock", times, column, partial(_stop, lens.rows[row]), follows=PLOT)
+        if wiping():
+            wipe("lens wipe", *reels)
+        else:
+            player("lens player", reels)
     taken = lens.row_of(lens.taken[column]) == row and lens.rows[row].readout != DECODER
     st.button(
         f"Leave here: {name}, at t = {t}",
@@ -112,8 +117,8 @@ def _click(lens: Lens, timesteps: list[int], point: Point) -> None:
     choices.select_cell(timesteps[lens.steps[column]], lens.rows[row])
 
 
-def _stop(lens: Lens, timesteps: list[int], row: ExitChoice, column: int) -> None:
-    choices.select_cell(timesteps[lens.steps[column]], row)
+def _stop(row: ExitChoice, t: int) -> None:
+    choices.select_cell(t, row)
 
 
 def _ceiling(values: np.ndarray) -> float:

@@ -1,30 +1,21 @@
-// Plays films side by side. The slider's position is reported when it is released, or when playing is stopped.
+// Plays every film of the page. The slider's position is reported when it is released, or when playing is stopped.
 const PERIOD = 450; // milliseconds per frame
 const timers = new WeakMap(); // element → its timer, while it plays
 
 export default function ({ data, parentElement, setTriggerValue }) {
-  const [reels, button, range, label] = [".reels", "button", "input", "output"].map((name) => parentElement.querySelector(name));
-  const last = data.labels.length - 1;
-  while (reels.children.length > data.reels.length) reels.lastChild.remove();
-  while (reels.children.length < data.reels.length) reels.append(emptyReel());
-  data.reels.forEach(({ title }, k) => (reels.children[k].children[0].textContent = title));
+  const [button, range, label] = ["button", "input", "output"].map((name) => parentElement.querySelector(name));
+  const last = data.timesteps.length - 1;
   range.max = last;
-  range.setAttribute("aria-label", "frame");
 
   const show = (frame) => {
     range.value = frame;
-    label.textContent = data.labels[frame];
-    data.reels.forEach(({ sources, captions, title }, k) => {
-      const [, image, caption] = reels.children[k].children;
-      image.style.visibility = sources[frame] ? "visible" : "hidden";
-      if (sources[frame]) image.src = sources[frame];
-      image.alt = `${title}, ${data.labels[frame]}`;
-      caption.textContent = captions[frame];
-    });
+    label.textContent = `t = ${data.timesteps[frame]}`;
+    range.setAttribute("aria-valuetext", label.textContent);
+    setTime(data.timesteps[frame]);
   };
   const stop = () => {
-    clearInterval(timers.get(reels));
-    timers.delete(reels);
+    clearInterval(timers.get(range));
+    timers.delete(range);
     button.textContent = "▶ Play";
     mark(data.follows, null);
   };
@@ -37,14 +28,14 @@ export default function ({ data, parentElement, setTriggerValue }) {
       mark(data.follows, Number(range.value));
     };
     mark(data.follows, Number(range.value));
-    timers.set(reels, setInterval(next, PERIOD));
+    timers.set(range, setInterval(next, PERIOD));
   };
-  const report = () => data.reports && setTriggerValue("stopped", Number(range.value));
+  const report = () => setTriggerValue("stopped", data.timesteps[Number(range.value)]);
 
   stop();
   show(data.start);
   button.onclick = () => {
-    if (!timers.has(reels)) return play();
+    if (!timers.has(range)) return play();
     stop();
     report();
   };
@@ -58,12 +49,6 @@ export default function ({ data, parentElement, setTriggerValue }) {
     report();
   };
   return stop;
-}
-
-function emptyReel() {
-  const figure = document.createElement("figure");
-  for (const name of ["strong", "img", "figcaption"]) figure.append(document.createElement(name));
-  return figure;
 }
 
 // A bar over one column of a figure; null removes it.
