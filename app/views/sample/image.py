@@ -45,13 +45,16 @@ def _draw_image(job: FilmJob | None, film_comes: bool, selected: Selection) -> N
         hover = f"mean absolute difference {float(change):.3f} grey levels"
         tiles.append(gallery.Tile(gallery.encode(picture), f"difference × {AMPLIFY}", hover))
     if len(tiles) > 1 and wiping():
-        titles = (f"A, {trace.meta.title}", "Full network")
-        wipe_images("sample wiped images", titles, [Pair(tiles[0].png, tiles[1].png)])
+        titles = (f"Trace A, {trace.meta.title}", "Full network")
+        wipe_images("sample wiped images", titles, [Pair(tiles[0].png, tiles[1].png)], columns=1)
     else:
         gallery.gallery("sample images", tiles, columns=3)
     if not is_full:
         pending = "is shown once the film below is computed" if film_comes else "is missing"
-        st.caption(f"The full network's image {pending}." if full is None else LEGEND)
+        if full is None:
+            st.caption(f"The full network's image {pending}.")
+        elif not wiping():
+            st.caption(LEGEND)
     _draw_measures(trace, number, is_full)
 
 

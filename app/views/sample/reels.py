@@ -22,12 +22,12 @@ def draw_films(selected: Selection, job: FilmJob) -> None:
     film, full, trace = job.film, job.full, job.trace
     assert film is not None
     assert full is not None
-    reels = [reel_of(trace, film, f"A, {trace.meta.title}" if full is not film else "A, full network")]
+    reels = [reel_of(trace, film, f"Trace A, {trace.meta.title}")]
     if full is not film:
         reels.append(reel_of(trace, full, "Full network"))
     if job.other is not None and selected.other is not None:
-        reels.append(reel_of(selected.other, job.other, f"B, {selected.other.meta.title}"))
-    reels.append(Reel("A, x_t that enters the step", film.entering, reels[0].captions, reels[0].timesteps))
+        reels.append(reel_of(selected.other, job.other, f"Trace B, {selected.other.meta.title}"))
+    reels.append(Reel("Trace A, x_t that enters the step", film.entering, reels[0].captions, reels[0].timesteps))
     timesteps = reels[0].timesteps
     with st.container(key="films"):
         clock(CLOCK, timesteps, int(np.abs(film.steps - selected.step).argmin()), _stop)

@@ -83,7 +83,7 @@ def _draw_sides(source: Source, found: Counterfactual, step: int, name: str) -> 
         tiles = [gallery.Tile(gallery.encode(i), title, title) for i, title in zip(images, titles, strict=True)]
         if wiping():
             a, b = (tile.png for tile in tiles[:2])
-            wipe_images("forced wiped images", (titles[0], titles[1]), [Pair(a, b)])
+            wipe_images("forced wiped images", (titles[0], titles[1]), [Pair(a, b)], columns=1)
         else:
             gallery.gallery("forced images", tiles, columns=3)
     with right:
