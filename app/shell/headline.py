@@ -41,6 +41,7 @@ class Figure:
 def figures_of(trace: Trace, comparable: list[Trace]) -> list[Figure]:
     """Layer ratio, GFLOPs, seconds, speed-up over one of `comparable`, quality."""
     meta, exits, samples = trace.meta, trace.summary.exits, int(trace.summary.samples)
+    steps = len(trace.timesteps)
     gflops = trace.cost.mean_gflops(exits, with_uem=meta.policy_needs_uncertainty)
     speedup, against = compare_speed(trace, comparable)
     return [
@@ -51,11 +52,11 @@ def figures_of(trace: Trace, comparable: list[Trace]) -> list[Figure]:
             f"Mean exit layer / {trace.num_blocks}, over {samples:,} samples × {len(trace.timesteps)} steps.",
         ),
         Figure(
-            "GFLOPs per step",
-            gflops,
+            "GFLOPs per image",
+            gflops * steps,
             "{:.4g}".format,
-            f"Counted exits × the cost of each exit, per image; the full network costs {trace.cost.full:.4g}. "
-            "2 × multiply-accumulates, attention products included.",
+            f"Counted exits × the cost of each exit, over {steps} steps: {gflops:.4g} per step, where the full network "
+            f"costs {trace.cost.full:.4g}. 2 × multiply-accumulates, attention products included.",
             f" ({percent(gflops, trace.cost.full)})",
         ),
         Figure(

@@ -76,11 +76,30 @@ def packed(values: NDArray[Any]) -> dict[str, str]:
 
 
 def spec(data: list[Trace], x: dict[str, Any], y: dict[str, Any], height: int = HEIGHT, **layout: Any) -> Spec:
-    """A figure with the common margins and legend, unless `layout` overrides them."""
+    """A figure with the common margins and legend, unless `layout` overrides them. A curve of one point is a mark."""
     legend = {"orientation": "h", "y": 1.01, "yanchor": "bottom", "x": 0, "xanchor": "left"}
     margin = {"l": 8, "r": 8, "t": 36, "b": 8}  # top: a legend of one row (29) and its gap, or the mode bar
     common = {"height": height, "margin": margin, "hovermode": "closest", "legend": legend, "showlegend": False}
+    data = [_visible(trace) for trace in data]
     return {"data": data, "layout": {**common, "dragmode": "zoom", "xaxis": x, "yaxis": y, **layout}}
+
+
+def _visible(trace: Trace) -> Trace:
+    """Plotly draws nothing of a line of one point."""
+    values = trace.get("y")
+    if trace.get("mode") != "lines" or values is None:
+        return trace
+    count = (
+        _length(values["bdata"], values["dtype"]) if isinstance(values, dict) else sum(v is not None for v in values)
+    )
+    return (
+        trace if count != 1 else {**trace, "mode": "markers", "marker": {"color": trace.get("line", {}).get("color")}}
+    )
+
+
+def _length(bdata: str, dtype: str) -> int:
+    """Of a packed array."""
+    return len(base64.b64decode(bdata)) // np.dtype(dtype).itemsize
 
 
 def axis(title: str, **options: Any) -> dict[str, Any]:

@@ -52,12 +52,14 @@ def _number(trace: Trace) -> pd.Series:
     return pd.Series(np.arange(count), index=np.arange(count))
 
 
+def _gflops(trace: Trace) -> pd.Series:
+    return gflops_per_sample(trace) * len(trace.timesteps)
+
+
 ORDERS = {
     "sample": Order("Sample number", "The order of sampling.", "{:.0f}", False, _number),
     "exit": Order("Mean exit layer", "Over all steps; early exits first.", "{:.2f}", False, exit_layer_per_sample),
-    "gflops": Order(
-        "GFLOPs per step", "Cost of the exits, evaluated UEMs included.", "{:.4g}", False, gflops_per_sample
-    ),
+    "gflops": Order("GFLOPs per image", "Cost of all steps, evaluated UEMs included.", "{:.4g}", False, _gflops),
     "u": Order(
         "Uncertainty",
         "Mean over steps of u at the exit; of the deepest UEM at steps without an early exit.",

@@ -26,6 +26,8 @@ DIGITS = {
     "images_seen": "localized",
     "last_loss": "%.4g",
 }
+# Of another unit than the screen's: in the downloads, and on screen by the table's own menu.
+HIDDEN = ("gflops_per_step", "gflops_per_step_without_attention", "published_gflops_per_step_without_attention")
 MEANINGS = COLUMNS | {
     "megabytes": "on disk",
     "written": "last, in the time zone of the server; the newest first",
@@ -54,7 +56,7 @@ def ticked_table(key: str, table: pd.DataFrame, names: Sequence[str], ticked: st
         selection_mode="multi-row",
         on_select=take,
         placeholder="–",
-        column_config={name: _column(name, table) for name in table},
+        column_config={name: None if name in HIDDEN else _column(name, table) for name in table},
     )
 
 

@@ -46,7 +46,7 @@ def test_a_click_on_the_ladder_changes_what_a_step_does(tab: Page, served: str, 
     cost = meta_of(copied, "ddim50-never")["cost"]
     full = cost["embed"] + sum(cost["blocks"]) + cost["decode"]
     spent = 2 * full + cost["embed"] + sum(cost["blocks"][:3]) + cost["heads"][3]
-    title = f"{spent / full:.2f} evaluations of the full network per image"
+    title = f"{spent:.3g} GFLOPs per image"
     expect(tab.get_by_text(title)).to_be_visible(timeout=PATIENCE)
     expect(tab.locator(".gallery img").first).not_to_have_attribute("src", before or "", timeout=PATIENCE)
 

@@ -60,7 +60,7 @@ def test_the_slider_moves_numbers_and_heatmap(tab: Page, served: str, trace: dee
         exits = counted(trace, tau)
         ratio, gflops = exits.mean() / trace.num_blocks, trace.what_if(tau).gflops
         expect(shown(tab, "estimate", "Layer ratio")).to_have_text(f"{ratio:.3f}", timeout=PATIENCE)
-        expect(shown(tab, "estimate", "GFLOPs per step")).to_contain_text(f"{gflops:.4g} (", timeout=PATIENCE)
+        expect(shown(tab, "estimate", "GFLOPs per image")).to_contain_text(f"{50 * gflops:.4g} (", timeout=PATIENCE)
         expect(tab.locator(".st-key-estimate")).to_contain_text(f"τ = {tau:.3f}")
         tab.wait_for_url(f"**tau={tau:g}*")
         wait_until_drawn(tab)

@@ -33,7 +33,7 @@ def test_the_figure_and_its_table_are_the_validated_numbers(tab: Page, served: s
     open_page(tab, served)
     line = next(trace for trace in drawn(tab, PLOT) if trace["name"] == "timesteps and exits")
     points = sorted(front["all"]["points"], key=lambda point: point["evaluations"])
-    assert line["x"] == [point["evaluations"] for point in points]
+    assert line["x"] == [point["gflops_per_image"] for point in points]
     assert line["y"] == [point["metrics"]["fd-mnist"]["value"] for point in points]
     table = exported(tab, "fronts").set_index("plan")
     for kind in ("uniform", "all"):
@@ -45,7 +45,7 @@ def test_the_figure_and_its_table_are_the_validated_numbers(tab: Page, served: s
 def test_a_click_chooses_a_plan_and_the_link_keeps_it(tab: Page, served: str, front: dict[str, Any]) -> None:
     open_page(tab, served)
     point = max(front["all"]["points"], key=lambda point: point["evaluations"])
-    x, y = point["evaluations"], point["metrics"]["fd-mnist"]["value"]
+    x, y = point["gflops_per_image"], point["metrics"]["fd-mnist"]["value"]
     assert point["plan"] in hover_point(tab, PLOT, x, y)
     click_point(tab, PLOT, x, y)
     for _ in range(2):

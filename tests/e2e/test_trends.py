@@ -69,7 +69,7 @@ def test_a_budget_moves_the_slider_to_the_smallest_threshold_within_it(
         tab.wait_for_url(f"**tau={tau:g}&*", timeout=PATIENCE)
         wait_until_drawn(tab)
         assert float(slider.input_value()) == pytest.approx(tau)
-        expect(shown(tab, "estimate", "GFLOPs per step")).to_contain_text(f"{costs[tau]:.4g} (")
+        expect(shown(tab, "estimate", "GFLOPs per image")).to_contain_text(f"{50 * costs[tau]:.4g} (")
         chosen.add(tau)
     assert len(chosen) == 2
     box.fill("0.0001")

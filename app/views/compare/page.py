@@ -13,6 +13,7 @@ from app.state.traces import key_of, open_traces, read_qualities
 from app.views.compare import points
 from app.views.compare.allowance import allowance_panel
 from app.views.compare.changes import is_known, known_change
+from app.views.compare.checkpoints import CHECKPOINTS
 from app.views.compare.choices import choose_axis, choose_runs, pick_traces
 from app.views.compare.images import images_panel
 from app.views.compare.plans import plan_axes, plan_points, read_fronts
@@ -94,7 +95,7 @@ def compare_page(selected: Selection) -> None:
     if not traces:
         st.info("Choose a run that holds traces.")
         return
-    panels = [images_panel(traces), table_panel(traces)]
+    panels = [images_panel(traces), table_panel(traces), CHECKPOINTS]
     if found.axis is None:
         st.info("Nothing to draw yet: no trace was evaluated, and none is of the full network, to compare images with.")
     else:

@@ -23,9 +23,9 @@ from deediff.traces.reader import Trace
 UNSORTED = "run and name"  # option instead of a column to sort by
 WORDY = ("model", "uem", "strategy", "losses", "device", "quality_protocol")  # columns at the end
 HELP = (
-    "GFLOPs are per image and step; efficiency is the speed-up divided by the ratio of GFLOPs; the change is in grey "
-    "levels from the full network's images. The filter takes words and comparisons such as `gflops<0.35`. Filter and "
-    "order are in the link; a click on a column's head sorts on this screen only."
+    "GFLOPs are per image; columns per step are in the downloads. Efficiency is the speed-up divided by the ratio of "
+    "GFLOPs; the change is in grey levels from the full network's images. The filter takes words and comparisons such "
+    "as `gflops_per_image<15`. Filter and order are in the link; a click on a column's head sorts on this screen only."
 )
 
 
@@ -48,7 +48,9 @@ def _draw_table(traces: Sequence[Trace], selected: Selection) -> None:
     heading(f"All values of {len(table)} traces", "ticked rows are picked", HELP)
     bar = st.container(horizontal=True, vertical_alignment="bottom")
     with bar, link.one_step():
-        question = inputs.text_input("Filter", "filter", placeholder="threshold ddim gflops<0.35", width="stretch")
+        question = inputs.text_input(
+            "Filter", "filter", placeholder="threshold ddim gflops_per_image<15", width="stretch"
+        )
         column = inputs.selectbox("Sort by", [UNSORTED, *table], "sort", width=240)
         falling = inputs.toggle("Largest first", "falling", False)
     if column != UNSORTED:

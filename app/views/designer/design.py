@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -65,8 +66,11 @@ def choose(selected: Selection) -> Design:
         start = inputs.selectbox("Start from", names, START, best if best in plans else names[0], width=220)
         rival = inputs.selectbox("Rival", names, RIVAL, FALLBACK, width=220)
         seed = inputs.number_input("Seed", 0, 2**31 - 1, SEED, 0, width=120)
-    plan = _resolved(start, plans[start])
-    rungs = _rungs(selected.checkpoint, selected.checkpoint.stat().st_mtime_ns, plan.steps)
+    stamp = selected.checkpoint.stat().st_mtime_ns
+    options = [rung.option for rung in _options(selected.checkpoint, stamp)]
+    networks = {step.network for steps in (options, *(plan.steps for plan in plans.values())) for step in steps}
+    plan = _resolved(start, plans[start], networks)
+    rungs = _rungs(selected.checkpoint, stamp, plan.steps)
     return Design(
         model,
         schedule,
@@ -81,17 +85,21 @@ def choose(selected: Selection) -> Design:
     )
 
 
-def _resolved(start: str, plan: Plan) -> Plan:
-    """The plan with the steps of a click, the link or the session; another start begins anew."""
+def _resolved(start: str, plan: Plan, networks: Set[str | None]) -> Plan:
+    """The plan with the steps of a click, the link or the session; another start begins anew.
+
+    Steps name only these networks: a link must not make the server open a path.
+    """
     begun = steps_to_text(plan.steps)
     moved = st.session_state.get(STARTED) not in (None, start)
     st.session_state[STARTED] = start
 
     def valid(text: str) -> str | None:
         try:
-            return steps_to_text(replace(plan, steps=steps_from_text(text)).steps)
+            steps = replace(plan, steps=steps_from_text(text)).steps
         except UserError:
             return None
+        return steps_to_text(steps) if {step.network for step in steps} <= networks else None
 
     text = resolve(STEPS, begun, valid, led=begun if moved else None)
     st.session_state[STEPS] = text

@@ -41,13 +41,13 @@ STEPS_HELP = (
 def result_panels(design: Design) -> tuple[Panel, Panel, Panel]:
     """Trials of the search, changed steps, and the buttons."""
     return (
-        Panel("search trials", _draw_trials, help=TRIALS_HELP),
+        Panel("search trials", partial(_draw_trials, design), help=TRIALS_HELP),
         Panel("changed steps", partial(_draw_steps, design), help=STEPS_HELP),
         Panel("measure plan", partial(_draw_measure, design)),
     )
 
 
-def _draw_trials(selected: Selection) -> Picture | None:
+def _draw_trials(design: Design, selected: Selection) -> Picture | None:
     found = read_trials(selected.run.path)
     if not found:
         st.info("No search of this run has listed its trials yet. This command searches for 20 minutes:")
@@ -60,7 +60,9 @@ def _draw_trials(selected: Selection) -> Picture | None:
     )
     title = f"{len(table):,} plans were tried"
     metric = "score" if front is None else f"score ({front.metric}, guarded)"
-    return Picture(title, "measured on the search's noise", trials(found, metric), lambda: table, _load)
+    return Picture(
+        title, "measured on the search's noise", trials(found, metric, design.full_gflops), lambda: table, _load
+    )
 
 
 def _load(point: Point) -> None:

@@ -20,10 +20,9 @@ TIMELINE_HELP = (
 
 
 def _draw_timeline(design: Design, _: Selection) -> None:
-    evaluations, rival = design.gflops / design.full_gflops, design.rival_gflops / design.full_gflops
     less = f"{abs(design.saving):.0%} {'less' if design.saving >= 0 else 'more'} than {design.rival.name}"
-    title = f"{evaluations:.2f} evaluations of the full network per image, {less} ({rival:.2f})"
-    subtitle = f"{design.gflops:.3g} GFLOPs per image · {design.plan.solver.upper()}: {design.plan}"
+    title = f"{design.gflops:.3g} GFLOPs per image, {less} ({design.rival_gflops:.3g})"
+    subtitle = f"{design.plan.solver.upper()}: {design.plan}"
     heading(title, subtitle, TIMELINE_HELP)
     timeline(design.plan, design.rungs)
 

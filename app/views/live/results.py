@@ -112,9 +112,11 @@ def _draw_figures(job: LiveJob, full: Side, early: Side, so_far: bool) -> None:
         seconds, how = f"{full.seconds:.2f} → {seconds} ({saved})", SECONDS_HELP
     ratio = early.exit_layers.mean() / job.num_blocks
     ratio_help = f"Mean exit layer / {job.num_blocks} of the images with early exit, N = {early.exit_layers.size}."
-    gflops = f"{a:.4g} → {b:.4g} ({percent(b, a)})"
+    steps = early.exit_layers.shape[1]
+    gflops = f"{a * steps:.4g} → {b * steps:.4g} ({percent(b, a)})"
     with st.container(horizontal=True, key="live_figures", gap="medium"):
-        st.metric(f"GFLOPs per image and step{yet}", gflops, width="content", help=GFLOPS_HELP)
+        per_step = f"{GFLOPS_HELP} Per step: {a:.4g} → {b:.4g}."
+        st.metric(f"GFLOPs per image{yet}", gflops, width="content", help=per_step)
         st.metric(f"Seconds, measured{yet}", seconds, width="content", help=how)
         st.metric(f"Layer ratio{yet}", f"{ratio:.3f}", width="content", help=ratio_help)
     budget = job.budget

@@ -45,7 +45,6 @@ def draw_worth(selection: Selection) -> Picture | None:
     subtitle = f"measured · {judged} · N = {front.images:,}, against {front.reference}"
     chosen = front.headline[0]["plan"] if front.headline is not None else None
     figure = small(fronts(front, chosen, NAMES), "top right")
-    figure["layout"]["xaxis"]["title"] |= {"text": "evaluations of the full network per image"}
     about = f"run {selection.run.name}"
     return Picture(about_worth(front), subtitle, figure, partial(front_table, front), about=about)
 
@@ -64,11 +63,11 @@ def about_worth(front: Front) -> str:
         return f"No: no plan with exits gives the images of {steps}"
     plan, rival = front.headline
     full = cheapest_without_exits(front, rival)
-    costs = [point["evaluations"] for point in (plan, full)]
-    if costs[0] > costs[1] - TOLERANCE:
-        return f"No: the images of {steps} cost {costs[1]:.1f} evaluations without exits, {costs[0]:.1f} with them"
+    costs = [point["gflops_per_image"] for point in (plan, full)]
+    if plan["evaluations"] > full["evaluations"] - TOLERANCE:
+        return f"No: the images of {steps} cost {costs[1]:.3g} GFLOPs without exits, {costs[0]:.3g} with them"
     saved = 1 - costs[0] / costs[1]
-    change = f"{costs[0]:.1f} evaluations with exits, {costs[1]:.1f} without (−{saved:.0%})"
+    change = f"{costs[0]:.3g} GFLOPs with exits, {costs[1]:.3g} without (−{saved:.0%})"
     return f"Yes: the images of {steps} cost {change}"
 
 
@@ -137,7 +136,7 @@ def _cells(front: Front, contest: Contest, distances: list[str]) -> list[str]:
     changes = [contest.change.get(name) for name in distances]
     color = COLORS.get(contest.verdict, "red")
     return [
-        f"{contest.budget} evaluations, {gflops:.2f} GFLOPs",
+        f"{gflops:.2f} GFLOPs per image",
         *(_named(front, point) for point in (contest.rival, contest.plan)),
         *("–" if c is None else "{} [{}, {}]".format(*(signed(c[end], 3) for end in ENDS.values())) for c in changes),
         f":{color}-badge[{contest.verdict}]",

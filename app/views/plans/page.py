@@ -80,7 +80,11 @@ def draw_chosen(selected: Selection) -> Picture | None:
     st.caption(f"{plans[name].solver.upper()}: {plans[name]}")
     if front is not None and point is not None and point.get("compared_with"):
         rows = [
-            {"compared with": row["plan"], "evaluations": row["evaluations"], "saving": f"{row['saving']:.0%}"}
+            {
+                "compared with": row["plan"],
+                "GFLOPs per image": row["evaluations"] * front.full_gflops,
+                "saving": f"{row['saving']:.0%}",
+            }
             | {m: f"{d['value']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]" for m, d in row["differences"].items()}
             for row in point["compared_with"]
         ]

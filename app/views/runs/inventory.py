@@ -33,7 +33,7 @@ TRACE_COLUMNS = (
     "steps",
     "images",
     "layer_ratio",
-    "gflops_per_step",
+    "gflops_per_image",
     "seconds_per_image",
     "speed_up",
 )

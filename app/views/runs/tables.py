@@ -25,8 +25,8 @@ RUN_HELP = (
     "training: weights, losses and the traces sampled from it."
 )
 TRACE_HELP = (
-    "Each trace is one sampling job. GFLOPs are per image and step; an evaluated trace has columns of quality; values "
-    "of different N, extractors or references cannot be compared."
+    "Each trace is one sampling job. GFLOPs are per image, over all steps; an evaluated trace has columns of quality; "
+    "values of different N, extractors or references cannot be compared."
 )
 
 

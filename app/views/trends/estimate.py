@@ -26,9 +26,11 @@ def draw_estimate(selection: Selection) -> None:
     with st.container(horizontal=True, key="estimate", gap="medium"):
         st.caption(f"**{OPEN_LOOP.split()[0]}** (open loop)  \nat τ = {selection.threshold:.3f}", width="content")
         st.metric("Layer ratio", f"{answer.layer_ratio:.3f}", help=HOW, width="content")
-        gflops = f"{answer.gflops:.4g} ({percent(answer.gflops, trace.cost.full)})"
-        help_text = f"{HOW} Evaluated UEMs are included; the full network costs {trace.cost.full:.4g}."
-        st.metric("GFLOPs per step", gflops, help=help_text, width="content")
+        steps, full = len(trace.timesteps), trace.cost.full
+        gflops = f"{answer.gflops * steps:.4g} ({percent(answer.gflops, full)})"
+        each = f"{answer.gflops:.4g} per step, where the full network costs {full:.4g}"
+        help_text = f"{HOW} Evaluated UEMs are included; over {steps} steps: {each}."
+        st.metric("GFLOPs per image", gflops, help=help_text, width="content")
         _draw_closest(selection, answer.layer_ratio)
         with guarded():
             _draw_budget(selection, trace)
@@ -55,28 +57,29 @@ def _threshold(_trace: Trace, key: tuple[str, float], gflops: float) -> float:
 
 
 def _draw_budget(selection: Selection, trace: Trace) -> None:
-    """An input in GFLOPs, and a button that moves the slider to the threshold of that cost."""
+    """An input in GFLOPs per image, and a button that moves the slider to the threshold of that cost."""
+    steps = len(trace.timesteps)
     budget = inputs.optional_number(
-        "GFLOPs budget per step",
+        "GFLOPs budget per image",
         0.0,
         None,
         "budget",
         format="%.4g",
-        step=round(trace.cost.full / 50, 4),
+        step=round(steps * trace.cost.full / 50, 4),
         width=170,
-        placeholder=f"full: {trace.cost.full:.4g}",
-        help="The smallest threshold whose mean cost per image and step is within this budget, evaluated UEMs "
+        placeholder=f"full: {steps * trace.cost.full:.4g}",
+        help="The smallest threshold whose mean cost per image is within this budget, evaluated UEMs "
         "included: estimated (open loop) from trace A.",
     )
     if budget is None:
         return
     try:
-        tau = _threshold(trace, (str(trace.path), float(trace.summary.samples)), budget)
+        tau = _threshold(trace, (str(trace.path), float(trace.summary.samples)), budget / steps)
     except UserError as error:
         st.caption(f":material/block: {str(error).replace(str(trace.path), trace.path.name)}", width=260)
         return
     st.button(
-        f"τ = {tau:.3f}: {trace.what_if(tau).gflops:.4g} GFLOPs",
+        f"τ = {tau:.3f}: {steps * trace.what_if(tau).gflops:.4g} GFLOPs",
         icon=":material/arrow_back:",
         on_click=select,
         kwargs={"threshold": tau},
@@ -87,7 +90,7 @@ def _draw_budget(selection: Selection, trace: Trace) -> None:
     traces = [trace, *selection.siblings]
     known = next((t for t in traces if t.threshold is not None and abs(t.threshold - tau) < 1e-6), None)
     if known is not None:
-        st.caption(f"measured: {known.meta.mean_gflops:.4g} GFLOPs", width="content")
+        st.caption(f"measured: {steps * (known.meta.mean_gflops or 0.0):.4g} GFLOPs", width="content")
 
 
 ESTIMATE = Panel("estimate", draw_estimate)

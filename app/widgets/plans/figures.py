@@ -33,7 +33,7 @@ ROW = 24  # pixels per plan
 
 
 def fronts(front: Front, chosen: str | None, names: Mapping[str, str] = KINDS) -> Spec:
-    """Cost in evaluations of the full network against the metric, with intervals; a ring around the chosen plan.
+    """GFLOPs per image against the metric, with intervals; a ring around the chosen plan.
 
     `names` are those of the kinds of search in the legend.
     """
@@ -42,11 +42,14 @@ def fronts(front: Front, chosen: str | None, names: Mapping[str, str] = KINDS) -
     ringed = [point for point in everything if point["plan"] == chosen]
     if ringed:
         ring = {"symbol": "circle-open", "size": 20, "color": CHOSEN, "line": {"width": 2}}
-        where = {"x": [p["evaluations"] for p in ringed], "y": [p["metrics"][front.metric]["value"] for p in ringed]}
+        where = {
+            "x": [p["gflops_per_image"] for p in ringed],
+            "y": [p["metrics"][front.metric]["value"] for p in ringed],
+        }
         quiet = {"hoverinfo": "skip", "showlegend": False}
         data.append({"type": "scatter", "mode": "markers", "marker": ring, **where, **quiet})
     values = np.array([point["metrics"][front.metric]["value"] for point in everything])
-    x = axis("evaluations of the full network per image", rangemode="tozero")
+    x = axis("GFLOPs per image", rangemode="tozero")
     top = float(np.quantile(values, 0.9)) * 1.15 if len(values) else 1.0
     low = min((p["metrics"][front.metric]["low"] for p in everything), default=0.0)
     y = axis(f"{front.metric}  (lower is better)", showgrid=True, range=[0.95 * low, top])
@@ -60,7 +63,7 @@ def _kind(kind: str, points: Sequence[Mapping[str, Any]], metric: str, name: str
         "type": "scatter",
         "mode": "lines+markers",
         "name": name,
-        "x": [point["evaluations"] for point in points],
+        "x": [point["gflops_per_image"] for point in points],
         "y": [value["value"] for value in found],
         "error_y": {
             "array": [value["high"] - value["value"] for value in found],
@@ -71,9 +74,9 @@ def _kind(kind: str, points: Sequence[Mapping[str, Any]], metric: str, name: str
         },
         "line": {"color": color, "dash": dash, "width": 3 if kind == "full" else 1.5},
         "marker": {"symbol": symbol, "size": 9},
-        "customdata": [[p["plan"], p["steps"], p["gflops_per_image"]] for p in points],
-        "hovertemplate": f"<b>%{{customdata[0]}}</b>: {metric} %{{y:.2f}} at %{{x:.2f}} evaluations, "
-        "%{customdata[2]:.3g} GFLOPs<br>%{customdata[1]}<extra></extra>",
+        "customdata": [[p["plan"], p["steps"], p["evaluations"]] for p in points],
+        "hovertemplate": f"<b>%{{customdata[0]}}</b>: {metric} %{{y:.2f}} at %{{x:.3g}} GFLOPs per image, "
+        "as %{customdata[2]:.2f} evaluations of the full network<br>%{customdata[1]}<extra></extra>",
     }
 
 

@@ -19,7 +19,18 @@ from app.views.compare.changes import CHANGES
 from app.views.compare.choices import MOST
 from deediff.analysis.compare import comparison_table
 from deediff.quality.results import Quality, write_quality
-from tests.app.helpers import EXITS, FULL, SAMPLES, STEPS, figure, in_the_link, open_app, sentences, shown_tiles
+from tests.app.helpers import (
+    EXITS,
+    FULL,
+    SAMPLES,
+    STEPS,
+    figure,
+    in_the_link,
+    open_app,
+    sentences,
+    shown_tiles,
+    write_run,
+)
 
 FID = Quality(
     "fid",
@@ -194,6 +205,23 @@ def test_evaluation_is_recommended_for_traces_with_images_only(runs: Path) -> No
         file.unlink()
     (command,) = [block.value for block in open_compare().code if block.value.startswith("deediff evaluate")]
     assert command.split()[2:] == [str(runs / "toy" / "traces" / FULL)]
+
+
+def test_another_checkpoint_samples_trace_a_again_from_the_same_noise(runs: Path) -> None:
+    assert not [b for b in open_app("compare").button if b.key == "sample checkpoint"]  # there is one only
+    write_run(runs / "other")
+    for file in (runs / "other" / "checkpoints").iterdir():
+        shutil.copy(file, runs / "toy" / "checkpoints" / file.name.replace("100", "200"))
+    app = open_app("compare", trace=EXITS)
+    assert app.selectbox(key="other checkpoint").options == ["200"]
+    app.button(key="sample checkpoint").click().run()
+    (job,) = app.session_state["kept jobs"]
+    job.join(60)
+    made, first = (deediff.read_trace(runs / "toy" / "traces" / name) for name in (f"{EXITS}-checkpoint-200", EXITS))
+    assert made.meta.settings.checkpoint == "200.safetensors"
+    for name in ("policy", "steps", "seed", "num_samples"):
+        assert getattr(made.meta.settings, name) == getattr(first.meta.settings, name)
+    assert made.path.name in open_compare().dataframe[0].value["trace"].tolist()
 
 
 def test_a_trace_becomes_a_everywhere(runs: Path) -> None:

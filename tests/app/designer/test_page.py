@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from deediff.plans import Plan, PlanStep
 from deediff.plans.file import find_plan, write_plan
 from deediff.plans.text import steps_from_text, steps_to_text
 from deediff.plans.trials import Trial, write_trials
-from tests.app.helpers import BLOCKS, figure, in_the_link, open_app, sentences
+from tests.app.helpers import BLOCKS, FULL, figure, in_the_link, open_app, sentences
 
 STEPS = (PlanStep(999, 0, "input"), PlanStep(700), PlanStep(400, 3), PlanStep(90, 0, "output:0"))
 TEXT = "999:input,700,400:3,90:output:0"
@@ -58,8 +59,7 @@ def test_images_and_cost_are_those_of_the_steps_in_the_link(runs: Path) -> None:
     at_exit = cost.at_exit(with_uem=False)
     gflops = at_exit[13] + at_exit[3]
     text = " ".join(m.value for m in app.markdown) + " ".join(c.value for c in app.caption)
-    assert f"{gflops / cost.full:.2f} evaluations of the full network per image" in text
-    assert f"{1 - gflops / (4 * cost.full):.0%} less than 4-uniform (4.00)" in text
+    assert f"{1 - gflops / (4 * cost.full):.0%} less than 4-uniform ({4 * cost.full:.3g})" in text
     assert f"{gflops:.3g} GFLOPs per image" in text
 
 
@@ -109,8 +109,10 @@ def test_the_trials_of_a_search_load_into_the_timeline(runs: Path) -> None:
     trials = [Trial(1.0, 9.0, "999"), Trial(2.0, 7.0, steps_to_text(STEPS)), Trial(3.0, 8.0, "999,500,100")]
     write_trials(runs / "toy", "all", trials)
     dots, best = figure(open_app("designer"), "search trials")["data"]
-    assert [(x, y, c[0]) for x, y, c in zip(dots["x"], dots["y"], dots["customdata"], strict=True)] == trials
-    assert (best["x"], best["y"]) == ([1.0, 2.0], [9.0, 7.0])
+    assert [(c[1], y, c[0]) for y, c in zip(dots["y"], dots["customdata"], strict=True)] == trials
+    full = deediff.read_trace(runs / "toy" / "traces" / FULL).cost.full
+    assert dots["x"] == pytest.approx([1.0 * full, 2.0 * full, 3.0 * full])
+    assert (best["x"], best["y"]) == (pytest.approx([1.0 * full, 2.0 * full]), [9.0, 7.0])
 
 
 def test_measured_steps_are_drawn_for_the_plan_that_they_belong_to(runs: Path) -> None:
@@ -123,3 +125,12 @@ def test_measured_steps_are_drawn_for_the_plan_that_they_belong_to(runs: Path) -
     assert left_out["y"] == [None] * 4
     app = open_app("designer", steps="999,500")
     assert "What each step contributes has not been measured" in sentences(app)
+
+
+def test_a_link_does_not_make_the_server_open_a_path(runs: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "secret"
+    shutil.copytree(runs / "toy" / "checkpoints", elsewhere)
+    for path in (elsewhere / "100.safetensors", "../../secret/100.safetensors"):
+        app = open_app("designer", steps=f"999@{path},500")
+        assert "The link sets steps" in sentences(app)
+        assert str(path) not in in_the_link(app)["steps"]

@@ -26,7 +26,7 @@ def test_images_are_sorted_by_what_the_trace_holds(runs: Path) -> None:
     rows = trace.to_pandas()
     at_exit = [u[min(i, BLOCKS - 1)] for u, i in zip(rows["uncertainty"], rows["exit_layer"], strict=True)]
     u = np.reshape(at_exit, (SAMPLES, -1)).mean(axis=1)
-    gflops = trace.cost.at_exit(with_uem=True)[layers].mean(axis=1)
+    gflops = trace.cost.at_exit(with_uem=True)[layers].sum(axis=1)
     for name, values, text, first in (
         ("exit", layers.mean(axis=1), "{:.1f}", "least"),
         ("gflops", gflops, "{:.4g}", "least"),

@@ -84,8 +84,8 @@ def test_a_plan_of_the_run_is_sampled_beside_the_full_network_at_its_timesteps(r
     assert (job.early.exit_layers == [0, 3, BLOCKS, 0]).all()
     assert (job.full.exit_layers == BLOCKS).all()
     cost = model_cost(deediff.load(runs / "toy"))
-    by_hand = (cost.at_exit(with_uem=False)[3] + cost.full) / 4
-    assert f" → {by_hand:.4g} (" in metric(app, "GFLOPs per image and step")
+    by_hand = cost.at_exit(with_uem=False)[3] + cost.full
+    assert f" → {by_hand:.4g} (" in metric(app, "GFLOPs per image", 1)
     theirs = open_app("live", **in_the_link(app)).session_state["job"]
     theirs.join(60)
     np.testing.assert_array_equal(theirs.early.images, job.early.images)

@@ -113,12 +113,12 @@ def cells(app: Any) -> list[list[str]]:
 def test_the_first_answer_is_the_saving_against_the_cheapest_full_network(searched: Path) -> None:
     app = open_app(None)
     assert not app.error
-    title = "Yes: the images of 12 uniform steps cost 5.0 evaluations with exits, 8.0 without (−38%)"
+    title = "Yes: the images of 12 uniform steps cost 2.5 GFLOPs with exits, 4 without (−38%)"
     assert title in texts(app)
     content = json.loads((searched / "front.json").read_text())
     drawn = {trace["name"]: trace for trace in figure(app, "worth")["data"] if trace.get("name")}
     for kind, name in (("all", "plans with exits"), ("full", "full network, searched")):
-        assert drawn[name]["x"] == [p["evaluations"] for p in content[kind]["points"]]
+        assert drawn[name]["x"] == [p["gflops_per_image"] for p in content[kind]["points"]]
         assert drawn[name]["y"] == [p["metrics"]["fd-mnist"]["value"] for p in content[kind]["points"]]
     lines = {name: trace["line"]["width"] for name, trace in drawn.items()}
     assert max(lines, key=lines.__getitem__) == "full network, searched"  # the line to beat
@@ -129,8 +129,8 @@ def test_the_table_holds_the_best_of_both_at_three_budgets(searched: Path, table
     rows = cells(open_app(None))
     assert [row[-1] for row in rows] == [":green-badge[better]", ":green-badge[better]", ":blue-badge[equal]"]
     for row in rows:
-        budget = float(row[0].split()[0])
-        assert row[0].endswith(f"{budget * content['full_gflops']:.2f} GFLOPs")
+        assert row[0].endswith(" GFLOPs per image")
+        budget = float(row[0].split()[0]) / content["full_gflops"]
         for cell, kinds in zip(row[1:3], (FULL_KINDS, ("all",)), strict=True):
             found = [p for kind in kinds for p in content[kind]["points"] if p["evaluations"] <= budget + 0.1]
             found = [p for p in found if p["plan"] != "3.90-all"]  # which the guard finds worse
@@ -155,11 +155,9 @@ def test_the_table_holds_the_best_of_both_at_three_budgets(searched: Path, table
 
 def test_no_plan_that_is_cheaper_means_no(searched: Path) -> None:
     content = read_json(searched / "front.json")
-    content["full"]["points"][1]["evaluations"] = 4.5
+    content["full"]["points"][1] |= {"evaluations": 4.5, "gflops_per_image": 2.25}
     write_json(searched / "front.json", content)
-    assert "No: the images of 12 uniform steps cost 4.5 evaluations without exits, 5.0 with them" in texts(
-        open_app(None)
-    )
+    assert "No: the images of 12 uniform steps cost 2.25 GFLOPs without exits, 2.5 with them" in texts(open_app(None))
     content["all"]["points"].pop()
     write_json(searched / "front.json", content)
     assert "No: no plan with exits gives the images of 12 uniform steps" in texts(open_app(None))
@@ -283,7 +281,7 @@ def test_links_of_when_exit_trends_was_the_first_page_still_open_it(runs: Path) 
 def test_words_are_explained_beside_the_title_that_uses_them_and_in_the_glossary(searched: Path) -> None:
     app = open_app(None)
     title = next(element for element in app.markdown if "12 uniform steps cost" in element.value)
-    for name in ("uniform steps", "evaluation", "fd-…", "guard"):
+    for name in ("uniform steps", "GFLOPs", "fd-…", "guard"):
         word = next(word for word in WORDS if word.name == name)
         assert (word.meaning in title.help) == (name != "guard")
     for word in WORDS:

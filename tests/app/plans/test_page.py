@@ -76,7 +76,7 @@ def test_the_page_says_what_the_cheapest_equal_plan_saves(searched: Path) -> Non
     assert any(title in text.value for text in app.markdown)
     lines = {trace["name"]: trace for trace in figure(app, "fronts")["data"] if trace.get("showlegend", True)}
     exits = lines["timesteps and exits"]
-    assert (exits["x"], exits["y"]) == ([1.1, 2.3], [4.0, 5.05])
+    assert (exits["x"], exits["y"]) == ([0.55, 1.15], [4.0, 5.05])
     front = read_front(searched)
     assert front is not None
     table = front_table(front).set_index("plan")
@@ -96,7 +96,7 @@ def test_each_step_has_the_mark_of_what_runs_there(searched: Path) -> None:
 def test_the_chosen_plan_is_compared_with_its_rivals_and_kept_in_the_link(searched: Path) -> None:
     app = open_app("plans", plan="2.30-all")
     assert app.dataframe[0].value.to_dict("records") == [
-        {"compared with": "12-uniform", "evaluations": 12.0, "saving": "81%"}
+        {"compared with": "12-uniform", "GFLOPs per image": 6.0, "saving": "81%"}
         | dict.fromkeys(("fd-mnist", "fd-pixels"), "-0.100 [-0.300, +0.100]")
     ]
     assert f"deediff sample {searched} --plan 2.30-all" in app.code[0].value

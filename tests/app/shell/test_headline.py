@@ -12,6 +12,7 @@ from tests.app.helpers import (
     EXITS,
     FULL,
     SAMPLES,
+    STEPS,
     counted_exits,
     metric,
     open_app,
@@ -25,8 +26,8 @@ def test_the_ratio_at_the_slider_is_a_count_over_the_rows(runs: Path) -> None:
         app.slider(key="tau").set_value(tau).run()
         exits = counted_exits(runs / "toy" / "traces" / FULL, tau)
         assert metric(app, "Layer ratio", 1) == f"{exits.mean() / BLOCKS:.3f}"
-        gflops = deediff.read_trace(runs / "toy" / "traces" / FULL).what_if(tau).gflops
-        assert metric(app, "GFLOPs per step", 1).startswith(f"{gflops:.4g} (")
+        gflops = deediff.read_trace(runs / "toy" / "traces" / FULL).what_if(tau).gflops * STEPS
+        assert metric(app, "GFLOPs per image", 1).startswith(f"{gflops:.4g} (")
         seen.add(metric(app, "Layer ratio", 1))
     assert len(seen) > 1
 

@@ -156,7 +156,7 @@ def test_where_all_leave_together_nothing_varies(runs: Path) -> None:
 
 def test_a_budget_finds_the_smallest_threshold_that_keeps_it(runs: Path) -> None:
     trace = deediff.read_trace(runs / "toy" / "traces" / FULL)
-    costs = {tau: trace.what_if(tau).gflops for tau in np.round(np.arange(0, 0.2, 0.005), 3)}
+    costs = {tau: STEPS * trace.what_if(tau).gflops for tau in np.round(np.arange(0, 0.2, 0.005), 3)}
     budget = (costs[0.1] + costs[0.105]) / 2
     app = open_app("trends")
     app.number_input(key="budget").set_value(budget).run()
