@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import statistics
 import subprocess
 import sys
 import time
@@ -19,16 +18,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deediff.bench.browser import (
-    first_page,
-    links,
-    open_browser,
-    open_link,
-    open_live,
-    release_live_slider,
-    release_slider,
-    server_milliseconds,
-    wait_until_drawn,
+from deediff.bench.browser import first_page, open_browser, wait_until_drawn
+from deediff.bench.measures import (
+    LIMITS,
+    measure_contexts,
+    measure_film,
+    measure_lens,
+    measure_live,
+    measure_slider,
+    measure_switches,
+    row,
 )
 from deediff.bench.synthetic import write_synthetic
 from deediff.checkpoints import find_checkpoint, load_checkpoint
@@ -44,15 +43,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]  # of the checkout: the explorer is no part of the package
 MAIN = ROOT / "app" / "main.py"
 SYNTHETIC = "synthetic"  # name of the synthetic run and of its trace
-LIMITS = {  # milliseconds; memory: MB
-    "redraw": 300.0,
-    "server": 30.0,
-    "switch": 1000.0,
-    "first page": 3000.0,
-    "live": 2000.0,
-    "memory": 600.0,
-}
-PARTS = ("first", "slider", "switch", "live")  # that can be measured alone
+PARTS = ("first", "slider", "switch", "live", "film", "lens", "contexts")  # that can be measured alone
 START = 60.0  # seconds until the server has to answer
 
 
@@ -63,6 +54,7 @@ def bench_app(
     samples: int = 50_000,
     steps: int = 1000,
     only: Sequence[str] = PARTS,
+    people: int = 10,  # browser contexts that move their sliders at once
 ) -> dict[str, Any]:
     """Medians of `repeats`, beside their limits.
 
@@ -70,15 +62,19 @@ def bench_app(
     - server: CPU time of the script run that computes and describes the whole page, Streamlit included
     - switch: from the click on a page's link until everything on the page is painted
     - first page: from the request to a server that has just started, until the page is painted
-    - live: from the release of the slider of *Sample live* until the images of the last step are painted, for
-      4 images × DDIM-20
-    - memory: of the server after all of these, above a process that has only loaded the model
+    - live: from a click on *Sample* on *Sample live* until the first images are painted, and from the release of the
+      slider until the images of the last step are, for 4 images × DDIM-20
+    - film: from the click on a sample on *Images* until its films on *Sample* are painted
+    - lens: from the click on *Next* until the diffusion lens of that sample is painted
+    - contexts: the redraw in one browser context, in `people` of them at once, and the ratio of these medians
+    - memory: of the server after all of these but the last, above a process that has only loaded the model
 
-    `only` selects some of the measures; memory is always one. Raises UserError when a prerequisite is missing.
+    `only` selects some of the measures; memory is always one. Raises UserError when a prerequisite is missing, and when
+    the explorer shows an error or does not answer.
     """
     if not MAIN.exists():
         raise UserError(f"{MAIN} does not exist: the explorer is measured from a checkout of the repository")
-    shipped = _full_trace(run)
+    shipped, with_exits = _full_trace(run), _trace_with_exits(run, repeats)
     checkpoint = find_checkpoint(run)
     model, _ = load_checkpoint(checkpoint)
     root = folder / "runs"
@@ -97,15 +93,23 @@ def bench_app(
                 page.goto(f"{address}/trends?run={name}&trace={trace}", wait_until="commit")
                 wait_until_drawn(page)
                 if "slider" in only:
-                    rows += _slider(page, f"{name}/{trace}", repeats)
+                    rows += measure_slider(page, f"{name}/{trace}", repeats)
                 if "switch" in only:
-                    rows += _switches(page, f"{name}/{trace}", repeats)
+                    rows += measure_switches(page, f"{name}/{trace}", repeats)
+            example = f"run={run.name}&trace={with_exits}"
             if "live" in only:
-                open_live(page, f"{address}/live?run={run.name}&live+policy=threshold")
-                times = _live(page, repeats)
-                rows.append(_row("live mode: slider released to images", run.name, times, "ms", LIMITS["live"]))
+                rows += measure_live(page, f"{address}/live?run={run.name}&live+policy=threshold", run.name, repeats)
+            if "film" in only:
+                page.goto(f"{address}/images?{example}", wait_until="commit")
+                rows += measure_film(page, f"{run.name}/{with_exits}", repeats)
+            if "lens" in only:
+                opened = f"{address}/sample?{example}&sample=0&sample_view=lens"
+                rows += measure_lens(page, opened, f"{run.name}/{with_exits}", repeats)
             used, alone = _megabytes(process.pid), _megabytes_with_model(checkpoint)
-        rows.append(_row("memory above the loaded model", "both traces open", [used - alone], "MB", LIMITS["memory"]))
+            if "contexts" in only:
+                opened = f"{address}/trends?run={run.name}&trace={shipped}"
+                rows += measure_contexts(page, opened, f"{run.name}/{shipped}", repeats, people)
+        rows.append(row("memory above the loaded model", "both traces open", [used - alone], "MB", LIMITS["memory"]))
     return {
         "device": device_name(next(model.parameters()).device),
         "synthetic": f"{samples} samples × {steps} steps × {model.num_blocks} blocks",
@@ -124,19 +128,15 @@ def _full_trace(run: Path) -> str:
     raise UserError(f"{run} holds no trace recorded in full: sample one with --policy never --record full")
 
 
-def _row(measure: str, of: str, values: list[float], unit: str, limit: float | None) -> dict[str, Any]:
-    median = statistics.median(values)
-    within = None if limit is None else ("yes" if median <= limit else "NO")
-    return {
-        "measure": measure,
-        "of": of,
-        "median": median,
-        "worst": max(values),
-        "unit": unit,
-        "limit": limit,
-        "within": within,
-        "repeats": len(values),
-    }
+def _trace_with_exits(run: Path, repeats: int) -> str:
+    """Name of the run's first trace with early exits, else of its first one, with images of more than `repeats`."""
+    traces = [read_trace(folder) for folder in read_run(run).traces]
+    found = [trace for trace in traces if trace.image_parts and trace.meta.num_samples > repeats]
+    if not found:
+        raise UserError(
+            f"{run} holds no trace with images of more than {repeats} samples: sample one with deediff sample"
+        )
+    return min(found, key=lambda trace: trace.meta.is_full).path.name
 
 
 def _first_pages(page: Page, root: Path, log: Path, query: str, of: str, repeats: int) -> list[dict[str, Any]]:
@@ -148,46 +148,9 @@ def _first_pages(page: Page, root: Path, log: Path, query: str, of: str, repeats
             starts.append(1000 * seconds)
             firsts.append(first_page(page, f"{address}/{query}"))
     return [
-        _row("start of the server", "", starts, "ms", None),
-        _row("first page", of, firsts, "ms", LIMITS["first page"]),
+        row("start of the server", "", starts, "ms", None),
+        row("first page", of, firsts, "ms", LIMITS["first page"]),
     ]
-
-
-def _live(page: Page, repeats: int) -> list[float]:
-    """Milliseconds per release of the slider of *Sample live*, each at another threshold."""
-    times = []
-    for repeat in range(repeats + 1):
-        wait_until_drawn(page)
-        milliseconds = release_live_slider(page, 0.15 + 0.1 * (repeat % 2) + 0.02 * repeat)
-        if repeat > 0:
-            times.append(milliseconds)
-    return times
-
-
-def _slider(page: Page, of: str, repeats: int) -> list[dict[str, Any]]:
-    """Redraws of the heatmap, and the server's CPU time for each."""
-    redraws, spent = [], []
-    for repeat in range(repeats + 1):
-        wait_until_drawn(page)
-        milliseconds = release_slider(page, 0.25 + 0.1 * (repeat % 2) + 0.02 * repeat)
-        if repeat == 0:  # warm-up
-            continue
-        redraws.append(milliseconds)
-        wait_until_drawn(page)
-        spent.append(server_milliseconds(page))
-    rows = [_row("slider released to heatmap redrawn", of, redraws, "ms", LIMITS["redraw"])]
-    return [*rows, _row("of which the server's own computation", of, spent, "ms", LIMITS["server"])]
-
-
-def _switches(page: Page, of: str, repeats: int) -> list[dict[str, Any]]:
-    """Switches to every page in turn, `repeats` times."""
-    paths = links(page)
-    times: dict[str, list[float]] = {path: [] for path in paths}
-    for _ in range(repeats):
-        for path in [*paths[1:], paths[0]]:
-            wait_until_drawn(page)
-            times[path].append(open_link(page, path))
-    return [_row(f"switch to {path}", of, values, "ms", LIMITS["switch"]) for path, values in times.items()]
 
 
 @contextmanager

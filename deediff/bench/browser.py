@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from deediff.errors import UserError
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 PATIENCE = 60_000  # timeout of one measurement, in milliseconds
 HEATMAP = ".st-key-plot-exit-heatmap .js-plotly-plot"  # of Exit trends
 FIRST = ".st-key-panels-overview"  # the first page, whose figures depend on what the run has
 SLIDER = ".st-key-tau"  # the what-if threshold
 LIVE_SLIDER = ".st-key-live-tau"  # the threshold of *Sample live*
+TILES = ".st-key-images-A figure"  # the samples of trace A on *Images*
+LENS = ".st-key-plot-diffusion-lens .js-plotly-plot"  # of *Sample*
+ERRORS = "[data-testid=stException], [data-testid=stAlertContentError]"
 
 # Injected into the page before its own scripts. Conditions are checked once per frame, and times taken a frame later.
-SCRIPT = """
+SCRIPT = (
+    """
 window.bench = {
   begin: null, result: null,
   app: () => document.querySelector('[data-testid=stApp]'),
+  images(root) {  // those of galleries and films are within shadow roots
+    const parts = [...root?.querySelectorAll('*') ?? []];
+    return parts.flatMap(part => part.shadowRoot ? this.images(part.shadowRoot) : part.matches('img') ? [part] : []);
+  },
+  painted(images) {
+    const shown = images.filter(image => image.src);
+    return shown.length > 0 && shown.every(image => image.complete && image.naturalWidth > 0);
+  },
   content() {  // the heatmap's values, which identify what is drawn
     const gd = document.querySelector('HEATMAP');
     const z = gd && gd.dataset.drawn && gd.data && gd.data[0] && gd.data[0].z;
@@ -36,7 +48,7 @@ window.bench = {
       const box = plot.getBoundingClientRect();
       if (box.top < innerHeight && box.bottom > 0 && !plot.dataset.drawn) return false;
     }
-    return [...main.querySelectorAll('img')].every(image => image.complete);
+    return this.images(main).every(image => image.complete);
   },
   time(event, done) {  // milliseconds from the next such event until `done` holds and is painted
     this.begin = this.result = null;
@@ -64,15 +76,28 @@ window.bench = {
   finished() {  // the images are those of the last step
     const labels = [...document.querySelectorAll('.st-key-live_figures [data-testid=stMetricLabel]')];
     return labels.some(label => label.textContent.trim() === 'Layer ratio')
-      && [...document.querySelectorAll('.st-key-live img')].every(image => image.complete);
+      && this.painted(this.images(document.querySelector('.st-key-live')));
   },
   resample() {
     const before = this.policy();
     this.time('pointerup', () => this.policy() !== before && this.finished());
   },
   first() { this.time(null, () => document.querySelector('FIRST') && this.drawn()); },
+  sample() { this.time('click', () => this.painted(this.images(document.querySelector('.st-key-live')))); },
+  film() { this.time('click', () => this.painted(this.images(document.querySelector('.st-key-film-player')))); },
+  cells() {  // the picture of the diffusion lens, which identifies it
+    const gd = document.querySelector('LENS');
+    return gd?.dataset.drawn && gd.querySelector('.imagelayer image')?.getAttribute('href') || null;
+  },
+  lens() {
+    const before = this.cells();
+    this.time('click', () => this.cells() !== null && this.cells() !== before);
+  },
 };
-""".replace("HEATMAP", HEATMAP).replace("FIRST", FIRST)
+""".replace("HEATMAP", HEATMAP)
+    .replace("FIRST", FIRST)
+    .replace("LENS", LENS)
+)
 
 
 @contextmanager
@@ -91,12 +116,17 @@ def open_browser() -> Iterator[Page]:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"Chromium does not start ({reason}): playwright install chromium") from None
         try:
-            page = browser.new_page(viewport={"width": 1440, "height": 900})
-            page.set_default_timeout(PATIENCE)
-            page.add_init_script(SCRIPT)
-            yield page
+            yield new_page(browser)
         finally:
             browser.close()
+
+
+def new_page(browser: Browser) -> Page:
+    """A page in a browser context of its own, as that of another person."""
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    page.set_default_timeout(PATIENCE)
+    page.add_init_script(SCRIPT)
+    return page
 
 
 def answer(page: Page) -> float:
@@ -130,19 +160,79 @@ def release_slider(page: Page, share: float) -> float:
     return _release(page, SLIDER, share, "redraw")
 
 
-def open_live(page: Page, address: str) -> None:
-    """Open *Sample live* at its defaults, 4 images × DDIM-20, and click *Sample* once: then it follows the slider."""
-    page.goto(address, wait_until="commit")
-    page.locator(".st-key-sample button:enabled").click()
-    page.wait_for_function("bench.finished()")
-
-
 def release_live_slider(page: Page, share: float) -> float:
     """The same for the threshold of *Sample live*: milliseconds until the images sampled with it are painted."""
     return _release(page, LIVE_SLIDER, share, "resample")
 
 
+def release_sliders(pages: Sequence[Page], shares: Sequence[float]) -> list[float]:
+    """The same as `release_slider` on several pages, all released before an answer is awaited.
+
+    Raises UserError when a page shows an error.
+    """
+    for page, share in zip(pages, shares, strict=True):
+        _grasp(page, SLIDER, share)
+    for page in pages:
+        page.evaluate("bench.redraw()")
+    for page in pages:
+        page.mouse.up()
+    times = [answer(page) for page in pages]
+    for number, page in enumerate(pages):
+        if errors := page.locator(ERRORS).all_inner_texts():
+            raise UserError(f"browser context {number + 1} of {len(pages)} shows an error: {errors[0]}")
+    return times
+
+
+def open_tiles(page: Page) -> None:
+    """Open *Images* by its link, with the samples of trace A."""
+    wait_until_drawn(page)
+    open_link(page, "/images")
+    page.locator(TILES).first.wait_for()
+    wait_until_drawn(page)
+
+
+def film_of_tile(page: Page, tile: int) -> float:
+    """Milliseconds from the click on a sample on *Images* until its films on *Sample* are painted."""
+    page.evaluate("bench.film()")
+    page.locator(TILES).nth(tile).click()
+    return answer(page)
+
+
+def open_lens(page: Page, address: str) -> None:
+    """Open the diffusion lens of a sample."""
+    page.goto(address, wait_until="commit")
+    page.wait_for_function("bench.cells()")
+
+
+def lens_of_next(page: Page) -> float:
+    """Milliseconds from the click on *Next* until the diffusion lens of that sample is painted."""
+    page.evaluate("bench.lens()")
+    page.get_by_role("button", name="Next").click()
+    return answer(page)
+
+
+def first_image(page: Page, address: str) -> float:
+    """Milliseconds from the click on *Sample* on a new *Sample live* until its first images are painted.
+
+    At its defaults, 4 images × DDIM-20.
+    """
+    page.goto(address, wait_until="commit")
+    page.locator(".st-key-sample button:enabled").wait_for()
+    wait_until_drawn(page)
+    page.evaluate("bench.sample()")
+    page.locator(".st-key-sample button").click()
+    return answer(page)
+
+
 def _release(page: Page, slider: str, share: float, until: str) -> float:
+    _grasp(page, slider, share)
+    page.evaluate(f"bench.{until}()")
+    page.mouse.up()
+    return answer(page)
+
+
+def _grasp(page: Page, slider: str, share: float) -> None:
+    """Drag a slider to a share of its range, without releasing it."""
     thumb = page.locator(f"{slider} [data-testid=stSliderThumbValue]").locator("xpath=..").bounding_box()
     track = page.locator(f"{slider} [role=group] > div").first.bounding_box()
     assert thumb is not None
@@ -151,9 +241,6 @@ def _release(page: Page, slider: str, share: float, until: str) -> float:
     page.mouse.down()
     page.mouse.move(track["x"] + share * track["width"], track["y"] + track["height"] / 2, steps=4)
     page.wait_for_timeout(100)
-    page.evaluate(f"bench.{until}()")
-    page.mouse.up()
-    return answer(page)
 
 
 def server_milliseconds(page: Page) -> float:

@@ -106,8 +106,10 @@ class BenchApp(Command):
     """Repetitions of every measurement; medians are printed."""
     only: Parts = PARTS
     """Only these measurements; memory is always measured."""
+    people: Count = 10
+    """Browser contexts that move their sliders at once."""
 
     def run(self) -> Result:
         """A row per measurement, beside its limit."""
         with tempfile.TemporaryDirectory() as folder:
-            return bench_app(self.folder, Path(folder), self.repeats, only=self.only)
+            return bench_app(self.folder, Path(folder), self.repeats, only=self.only, people=self.people)

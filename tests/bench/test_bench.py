@@ -215,7 +215,7 @@ def test_every_measure_of_the_explorer_is_taken(tmp_path: Path) -> None:
     model.uem.bias -= 2.0  # u where the slider's stops are, so that moving it changes the heatmap
     run = make_run(tmp_path / "tiny", model)
     sample_trace(run, run / "traces" / "full", 16, "never", steps=4, record="full")
-    result = bench_app(run, tmp_path, repeats=1, samples=2 * PART, steps=6)
+    result = bench_app(run, tmp_path, repeats=1, samples=2 * PART, steps=6, people=2)
     rows = [(row["measure"], row["of"]) for row in result["rows"]]
     for of in ("tiny/full", "synthetic/synthetic"):
         for measure in (
@@ -226,7 +226,13 @@ def test_every_measure_of_the_explorer_is_taken(tmp_path: Path) -> None:
         ):
             assert (measure, of) in rows
     assert ("first page", "tiny") in rows
-    assert ("live mode: slider released to images", "tiny") in rows
+    for measure in ("live mode: Sample clicked to first image", "live mode: slider released to images"):
+        assert (measure, "tiny") in rows
+    for measure in ("sample clicked to film", "sample chosen to diffusion lens"):
+        assert (measure, "tiny/full") in rows
+    medians = {row["measure"]: row["median"] for row in result["rows"] if row["of"] == "tiny/full"}
+    alone, together = medians["slider in one browser context"], medians["slider in 2 browser contexts at once"]
+    assert medians["ratio of these medians"] == pytest.approx(together / alone)
     assert all(row["median"] > 0 for row in result["rows"])
     assert result["server_mb"] > result["model_mb"] > 0
     limited = [row for row in result["rows"] if row["limit"] is not None]
