@@ -10,6 +10,7 @@ from app.state.commands import evaluate_command
 from app.widgets.formatting import percent
 from deediff.errors import UserError
 from deediff.quality.results import Quality, read_quality
+from deediff.traces.cohort import Cohort
 from deediff.traces.pairing import speed_up
 from deediff.traces.reader import Trace
 
@@ -72,6 +73,8 @@ def figures_of(trace: Trace, comparable: list[Trace]) -> list[Figure]:
 
 def _quality(trace: Trace) -> Figure:
     """The first metric of the trace's quality file."""
+    if isinstance(trace, Cohort):
+        return Figure("Quality", None, str, "Measured for all samples of a trace, not for some of them.")
     command = f"`{evaluate_command([Path(str(trace.path))])}` measures it."
     try:
         found = read_quality(trace.path)

@@ -11,6 +11,8 @@ import streamlit as st
 from app.shell.news import show_news, watch_folder
 from app.state import cache, link
 from app.state.choice import end_clicks
+from app.state.cohort import KEY as COHORT
+from app.state.cohort import limited, others, split_name
 from app.state.recent import dated, first_run, remember_run
 from app.state.selection import HIGHEST, STEP, Selection, stops
 from app.widgets import inputs
@@ -77,11 +79,18 @@ def _choose(runs: dict[str, Run], problems: list[str]) -> Selection:
             other = _open(run, second, problems) if second != NO_TRACE else None
         alike = [n for n in rest if same_noise(metas[n], metas[name])]
         siblings = [t for n in alike if (t := _open(run, n, [])) is not None]
+    point = {}
+    cohort, whole = "", trace
+    if trace is not None and trace.parts:
+        cohort, numbers, split = _choose_cohort()
+        if numbers:
+            trace, other, siblings = _limit(trace, other, siblings, numbers, split, problems)
+            cohort = cohort if trace is not whole else ""
     threshold = _choose_threshold(run, trace, siblings) if trace is not None else None
-    point = _choose_point(trace) if trace is not None else {}
+    point = _choose_point(whole) if whole is not None else {}
     checkpoint = _choose_checkpoint(run) if run.checkpoints else None
     answer = trace.what_if(threshold) if trace is not None and threshold is not None else None
-    return Selection(run, trace, other, checkpoint, threshold, answer, siblings, **point)
+    return Selection(run, trace, other, checkpoint, threshold, answer, siblings, cohort=cohort, **point)
 
 
 def _shown(labels: dict[str, str], name: str) -> str:
@@ -97,6 +106,52 @@ def _open(run: Run, name: str, problems: list[str]) -> Trace | None:
         return None
     problems += [f"{name}: {problem}" for problem in trace.problems]
     return trace
+
+
+def _choose_cohort() -> tuple[str, tuple[int, ...], bool]:
+    """The samples to count: their text, their numbers (none: all), and whether the others are trace B."""
+    text = inputs.text_input("Samples", COHORT, placeholder="all, or e.g. hard:3,7-9", help=meaning("cohort")).strip()
+    if not text:
+        return "", (), False
+    try:
+        name, numbers = split_name(text)
+    except UserError as error:
+        st.caption(f":material/error: {error}")
+        return "", (), False
+    st.caption(f"{name + ': ' if name else ''}{len(numbers):,} samples")
+    split = inputs.toggle("The others as trace B", "others", False)
+    table = "sample\n" + "".join(f"{number}\n" for number in numbers)
+    st.download_button("Sample numbers", table, f"{name or 'samples'}.csv", "text/csv", icon=":material/download:")
+    return text, numbers, split
+
+
+def _limit(
+    trace: Trace,
+    other: Trace | None,
+    siblings: list[Trace],
+    numbers: tuple[int, ...],
+    split: bool,  # whether the samples that are not among these are trace B
+    problems: list[str],
+) -> tuple[Trace, Trace | None, list[Trace]]:
+    """A, B and further traces, with these samples alone; unlimited where A has others."""
+    try:
+        found: Trace = limited(trace, numbers)
+    except UserError as error:
+        problems.append(f"All samples are shown: {error}")
+        return trace, other, siblings
+    if split and (rest := others(trace, numbers)):
+        other = limited(trace, rest)
+    elif other is not None:
+        other = _if_possible(other, numbers, problems)
+    return found, other, [t for t in (_if_possible(t, numbers, []) for t in siblings) if t is not None]
+
+
+def _if_possible(trace: Trace, numbers: tuple[int, ...], problems: list[str]) -> Trace | None:
+    try:
+        return limited(trace, numbers)
+    except UserError as error:
+        problems.append(str(error))
+        return None
 
 
 def _choose_threshold(run: Run, trace: Trace, siblings: list[Trace]) -> float | None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from deediff.errors import UserError
 from deediff.json_files import read_json
 from deediff.runs import Run
+from deediff.traces.cohort import Cohort
 from deediff.traces.meta import TraceMeta, read_meta
 from deediff.traces.reader import Trace, read_trace
 
@@ -37,8 +38,9 @@ def get_trace(folder: Path) -> Trace:
 
 
 def stamp(trace: Trace) -> int:
-    """Changes with the trace's folder; for cache keys."""
-    return hash(_stamp(Path(str(trace.path))))
+    """Changes with the trace's folder, and with the samples it is limited to; for cache keys."""
+    numbers = trace.numbers.tobytes() if isinstance(trace, Cohort) else b""
+    return hash((_stamp(Path(str(trace.path))), numbers))
 
 
 def _stamp(folder: Path) -> tuple[int, int]:

@@ -36,13 +36,15 @@ class Selection:
     timestep: int = 0  # the diffusion t of that step
     layer: int | None = None  # 0 … N, where one was chosen
     sample: int | None = None  # number of a sample, where one was chosen
+    cohort: str = ""  # the samples that A and B are limited to, as text; empty: all
 
     def as_link(self) -> dict[str, object]:
         """The values of the URL."""
+        beside_itself = self.trace and self.other and self.trace.path == self.other.path  # its other samples
         return {
             "run": self.run.name,
             "trace": self.trace and self.trace.path.name,
-            "b": self.other and self.other.path.name,
+            "b": None if self.other is None or beside_itself else self.other.path.name,
             "tau": None if self.threshold is None else f"{self.threshold:g}",
             "t": self.trace and self.timestep,
             "layer": self.layer,
@@ -55,6 +57,7 @@ class Selection:
         pair = (("A", self.trace), ("B", self.other))
         words = [f"run {self.run.name}"]
         words += [f"{letter} = {t.path.name}, N = {int(t.summary.samples):,}" for letter, t in pair if t is not None]
+        words += [f"samples {self.cohort[:60]}"] if self.cohort else []
         words += [f"what-if τ = {self.threshold:g}"] if self.threshold is not None else []
         return " · ".join(words)
 

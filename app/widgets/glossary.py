@@ -29,6 +29,7 @@ WORDS = [  # longer words before those that they contain
         "The selected trace, and an optional second one; each has one colour on every page.",
         r"(?i:trace )[AB]|[AB](?=:| measured| estimated)",
     ),
+    Word("cohort", "The samples that the figures count: all, or those named in the sidebar or boxed on Images."),
     Word("step", "Position 0, 1, … in the order of sampling."),
     Word("timestep t", "The noise level of a step: T−1 is pure noise, 0 the image.", "(?i:timesteps?)|t"),
     Word(

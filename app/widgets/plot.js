@@ -131,6 +131,9 @@ function drawFigure(root, { figure, lines }) {
       if (clickable) setTriggerValue("point", { x: point.x, y: point.y, customdata: plain(point.customdata) });
     });
     root.on("plotly_relayout", (changes) => moved(root, changes));
+    root.on("plotly_selected", (box) => {
+      if (box?.points.length) shown.get(root).setTriggerValue("brushed", box.points.map(({ customdata }) => customdata));
+    });
   }
 }
 

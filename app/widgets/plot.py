@@ -23,7 +23,8 @@ _mount = st.components.v2.component(
 
 Point = dict[str, Any]  # a clicked point or cell: x, y and customdata
 Clicked = Callable[[Point], None]
-Moves = Mapping[str, Callable[[float], None]]  # by the name of a line among the shapes, vertical or horizontal
+Moves = Mapping[str, Callable[[Any], None]]  # by the name of a line among the shapes, vertical or horizontal; or BOX
+BOX = "box"  # a box drawn around points
 
 
 def chart(
@@ -36,7 +37,7 @@ def chart(
     on_move: Moves | None = None,
 ) -> None:
     """Draw a figure. A click on a point or a cell calls `on_click` before the next run of the script, and so does
-    `on_move` with the position where a line was dragged.
+    `on_move` with the position where a line was dragged, or with the customdata of the points in a box.
 
     The mode bar saves it as SVG or PNG, under its key without “plot”: in the light theme, without the marks of the
     selection, with a line below it (`about`, then `caption`).
@@ -50,6 +51,10 @@ def chart(
         if on_move is not None and (line := st.session_state[key].get("moved")):
             on_move[line["name"]](float(line["position"]))
 
+    def brushed() -> None:
+        if on_move is not None and (numbers := st.session_state[key].get("brushed")):
+            on_move[BOX]([int(number) for number in numbers])
+
     line = " · ".join(filter(None, [selection.current().describe() if about is None else about, caption]))
     shown.add(key, Shown(alt, line, figure))
     content = {
@@ -58,9 +63,9 @@ def chart(
         "caption": line,
         "name": _file(key.removeprefix("plot ")),
         "clickable": on_click is not None,
-        "lines": [*(on_move or ())],
+        "lines": [name for name in on_move or () if name != BOX],
     }
-    _mount(key=key, data=content, on_point_change=clicked, on_moved_change=moved)
+    _mount(key=key, data=content, on_point_change=clicked, on_moved_change=moved, on_brushed_change=brushed)
 
 
 def selects(x: str | None = None, y: str | None = None) -> Clicked:

@@ -12,7 +12,8 @@ from playwright.sync_api import Locator, Page, expect
 import deediff
 from deediff.bench.browser import PATIENCE, wait_until_drawn
 from deediff.quality.pairs import find_full, image_distances
-from tests.e2e.conftest import SHOTS, click_point, exported, meta_of, recorded, reopened
+from deediff.traces.cohort import samples_to_text
+from tests.e2e.conftest import SHOTS, click_point, exported, meta_of, place, recorded, reopened
 
 TRACE, MILDER = "ddim50-threshold-0.11", "ddim50-threshold-0.1"
 
@@ -139,3 +140,34 @@ def test_a_sample_is_reopened_by_its_address(tab: Page, served: str, copied: Pat
     wait_until_drawn(tab)
     assert tab.url == link
     expect(tab.locator(".st-key-chosen-layer input")).to_have_value("5")
+
+
+def test_a_box_makes_a_cohort_that_the_heatmap_counts(tab: Page, served: str, copied: Path) -> None:
+    trace = deediff.read_trace(copied / "mnist_tiny" / "traces" / TRACE)
+    layers = trace.exit_layers()
+    mean = layers.mean(axis=1)
+    tab.goto(f"{served}/images?run=mnist_tiny&trace={TRACE}&size=20&map_y=gflops")
+    map_of = ".st-key-plot-sample-map"
+    tab.locator(f"{map_of} .js-plotly-plot[data-drawn]").wait_for(timeout=PATIENCE)
+    wait_until_drawn(tab)
+    drawn = tab.locator(f"{map_of} .js-plotly-plot").evaluate(
+        "gd => [gd._fullLayout.xaxis.range, gd._fullLayout.yaxis.range]"
+    )
+    (left, right), (low, high) = drawn
+    few = np.sort(mean)[: len(mean) // 2]
+    gap = int(np.diff(few).argmax())  # no point lies near the edge of the box
+    middle = float(few[gap : gap + 2].mean())
+    start, end = place(tab, map_of, left + 0.002 * (right - left), high), place(tab, map_of, middle, low)
+    tab.mouse.move(start[0], start[1] + 2)
+    tab.mouse.down()
+    tab.mouse.move(end[0] - 20, end[1] - 20)
+    tab.mouse.move(end[0], end[1] - 2)
+    tab.mouse.up()
+    wanted = np.flatnonzero(mean <= middle)
+    field = tab.locator(".st-key-samples input")
+    expect(field).to_have_value(samples_to_text(wanted.tolist()), timeout=PATIENCE)
+    wait_until_drawn(tab)
+    tab.goto(tab.url.replace("/images?", "/trends?"))
+    expect(tab.get_by_text(f"{len(wanted)} samples × {layers.shape[1]} steps").first).to_be_visible(timeout=PATIENCE)
+    ratio = layers[wanted].mean() / trace.num_blocks
+    expect(tab.get_by_text(f"{ratio:.3f}", exact=True).first).to_be_visible()

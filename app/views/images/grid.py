@@ -18,6 +18,7 @@ from app.widgets.films.player import Pair, wipe_images
 from app.widgets.ordering import ORDERS
 from app.widgets.panels import Panel, heading
 from deediff.errors import UserError
+from deediff.traces.cohort import Cohort
 from deediff.traces.reader import Trace
 
 OPEN = "open sample"  # session state: a click opens the page *Sample*
@@ -42,6 +43,8 @@ def choose_samples(trace: Trace) -> tuple[str, list[int]]:
             st.session_state[PROBLEM] = f"Sorted by number instead: {error}"
             name, order = "sample", ordering.sorted_samples(trace, "sample", reverse)
         order = _with_image(trace, order)
+        if isinstance(trace, Cohort):
+            order = order[np.isin(order, trace.numbers)]
         pages = math.ceil(len(order) / size)
         page = inputs.pagination(pages, "page") if pages > 1 else 1
     return name, [int(number) for number in order[(page - 1) * size : page * size]]

@@ -6,6 +6,7 @@ import streamlit as st
 
 from app.state.selection import Selection, current
 from app.views.images.grid import OPEN, PROBLEM, choose_samples, grid_panel, wipe_panel
+from app.views.images.scatter import scatter_panel
 from app.widgets.empty import no_trace
 from app.widgets.films.player import choose_mode
 from app.widgets.panels import guarded, needs_trace, show
@@ -29,9 +30,10 @@ def images_page(selected: Selection) -> None:
         names = ", ".join(differs)
         st.caption(f"The two traces differ in {names}: their images differ not only because of their exits.")
     if wiped:
-        show([wipe_panel(numbers)], selected)
+        show([wipe_panel(numbers), scatter_panel(traces[0][1])], selected)
         return
-    show([[(grid_panel(letter, trace, numbers, name), 1) for letter, trace in traces]], selected)
+    grids = [(grid_panel(letter, trace, numbers, name), 1) for letter, trace in traces]
+    show([grids, scatter_panel(traces[0][1])], selected)
 
 
 if st.session_state.pop(OPEN, False):
