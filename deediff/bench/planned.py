@@ -50,7 +50,7 @@ def bench_plan(model: EarlyExitModel, schedule: Schedule) -> BenchPlan:
     gaussian, early = PlannedStep(Never(), False, readout=_gaussian(model)), Fixed(max(1, model.num_blocks // 4))
     reused = PlannedStep(Never(), False, readout=make_readout("output:0"))
     steps = [gaussian] * 3 + [PlannedStep(early, False)] + [PlannedStep(Never(), False)] * 3 + [reused]
-    return BenchPlan("imitated", make_solver("dpm-solver++", schedule, STEPS), steps)
+    return BenchPlan(f"of {STEPS} steps", make_solver("dpm-solver++", schedule, STEPS), steps)
 
 
 def _gaussian(model: EarlyExitModel) -> GaussianReadout:

@@ -50,7 +50,7 @@ def test_every_variant_is_compared_with_the_full_network() -> None:
     assert rows["simulated"]["gflops"] == pytest.approx(cost.full + sum(cost.uems) + sum(cost.heads))
     gaussian = 4 * 256 * 3 * 16 * 16 / 1e9  # three of eight steps; one exits at layer 3, three run all blocks
     three = float(cost.at_exit(with_uem=False)[3])
-    assert rows["real, plan imitated"]["gflops"] == pytest.approx((3 * gaussian + three + 3 * cost.full) / 8)
+    assert rows["real, plan of 8 steps"]["gflops"] == pytest.approx((3 * gaussian + three + 3 * cost.full) / 8)
     counts = torch.bincount(independent_exits(3, 2, 13, 0.5).flatten(), minlength=14).numpy()
     assert rows["real, independent 0.5"]["gflops"] == pytest.approx(cost.mean_gflops(counts, with_uem=True))
 
