@@ -203,7 +203,7 @@ def test_a_missing_browser_is_reported_in_one_sentence(tmp_path: Path, monkeypat
     run = make_run(tmp_path / "run")
     with pytest.raises(UserError, match="--record full"):
         bench_app(run, tmp_path)
-    sample_trace(run, run / "traces" / "full", 2, "never", steps=1, record="full")
+    sample_trace(run, run / "traces" / "full", 8, "never", steps=1, record="full")
     monkeypatch.setitem(sys.modules, "playwright.sync_api", None)
     with pytest.raises(UserError, match="pip install playwright"):
         bench_app(run, tmp_path / "a", steps=3, samples=PART)
