@@ -12,6 +12,7 @@ from app.widgets.formatting import percent, signed
 from app.widgets.panels import Panel, guarded
 from deediff.errors import UserError
 from deediff.traces.reader import Trace
+from deediff.traces.schema import THRESHOLDS
 
 HOW = "Estimated (open loop): recorded uncertainties against this τ, as if earlier exits had no effect on later steps."
 
@@ -75,8 +76,10 @@ def _draw_budget(selection: Selection, trace: Trace) -> None:
         return
     try:
         tau = _threshold(trace, (str(trace.path), float(trace.summary.samples)), budget / steps)
-    except UserError as error:
-        st.caption(f":material/block: {str(error).replace(str(trace.path), trace.path.name)}", width=260)
+    except UserError:
+        cheapest = steps * trace.what_if(float(THRESHOLDS[-1])).gflops
+        sentence = f"no threshold costs {budget:g} GFLOPs per image or less: the cheapest is {cheapest:.4g}"
+        st.caption(f":material/block: {sentence}", width=260)
         return
     st.button(
         f"τ = {tau:.3f}: {steps * trace.what_if(tau).gflops:.4g} GFLOPs",
