@@ -85,7 +85,7 @@ def test_a_clicked_cell_is_selected_everywhere_and_its_link_reopens_it(
         wait_until_drawn(tab)
         exits = counted(trace, 0.105)[:, step]
         top = int(np.bincount(exits, minlength=14).argmax())
-        expect(tab.get_by_text(re.compile(f"[Aa]t t = {timestep}, "))).to_be_visible()
+        expect(tab.get_by_text(re.compile(f"[Aa]t t = {timestep}, "))).to_be_visible(timeout=PATIENCE)
         sees(tab, MOMENT, (exits == top).mean() / 2, top, f"{(exits == top).mean():.2%}")
     link = tab.url
     tab.get_by_role("link", name="Uncertainty").click()
@@ -98,7 +98,7 @@ def test_a_clicked_cell_is_selected_everywhere_and_its_link_reopens_it(
     wait_until_drawn(tab)
     assert tab.url == link
     expect(tab.locator(".st-key-chosen-layer input")).to_have_value("0")
-    expect(tab.get_by_text(re.compile(f"[Aa]t t = {trace.timesteps[35]}, "))).to_be_visible()
+    expect(tab.get_by_text(re.compile(f"[Aa]t t = {trace.timesteps[35]}, "))).to_be_visible(timeout=PATIENCE)
 
 
 def test_the_browser_goes_back_to_what_was_selected_before(tab: Page, served: str, trace: deediff.Trace) -> None:
