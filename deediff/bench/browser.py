@@ -142,10 +142,15 @@ def answer(page: Page) -> float:
 
 
 def wait_until_drawn(page: Page) -> None:
-    """Wait until the page has been unchanged for a while."""
-    for _ in range(3):
-        page.wait_for_function("bench.drawn()")
-        page.wait_for_timeout(150)
+    """Wait until the page has been unchanged for a while. Raises UserError after the timeout."""
+    from playwright.sync_api import TimeoutError
+
+    try:
+        for _ in range(3):
+            page.wait_for_function("bench.drawn()")
+            page.wait_for_timeout(150)
+    except TimeoutError:
+        raise UserError(f"the explorer did not finish drawing {page.url} in time: look at it in a browser") from None
 
 
 def first_page(page: Page, address: str) -> float:

@@ -125,7 +125,6 @@ def measure_contexts(page: Page, address: str, of: str, repeats: int, number: in
     try:
         for each in pages:
             each.goto(address, wait_until="commit")
-        for each in pages:
             wait_until_drawn(each)
         alone: list[float] = []
         together: list[float] = []
