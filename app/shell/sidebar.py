@@ -20,6 +20,7 @@ from app.widgets.empty import no_full_record
 from app.widgets.glossary import meaning
 from deediff.errors import UserError
 from deediff.runs import Run, list_runs, newest_first
+from deediff.traces.cohort import samples_to_csv
 from deediff.traces.meta import TraceMeta
 from deediff.traces.pairing import same_noise
 from deediff.traces.reader import Trace
@@ -120,7 +121,7 @@ def _choose_cohort() -> tuple[str, tuple[int, ...], bool]:
         return "", (), False
     st.caption(f"{name + ': ' if name else ''}{len(numbers):,} samples")
     split = inputs.toggle("The others as trace B", "others", False)
-    table = "sample\n" + "".join(f"{number}\n" for number in numbers)
+    table = samples_to_csv(numbers)
     st.download_button("Sample numbers", table, f"{name or 'samples'}.csv", "text/csv", icon=":material/download:")
     return text, numbers, split
 

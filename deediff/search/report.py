@@ -74,9 +74,24 @@ def write_front(
         names = [point["plan"] for point in points]
         points += [point for point in front.get(choices, {}).get("points", []) if point["plan"] not in names]
         points.sort(key=lambda point: point["evaluations"])
+    _forget_comparisons(front, choices, points, run)
     front[choices] = {**summary, "device": device_name(judge.device), "points": points}
     write_json(run / "front.json", front)
     return front
+
+
+def _forget_comparisons(front: dict[str, Any], choices: str, points: Sequence[dict[str, Any]], run: Path) -> None:
+    """Drop what other plans say about names that now are other plans, or none; their next validation compares again."""
+    now = {point["plan"]: (point["steps"], point["timesteps"]) for point in points}
+    before = front.get(choices, {}).get("points", [])
+    gone = {point["plan"] for point in before if now.get(point["plan"]) != (point["steps"], point["timesteps"])}
+    others = [kind for kind in get_args(Choices) if kind != choices]
+    for point in [point for kind in others for point in front.get(kind, {}).get("points", [])]:
+        rows = [row for row in point["compared_with"] if row["plan"] not in gone]
+        file = run / "plans" / f"{point['plan']}.json"
+        if len(rows) < len(point["compared_with"]) and (record := read_validation(file)) is not None:
+            write_plan(file, read_plan(file), record | {"compared_with": rows})
+        point["compared_with"] = rows
 
 
 def plans_of_front(

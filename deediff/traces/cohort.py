@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deediff.errors import UserError
-from deediff.storage import write_atomically
 from deediff.traces.reader import Trace
 from deediff.traces.summary import Summary
 
@@ -42,9 +41,9 @@ def samples_from_text(text: str) -> tuple[int, ...]:
     return tuple(sorted(numbers))
 
 
-def write_samples(path: Path, samples: Collection[int]) -> None:
-    """Write a CSV with the column `sample`."""
-    write_atomically(path, ("sample\n" + "".join(f"{number}\n" for number in sorted(samples))).encode())
+def samples_to_csv(samples: Collection[int]) -> str:
+    """A CSV with the column `sample`, which `read_samples` reads."""
+    return "sample\n" + "".join(f"{number}\n" for number in sorted(samples))
 
 
 def read_samples(path: Path) -> tuple[int, ...]:

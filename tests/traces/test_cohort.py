@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import deediff
 from deediff.cli import main
 from deediff.errors import UserError
-from deediff.traces.cohort import limit, read_samples, samples_from_text, samples_to_text, write_samples
+from deediff.traces.cohort import limit, read_samples, samples_from_text, samples_to_csv, samples_to_text
 from tests.conftest import record
 
 
@@ -62,7 +62,7 @@ def test_the_command_counts_the_samples_of_a_file(
     trace: deediff.Trace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "samples.csv"
-    write_samples(file, [9, 2])
+    file.write_text(samples_to_csv([9, 2]))
     assert read_samples(file) == (2, 9)
     assert main(["trends", str(trace.path), "--samples", str(file), "--json"]) == 0
     measured = json.loads(capsys.readouterr().out)["measured"]

@@ -49,10 +49,10 @@ def _draw(trace: Trace, selected: Selection) -> None:
     if isinstance(trace, Cohort):
         measures = measures[measures.index.isin(trace.numbers)]
     axes = tuple(ORDERS[name].label for name in (x, y))
-    rho = _rank_correlation(measures, x, y)
+    rho = rank_correlation(measures, x, y)
     subtitle = f"{len(measures):,} samples of {trace.path.name} · a box selects a cohort"
     heading(
-        _title(rho, axes, len(measures)), subtitle, HELP, lambda: measures.rename_axis("sample").reset_index(), "map"
+        title_of(rho, axes, len(measures)), subtitle, HELP, lambda: measures.rename_axis("sample").reset_index(), "map"
     )
     figure = _figure(measures, (x, y), axes, selected.sample)
     chart(
@@ -69,14 +69,14 @@ def _pick(point: dict[str, Any]) -> None:
     click({"sample": int(point["customdata"])})
 
 
-def _rank_correlation(measures: pd.DataFrame, x: str, y: str) -> float | None:
+def rank_correlation(measures: pd.DataFrame, x: str, y: str) -> float | None:
     """Spearman's ρ; None for few samples, or where one measure does not vary."""
     if len(measures) < FEWEST or x == y or measures[x].nunique() < 2 or measures[y].nunique() < 2:
         return None
     return float(spearmanr(measures[x], measures[y]).statistic)
 
 
-def _title(rho: float | None, axes: tuple[str, ...], count: int) -> str:
+def title_of(rho: float | None, axes: tuple[str, ...], count: int) -> str:
     if rho is None:
         return f"{axes[1]} against {axes[0].lower()}"
     if abs(rho) < 0.1:
