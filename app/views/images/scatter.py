@@ -49,7 +49,7 @@ def _draw(trace: Trace, selected: Selection) -> None:
     if isinstance(trace, Cohort):
         measures = measures[measures.index.isin(trace.numbers)]
     axes = tuple(ORDERS[name].label for name in (x, y))
-    rho = rank_correlation(measures, x, y)
+    rho = rho_of(measures, x, y)
     subtitle = f"{len(measures):,} samples of {trace.path.name} · a box selects a cohort"
     heading(
         title_of(rho, axes, len(measures)), subtitle, HELP, lambda: measures.rename_axis("sample").reset_index(), "map"
@@ -69,7 +69,7 @@ def _pick(point: dict[str, Any]) -> None:
     click({"sample": int(point["customdata"])})
 
 
-def rank_correlation(measures: pd.DataFrame, x: str, y: str) -> float | None:
+def rho_of(measures: pd.DataFrame, x: str, y: str) -> float | None:
     """Spearman's ρ; None for few samples, or where one measure does not vary."""
     if len(measures) < FEWEST or x == y or measures[x].nunique() < 2 or measures[y].nunique() < 2:
         return None
@@ -77,6 +77,7 @@ def rank_correlation(measures: pd.DataFrame, x: str, y: str) -> float | None:
 
 
 def title_of(rho: float | None, axes: tuple[str, ...], count: int) -> str:
+    """What the figure shows, in one sentence."""
     if rho is None:
         return f"{axes[1]} against {axes[0].lower()}"
     if abs(rho) < 0.1:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import deediff
-from app.views.images.scatter import rank_correlation, title_of
+from app.views.images.scatter import rho_of, title_of
 from tests.app.helpers import EXITS, FULL, SAMPLES, figure, metric, open_app, sentences, unpacked
 
 COHORT = (1, 3, 4)
@@ -50,13 +50,13 @@ def test_images_and_the_sample_map_show_the_cohort(runs: Path) -> None:
 
 def test_the_title_says_how_two_measures_go_together() -> None:
     table = pd.DataFrame({"exit": [1.0, 2, 3, 4, 5, 6, 7, 9], "change": [9.0, 8, 7, 6, 5, 4, 3, 1]})
-    found = rank_correlation(table, "exit", "change")
+    found = rho_of(table, "exit", "change")
     assert found == pytest.approx(-1)
     assert title_of(found, ("Mean exit layer", "Change"), 8) == (
         "Change is smaller where mean exit layer is larger: ρ = −1.00, N = 8"
     )
-    assert rank_correlation(table[:5], "exit", "change") is None  # too few samples to say anything
-    assert rank_correlation(table.assign(change=1.0), "exit", "change") is None
+    assert rho_of(table[:5], "exit", "change") is None  # too few samples to say anything
+    assert rho_of(table.assign(change=1.0), "exit", "change") is None
 
 
 @pytest.mark.parametrize(
