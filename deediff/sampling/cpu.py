@@ -2,7 +2,8 @@
 
 Operators on a few samples are too small to be split between cores, and after each of them all cores would wait for
 the slowest. So every worker runs its operators alone, and takes the next micro-batch when it is done. Those that exits
-have made small join at the same layer; when none is left, the others split theirs.
+have made small join at the same layer; when none is left, a worker evaluates heads of samples that exited, or another
+one splits its micro-batch.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from deediff.sampling.micro_batch import MicroBatch
+
 if TYPE_CHECKING:
     from deediff.sampling.forward import Exited, ForwardPass
-    from deediff.sampling.micro_batch import MicroBatch
 
 CPU_CACHE = 2**19  # values of state per call of a block on one core, the fastest per image on the CPUs measured …
 CPU_ROWS = 16  # … and at most this many rows
@@ -41,11 +43,13 @@ def run_on_cpu(forward: ForwardPass, threads: int) -> None:
     queue = WorkQueue(forward, forward.micro_batches(count), size, workers)
 
     def work() -> None:
-        exited: list[Exited] = []
         try:
-            while (micro_batch := queue.take()) is not None:
-                _advance(forward, micro_batch, queue, exited)
-            forward.read_out(exited)
+            while (task := queue.take()) is not None:
+                if isinstance(task, MicroBatch):
+                    _advance(forward, task, queue)
+                else:
+                    forward.read_out(task)
+                queue.done(task)
         except BaseException:
             queue.fail()
             raise
@@ -53,43 +57,54 @@ def run_on_cpu(forward: ForwardPass, threads: int) -> None:
     run_workers(work, workers, threads // workers)
 
 
-def _advance(forward: ForwardPass, micro_batch: MicroBatch, queue: WorkQueue, exited: list[Exited]) -> None:
+def _advance(forward: ForwardPass, micro_batch: MicroBatch, queue: WorkQueue) -> None:
     """Run blocks on a micro-batch until it is empty, or another one waits: then the shallowest is next."""
     while True:
         forward.advance(micro_batch)
         if (exits := forward.apply_exits(micro_batch)) is not None:
-            exited.append(exits)
+            queue.exited.append(exits)
         if not len(micro_batch) or queue.waiting:
             break
         if queue.idle and len(micro_batch) > 1 and not forward.request.deviations:
             queue.add(micro_batch.split(forward.present))
-    queue.put_back(micro_batch)
 
 
 class WorkQueue:
-    """Micro-batches that no worker holds. A worker that finds none waits until another one splits its own.
+    """Micro-batches that no worker holds, and samples that exited; a worker that finds none waits for either.
 
-    `waiting` and `idle` may be read without the lock: a change that is missed is seen after the next block.
+    `waiting` and `idle` may be read without the lock, and `exited` be added to: a change that is missed is seen after
+    the next block.
     """
 
     def __init__(self, forward: ForwardPass, micro_batches: list[MicroBatch], size: int, workers: int):
         self.waiting = deque(micro_batches)
+        self.exited: list[Exited] = []  # their heads are still to be evaluated
         self._forward, self._size, self._workers = forward, size, workers
-        self.idle, self.busy = 0, 0  # workers that wait for a micro-batch, and that hold one
+        self.idle, self.busy = 0, 0  # workers that wait for a task, and that have one
         self._failed = False
         self._changed = threading.Condition()
 
-    def take(self) -> MicroBatch | None:
-        """The shallowest micro-batch; None when no worker holds one that could be split, or a worker failed."""
+    def take(self) -> MicroBatch | list[Exited] | None:
+        """The shallowest micro-batch, else samples that exited; None when no task is left, or a worker failed."""
         with self._changed:
             self.idle += 1
-            while not self.waiting and self.busy and not self._failed:
+            while not (self.waiting or self.exited) and self.busy and not self._failed:
                 self._changed.wait()
             self.idle -= 1
-            if self._failed or not self.waiting:
+            if self._failed or not (self.waiting or self.exited):
                 return None
             self.busy += 1
-            return self._joined()
+            return self._joined() if self.waiting else self._share_of_exited()
+
+    def _share_of_exited(self) -> list[Exited]:
+        """A worker's share of the samples that exited, but no more than a micro-batch has."""
+        limit = min(self._size, math.ceil(sum(len(each.rows) for each in self.exited) / (1 + self.idle)))
+        share = [self.exited.pop()]
+        while self.exited and sum(len(each.rows) for each in share) < limit:
+            share.append(self.exited.pop())
+        if self.exited:
+            self._changed.notify()
+        return share
 
     def _joined(self) -> MicroBatch:
         """The shallowest micro-batch, with others at its layer, as long as there is enough for every worker."""
@@ -110,12 +125,12 @@ class WorkQueue:
             self.waiting.append(micro_batch)
             self._changed.notify()
 
-    def put_back(self, micro_batch: MicroBatch) -> None:
-        """Return the micro-batch that `take` gave, if rows are left."""
+    def done(self, task: MicroBatch | list[Exited]) -> None:
+        """Return what `take` gave; a micro-batch of which rows are left waits again."""
         with self._changed:
             self.busy -= 1
-            if len(micro_batch):
-                self.waiting.append(micro_batch)
+            if isinstance(task, MicroBatch) and len(task):
+                self.waiting.append(task)
             self._changed.notify_all()
 
     def fail(self) -> None:

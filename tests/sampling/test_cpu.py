@@ -18,7 +18,7 @@ from deediff.policies import Never, Replay
 from deediff.policies.base import LayerState
 from deediff.sampling import sample
 from deediff.sampling.cpu import WorkQueue, one_thread
-from deediff.sampling.forward import Condition, Request, predict
+from deediff.sampling.forward import Condition, Exited, Request, predict
 from deediff.sampling.micro_batch import MicroBatch
 from tests.sampling.common import CONDITIONAL, MODEL, NUMBERS, TAU, X
 
@@ -125,6 +125,17 @@ def test_small_micro_batches_of_a_layer_join_while_every_worker_has_enough() -> 
     while queue.waiting and (taken := queue.take()) is not None:
         sizes.append((taken.layer, len(taken)))
     assert sizes == [(4, 5), (4, 4), (5, 1)]  # 6 of 12 rows at most for each of two workers; the shallowest first
+
+
+def test_exited_samples_are_shared_when_no_micro_batch_waits() -> None:
+    class Forward:
+        present = np.ones(12, dtype=np.bool_)
+
+    queue = WorkQueue(Forward(), [MicroBatch(np.arange(4), torch.zeros(4, 1), layer=2)], size=5, workers=2)  # type: ignore[arg-type]
+    queue.exited += [Exited(layer, np.arange(3), torch.zeros(3, 1)) for layer in (1, 2, 3, 4)]
+    kinds = [queue.take() for _ in range(3)]
+    assert isinstance(kinds[0], MicroBatch)
+    assert [[each.layer for each in task] for task in kinds[1:] if isinstance(task, list)] == [[4, 3], [2, 1]]
 
 
 @pytest.mark.parametrize("samplings", [2, 3])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from deediff.models import UViTConfig
-from deediff.models.uvit_cpu import prepared_block
+from deediff.models.cpu.uvit_block import prepared_block
 from tests.conftest import TINY, make_model
 
 VARIANTS = [TINY, replace(TINY, qkv_bias=True, conv=False), replace(TINY, num_classes=3)]

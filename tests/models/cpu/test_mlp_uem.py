@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from deediff.models import EarlyExitModel, UViT
-from deediff.models.uem_cpu import prepared_uem
+from deediff.models.cpu.mlp_uem import prepared_uem
 from tests.conftest import TINY
 
 
