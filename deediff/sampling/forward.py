@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deediff.models import EarlyExitModel
-from deediff.models.cpu.heads import prepared_read_out
 from deediff.models.cpu.mlp_uem import prepared_uem
 from deediff.models.cpu.uvit_block import prepared_block
 from deediff.policies.base import ExitPolicy, LayerState
@@ -110,7 +110,6 @@ class Network:
         net, self.model, self.num_blocks = model.backbone, model, model.num_blocks
         self.blocks = [prepared_block(net, i) for i in range(self.num_blocks)]
         self.skip_source = [net.skip_source(i) for i in range(self.num_blocks)]
-        self.read_out = prepared_read_out(model)
         self.uems = {} if model.uem is None else {i: prepared_uem(model, i) for i in model.uem.layers}
 
 
@@ -270,10 +269,12 @@ class ForwardPass:
         return Exited(mb.layer, rows, gather(mb.state, exiting, len(mb)))
 
     def read_out(self, exited: list[Exited]) -> None:
-        """Evaluate the output heads of samples that exited."""
-        exited = sorted(exited, key=lambda each: each.layer)
-        output = self.network.read_out([(each.layer, each.state) for each in exited], self.t)
-        self.outputs.append((np.concatenate([each.rows for each in exited]), self._combined(output)))
+        """Evaluate the output heads of samples that exited, once per layer."""
+        for layer, same in groupby(sorted(exited, key=lambda each: each.layer), lambda each: each.layer):
+            parts = list(same)
+            state = torch.cat([part.state for part in parts])
+            output = self.network.model.read_out(layer, state, self.t[: len(state)])
+            self.outputs.append((np.concatenate([part.rows for part in parts]), self._combined(output)))
 
     def _combined(self, output: Tensor) -> Tensor:
         """Guided predictions: (n, …), or with guidance (2·n, …) → (n,C,H,W) float32."""
