@@ -102,14 +102,14 @@ class RealImages:
         return content.hexdigest()
 
 
-def real_images(name: str, channels: int, size: int, root: Path | None = None) -> RealImages:
+def real_images(name: str, channels: int, size: int, root: Path | None = None, download: bool = True) -> RealImages:
     """`cifar10-train`, `mnist-test`, …, or a folder, whose images are resized and centre-cropped to `size`.
 
     Raises UserError when it does not exist or does not fit.
     """
     dataset, _, split = name.rpartition("-")
     if name in REFERENCES:
-        return RealImages(name, load_images(dataset, size, channels, root, train=split == "train"))
+        return RealImages(name, load_images(dataset, size, channels, root, split == "train", download))
     if not Path(name).expanduser().is_dir():
         raise UserError(
             f"reference {name!r} is neither cifar10-train, cifar10-test, mnist-train, mnist-test nor a folder of images"

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deediff.errors import UserError
@@ -110,6 +111,11 @@ def ship_reference(
     return file
 
 
+def kept_rows(count: int) -> NDArray[np.int64]:
+    """(≤ KEPT,) positions of the images whose features are stored one by one, of `count`; ascending."""
+    return np.sort(np.random.default_rng(0).permutation(count)[:KEPT])
+
+
 def content_key(images: str, extractor: str) -> str:
     """Digest of a reference's images and extractor, by their digests."""
     content = {"version": CACHE_VERSION, "images": images, "extractor": extractor, "kept": KEPT}
@@ -133,8 +139,8 @@ def reference_of(images: RealImages, extractor: Extractor, progress: Progress, c
             raise UserError(f"reference {images.name} holds {len(features)} image(s), expected at least two")
         origin = np.asarray(features[:KEPT], np.float64).mean(axis=0)
         gaussian = FeatureMoments.of(features, origin).gaussian(origin)
-        kept = np.sort(np.random.default_rng(0).permutation(len(features))[:KEPT])
-        reference = Reference(images.name, key, len(features), gaussian, np.array(features[kept]))
+        kept = np.array(features[kept_rows(len(features))])
+        reference = Reference(images.name, key, len(features), gaussian, kept)
     _write(file, reference)
     return reference
 

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from app.state import link
 from app.state.selection import Selection, select
 from app.state.traces import why_no_images
-from app.widgets import gallery, inputs, ordering
+from app.widgets import gallery, inputs
 from app.widgets.films.player import Pair, wipe_images
-from app.widgets.ordering import ORDERS
 from app.widgets.panels import Panel, heading
+from app.widgets.samples import ordering
+from app.widgets.samples.ordering import ORDERS
 from deediff.errors import UserError
 from deediff.traces.cohort import Cohort
 from deediff.traces.reader import Trace

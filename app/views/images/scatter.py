@@ -13,11 +13,12 @@ from scipy.stats import spearmanr
 from app.state.choice import click
 from app.state.cohort import choose_cohort
 from app.state.selection import Selection
-from app.widgets import figures, inputs, ordering
+from app.widgets import figures, inputs
 from app.widgets.formatting import signed
-from app.widgets.ordering import ORDERS
 from app.widgets.panels import Panel, heading
 from app.widgets.plot import BOX, chart
+from app.widgets.samples import ordering
+from app.widgets.samples.ordering import ORDERS
 from deediff.errors import UserError
 from deediff.traces.cohort import Cohort
 from deediff.traces.reader import Trace

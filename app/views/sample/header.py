@@ -8,9 +8,9 @@ import streamlit as st
 from app.state import link
 from app.state.selection import Selection, select
 from app.views.sample.stored import number_of
-from app.widgets import ordering
-from app.widgets.ordering import ORDERS
 from app.widgets.panels import Panel
+from app.widgets.samples import ordering
+from app.widgets.samples.ordering import ORDERS
 
 
 def draw_header(selected: Selection) -> None:

@@ -10,11 +10,12 @@ from app.state.selection import Selection
 from app.state.traces import damaged_images, full_of
 from app.views.sample.film import FilmJob
 from app.views.sample.stored import number_of, stored_image
-from app.widgets import gallery, ordering
+from app.widgets import gallery
 from app.widgets.films.player import Pair, wipe_images, wiping
 from app.widgets.image_difference import AMPLIFY, LEGEND, image_difference
-from app.widgets.ordering import ORDERS
 from app.widgets.panels import Panel
+from app.widgets.samples import ordering
+from app.widgets.samples.ordering import ORDERS
 from deediff.errors import UserError
 from deediff.traces.reader import Trace
 
@@ -28,13 +29,16 @@ def _draw_image(job: FilmJob | None, film_comes: bool, selected: Selection) -> N
     trace, number = selected.trace, number_of(selected)
     assert trace is not None
     mine, full = stored_image(trace, number), stored_image(full_of(trace), number)
+    damaged = damaged_images(trace) if mine is None else None
     if job is not None and job.film is not None and job.full is not None:
         mine = job.film.image if mine is None else mine
         full = job.full.image if full is None else full
     if mine is None:
         how = "the film below recomputes it" if film_comes else "it was not recorded, or not copied with the trace"
-        st.info(f"{damaged_images(trace) or ''} The image of sample {number} is not stored: {how}.".strip())
+        st.info(f"{damaged or ''} The image of sample {number} is not stored: {how}.".strip())
         return
+    if damaged:
+        st.info(f"{damaged} This one is of the film below.")
     is_full = trace.meta.is_full
     tiles = [gallery.Tile(gallery.encode(mine), trace.meta.title, f"sample {number} of {trace.path.name}")]
     if is_full:

@@ -10,6 +10,7 @@ from app.views.sample.frames import film_of, frames_panel
 from app.views.sample.header import HEADER
 from app.views.sample.image import image_panel
 from app.views.sample.lens.panel import LENS
+from app.views.sample.neighbours import NEIGHBOURS
 from app.views.sample.path import path_panel
 from app.widgets import inputs
 from app.widgets.empty import no_trace
@@ -17,7 +18,7 @@ from app.widgets.films.player import choose_mode
 from app.widgets.panels import Panel, Row, guarded, needs_trace, show
 from deediff.errors import UserError
 
-VIEWS = {"film": "Film", "lens": "Diffusion lens"}
+VIEWS = {"film": "Film", "lens": "Diffusion lens", "near": "Neighbours"}
 
 
 def sample_page(selected: Selection) -> None:
@@ -32,9 +33,13 @@ def sample_page(selected: Selection) -> None:
     options = {"format_func": VIEWS.__getitem__, "width": "content", "label_visibility": "collapsed"}
     with st.container(horizontal=True, gap="medium", key="sample_views"):
         view = inputs.segmented_control("From noise to image", list(VIEWS), "sample_view", "film", **options)
-        choose_mode()
+        if view != "near":
+            choose_mode()
     if view == "lens":
         show([HEADER, LENS], selected, key="panels lens")
+        return
+    if view == "near":
+        show([HEADER, NEIGHBOURS], selected, key="panels neighbours")
         return
     job: FilmJob | None = None
     problem = ""

@@ -1,0 +1,1 @@
+"""One number, or features, of every sample of a trace."""
