@@ -272,7 +272,7 @@ class ForwardPass:
         """Evaluate the output heads of samples that exited, once per layer."""
         for layer, same in groupby(sorted(exited, key=lambda each: each.layer), lambda each: each.layer):
             parts = list(same)
-            state = torch.cat([part.state for part in parts])
+            state = parts[0].state if len(parts) == 1 else torch.cat([part.state for part in parts])
             output = self.network.model.read_out(layer, state, self.t[: len(state)])
             self.outputs.append((np.concatenate([part.rows for part in parts]), self._combined(output)))
 

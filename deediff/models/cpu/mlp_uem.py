@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -33,10 +33,16 @@ def _is_plain(uem: MLPUncertainty) -> bool:
 
 def _product(uem: MLPUncertainty, layer: int) -> UEMCall:
     position = uem.layers.index(layer)
-    weight, bias = uem.weight[position], uem.bias[position].item()
+    weight, bias = uem.weight[position], uem.bias[position]  # (D,), scalar
 
     def run(state: Tensor, t: Tensor) -> Tensor:  # (B, L, D), (B,) → (B,)
-        u = torch.matmul(state, weight).add_(bias).sigmoid_()  # (B, L)
-        return u.mv(u.new_full((u.shape[1],), 1 / u.shape[1]))  # the mean, in half the time of `mean`
+        u = torch.addmv(bias, state.flatten(0, 1), weight).sigmoid_().view(state.shape[:2])
+        return u.mv(_mean(u.shape[1], u.dtype))
 
     return run
+
+
+@cache
+def _mean(length: int, dtype: torch.dtype) -> Tensor:
+    """(L,) weights of a mean, as a product in half the time of `Tensor.mean`."""
+    return torch.full((length,), 1 / length, dtype=dtype)
