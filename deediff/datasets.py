@@ -1,4 +1,4 @@
-"""Training images: CIFAR-10, MNIST, or any folder of images, as uint8 tensors."""
+"""Training images: CIFAR-10, MNIST, or any folder of images (`deediff.photos`), as uint8 tensors."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any, Protocol
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from deediff.errors import UserError
+from deediff.photos.folder import AS_SHOWN, FolderImages, PhotoOptions
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 NAMED = ("cifar10", "mnist")
 DEFAULT_ROOT = Path(os.environ.get("DEEDIFF_DATA", Path.home() / ".cache" / "deediff" / "data"))
 
@@ -29,42 +27,6 @@ class Images(Protocol):
         ...
 
 
-def _image_files(folder: Path) -> list[Path]:
-    """Sorted paths of the images below `folder`. Raises UserError when there are none."""
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        raise UserError(f"no images below {folder}: expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return paths
-
-
-class FolderImages:
-    """Every image below a folder: decoded on access, resized by the shorter side, centre cropped."""
-
-    def __init__(self, folder: Path, img_size: int, in_chans: int):
-        self.paths = _image_files(folder)
-        self.img_size, self.in_chans = img_size, in_chans
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: Tensor) -> Tensor:
-        return torch.stack([self._load(self.paths[i]) for i in index.tolist()])
-
-    def _load(self, path: Path) -> Tensor:
-        try:
-            with Image.open(path) as file:
-                image = file.convert("L" if self.in_chans == 1 else "RGB")
-        except OSError as error:
-            raise UserError(f"{path} cannot be read as an image ({error}): remove or replace it") from None
-        scale = self.img_size / min(image.size)
-        width, height = (max(self.img_size, round(side * scale)) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
-        left, top = (width - self.img_size) // 2, (height - self.img_size) // 2
-        image = image.crop((left, top, left + self.img_size, top + self.img_size))
-        pixels = torch.from_numpy(np.array(image))
-        return pixels[None] if self.in_chans == 1 else pixels.permute(2, 0, 1)
-
-
 def load_images(
     name: str,  # "cifar10", "mnist", or the path of a folder of images
     img_size: int,  # pixels per side; MNIST's 28 are padded, folders are resized
@@ -72,10 +34,11 @@ def load_images(
     root: Path | None = None,  # folder in torchvision's layout; None: DEFAULT_ROOT
     train: bool = True,
     download: bool = True,
+    photos: PhotoOptions = AS_SHOWN,  # of a folder
 ) -> Images:
-    """Images of a data set. Raises UserError when it is neither on disk nor downloadable."""
+    """Images of a data set. Raises UserError when it is neither on disk nor downloadable, or does not fit."""
     if name not in NAMED:
-        return FolderImages(_folder(name), img_size, in_chans)
+        return FolderImages(_folder(name), img_size, in_chans, photos)
 
     data = _named(name, root, train, download)
     pixels = torch.as_tensor(data.data)  # CIFAR-10 (M,32,32,3), MNIST (M,28,28)
@@ -90,19 +53,21 @@ def load_images(
     return torch.nn.functional.pad(pixels, [border // 2] * 4).contiguous()
 
 
-def load_labels(name: str, root: Path | None = None, train: bool = True) -> Tensor:
-    """Class labels (M,) int64 of the images of `load_images`; in a folder of images, sub-folders are classes, by name.
+def load_labels(
+    name: str,
+    root: Path | None = None,
+    train: bool = True,
+    images: Images | None = None,  # those of `load_images`; None: all of the folder that can be read
+) -> Tensor:
+    """Class labels (M,) int64; in a folder of images, sub-folders are classes, in natural order of their names.
 
     Raises UserError as `load_images` does, and when an image is in no sub-folder.
     """
-    if name in NAMED:
-        return torch.as_tensor(_named(name, root, train, download=True).targets, dtype=torch.int64)
-    folder = _folder(name)
-    inside = [path.relative_to(folder).parts for path in _image_files(folder)]
-    if loose := [parts[0] for parts in inside if len(parts) == 1]:
-        raise UserError(f"{folder / loose[0]} has no class: expected every image in a sub-folder named after its class")
-    classes = {label: number for number, label in enumerate(sorted({parts[0] for parts in inside}))}
-    return torch.tensor([classes[parts[0]] for parts in inside])
+    if isinstance(images, FolderImages):
+        return images.labels()
+    if name not in NAMED:
+        return FolderImages(_folder(name), 32, 3, PhotoOptions(skip_bad=True)).labels()
+    return torch.as_tensor(_named(name, root, train, download=True).targets, dtype=torch.int64)
 
 
 def _folder(name: str) -> Path:

@@ -16,6 +16,7 @@ from deediff.checkpoints import save_checkpoint
 from deediff.diffusion.schedule import Schedule
 from deediff.json_files import write_json
 from deediff.models import EarlyExitModel, UViT, UViTConfig
+from deediff.photos import check
 from deediff.quality import references
 from deediff.recording.job import sample_to_trace
 from deediff.settings import SamplingSettings
@@ -91,6 +92,7 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))  # the explorer's last used run
         patch.setenv("DEEDIFF_CACHE", str(folder))
         patch.setattr(references, "DEFAULT_CACHE", folder)
+        patch.setattr(check, "DEFAULT_CACHE", folder)
         yield
 
 

@@ -13,6 +13,7 @@ from deediff.cli.command import defaults_to
 from deediff.diffusion.losses import LossOptions
 from deediff.errors import UserError
 from deediff.models import BackboneConfig, UViTConfig
+from deediff.photos.color import Background
 from deediff.settings import Device
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -142,6 +143,10 @@ class TrainConfig:
     """official: as published. identity: predicts ε ≈ x_t. local: identity, with attention to neighbouring patches."""
     prediction: Literal["epsilon", "x0", "v"] = "epsilon"
     """Prediction target: the noise, the clean image, or the velocity (Salimans & Ho 2022)."""
+    background: Background = "white"
+    """Folders of images: colour behind transparent parts."""
+    skip_bad: bool = False
+    """Folders of images: pass unreadable files over. They are listed before the first step."""
     flip: bool = True
     """Random horizontal flips."""
     label_dropout: float = 0.0

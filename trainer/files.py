@@ -16,19 +16,32 @@ from PIL import Image
 from torch import Tensor, nn
 
 from deediff.checkpoints import find_checkpoint, save_checkpoint
-from deediff.datasets import to_uint8
+from deediff.datasets import Images, to_uint8
 from deediff.devices import versions
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.importing.pickled import load_pickled
 from deediff.json_files import FORMAT_VERSION, read_json, write_json
 from deediff.models import EarlyExitModel
+from deediff.photos.folder import FolderImages
 from deediff.storage import write_atomically
 from trainer.config import NO_DATA, Method, TrainConfig
 
 MACHINE_FIELDS = {"device", "data_root", "out"}  # not in run.json
-FREE_FIELDS = {"save_dtype", "exits_only", "save_every", "sample_every", "log_every"}  # may change on resume
-NEW_FIELDS = {"label_dropout": 0.0, "precision": "auto", "exits_only": False}  # implied by runs of earlier versions
+FREE_FIELDS = {
+    "skip_bad",
+    "save_dtype",
+    "exits_only",
+    "save_every",
+    "sample_every",
+    "log_every",
+}  # may change on resume
+NEW_FIELDS = {
+    "background": "white",
+    "label_dropout": 0.0,
+    "precision": "auto",
+    "exits_only": False,
+}  # implied by runs of earlier versions
 LOSSES = ("total", "simple", "uncertainty", "ual", "layer")
 
 
@@ -56,6 +69,7 @@ class RunFiles:
     def __init__(self, folder: Path, preset: str, config: TrainConfig):
         self.folder, self.preset, self.config = folder, preset, config
         self.metrics: list[dict[str, Any]] = []
+        self.images: Images | None = None  # of the training
         self._check_same_settings()
 
     def _check_same_settings(self) -> None:
@@ -165,6 +179,7 @@ class RunFiles:
                 "status": status,
                 "preset": self.preset,
                 "dataset": self.dataset,
+                **self._folder_facts(),
                 "images_seen": images_seen,
                 "step": step,
                 "parameters": {
@@ -177,6 +192,12 @@ class RunFiles:
                 "device": str(next(model.parameters()).device),
             },
         )
+
+    def _folder_facts(self) -> dict[str, Any]:
+        """Numbers of files in a folder of images, and the names of its classes."""
+        if not isinstance(self.images, FolderImages):
+            return {}
+        return {"images": self.images.counts(), "class_names": self.images.class_names}
 
     def write_grid(self, step: int, x: Tensor) -> None:
         """Write 16 images (16,C,H,W) in [−1, 1] as samples/<step>.png."""

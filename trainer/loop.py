@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from deediff.datasets import Images, load_images, to_model_range
+from deediff.datasets import Images, to_model_range
 from deediff.devices import choose_device, keep_freed_memory, training_precision
 from deediff.diffusion.prediction import training_target
 from deediff.diffusion.schedule import Schedule
@@ -25,7 +25,7 @@ from trainer.batches import Processes, batch_at
 from trainer.config import NO_DATA, Stage, TrainConfig
 from trainer.files import RunFiles
 from trainer.optim import Optimizers, make_optimizer
-from trainer.start import add_exits, check_config, initial_model, training_labels
+from trainer.start import add_exits, check_config, initial_model, load_training_images, training_labels
 from trainer.trajectories import points_at
 
 
@@ -63,8 +63,9 @@ class Training:
         self.files = RunFiles(self.folder, preset, config)
         self.data: Images | None = None
         if config.dataset != NO_DATA:
-            self.data = load_images(config.dataset, config.model.img_size, config.model.in_chans, config.data_root)
-        self.labels = training_labels(config)
+            self.data = load_training_images(config)
+            self.files.images = self.data
+        self.labels = training_labels(config, self.data)
         self.model, self.images_before = initial_model(config, self.device)
         self.ema = copy.deepcopy(self.model).requires_grad_(False)
         self.step = 0  # counted over both stages

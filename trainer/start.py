@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 from torch import Tensor
 
 from deediff.checkpoints import load_checkpoint
-from deediff.datasets import load_labels
+from deediff.datasets import Images, load_images, load_labels
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel, make_backbone
+from deediff.photos.folder import FolderImages, PhotoOptions
 from trainer.config import NO_DATA, TrainConfig
 
 
@@ -60,15 +63,25 @@ def _check_no_data(config: TrainConfig) -> None:
         raise UserError("--data none trains exits only, and --exits.steps is 0: give it 1 or more")
 
 
-def training_labels(config: TrainConfig) -> Tensor | None:
+def load_training_images(config: TrainConfig) -> Images:
+    """The images of the data set, all files of a folder checked. Raises UserError when they do not fit the model."""
+    photos = PhotoOptions(config.background, config.skip_bad, replace_lost=True)
+    model = config.model
+    images = load_images(config.dataset, model.img_size, model.in_chans, config.data_root, photos=photos)
+    if isinstance(images, FolderImages):
+        print(images.summary(), file=sys.stderr)
+    return images
+
+
+def training_labels(config: TrainConfig, images: Images | None) -> Tensor | None:
     """The class of each image; None for an unconditional model, or without images.
 
     Raises UserError when they do not fit the model.
     """
     expected = config.model.num_classes
-    if not expected or config.dataset == NO_DATA:
+    if not expected or images is None:
         return None
-    labels = load_labels(config.dataset, config.data_root)
+    labels = load_labels(config.dataset, config.data_root, images=images)
     classes, null_label = int(labels.max()) + 1, config.label_dropout > 0
     if expected != classes + null_label:
         extra = ", and label dropout needs one more, the null label" if null_label else ""

@@ -16,12 +16,13 @@ from deediff.calibration.file import calibration_file
 from deediff.calibration.measure import HeldOutImages, calibrate_model
 from deediff.calibration.summary import summarise
 from deediff.checkpoints import find_checkpoint, load_checkpoint
-from deediff.datasets import NAMED, load_images, load_labels, to_model_range
+from deediff.datasets import NAMED, Images, load_images, load_labels, to_model_range
 from deediff.devices import choose_device
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.json_files import read_json, write_json
 from deediff.models import EarlyExitModel
+from deediff.photos.folder import AS_SHOWN, PhotoOptions
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class CalibrationSettings:
     dataset: str | None = None  # default: the data set of the run
     data_root: Path | None = None
     seed: int = 0
+    photos: PhotoOptions = AS_SHOWN  # how a folder of images is read
 
 
 def calibrate_checkpoint(
@@ -51,13 +53,13 @@ def calibrate_checkpoint(
     model, info = load_checkpoint(checkpoint, choose_device(device))
     images, bins, data_root = settings.images, settings.bins, settings.data_root
     name = settings.dataset or info.get("dataset") or _dataset_of_run(checkpoint)
-    data = load_images(name, model.image_shape[1], model.image_shape[0], data_root, train=False)
+    data = load_images(name, model.image_shape[1], model.image_shape[0], data_root, train=False, photos=settings.photos)
     if images < 4 or bins < 2:
         raise UserError(f"a calibration on {images} images and {bins} bins is too small: give at least 4 and 2")
     numbers = np.linspace(0, len(data) - 1, min(images, len(data))).round().astype(np.int64)
     schedule = Schedule(**info["schedule"])
     timesteps = np.unique(np.linspace(0, schedule.num_timesteps - 1, bins).round().astype(np.int64)).tolist()
-    labels, label_source = _labels(model, name, data_root, numbers)
+    labels, label_source = _labels(model, name, data_root, data, numbers)
     held_out = HeldOutImages(data[torch.from_numpy(numbers)], numbers.tolist(), labels)
     calibration = calibrate_model(model, schedule, held_out, timesteps, settings.seed, on_batch=on_batch)
     source = {
@@ -79,6 +81,7 @@ def training_batches(
     images: int,
     dataset: str | None = None,  # default: the data set of the run
     data_root: Path | None = None,
+    photos: PhotoOptions = AS_SHOWN,  # how a folder of images is read
     batch_size: int = 500,
 ) -> Iterator[Tensor]:
     """Images of the training split, spread evenly over it, in batches (B,C,H,W) in [−1, 1].
@@ -88,13 +91,13 @@ def training_batches(
     info = read_json(checkpoint.with_suffix(".json"))
     name = dataset or info.get("dataset") or _dataset_of_run(checkpoint)
     net = info["backbone"]
-    data = load_images(name, net["img_size"], net["in_chans"], data_root, train=True)
+    data = load_images(name, net["img_size"], net["in_chans"], data_root, photos=photos)
     numbers = torch.linspace(0, len(data) - 1, min(images, len(data)), dtype=torch.float64).round().long()
     return (to_model_range(data[part]) for part in numbers.split(batch_size))
 
 
 def _labels(
-    model: EarlyExitModel, dataset: str, data_root: Path | None, numbers: NDArray[np.int64]
+    model: EarlyExitModel, dataset: str, data_root: Path | None, images: Images, numbers: NDArray[np.int64]
 ) -> tuple[Tensor | None, str | None]:
     """Labels (M,) of these images and their source; None for an unconditional model.
 
@@ -104,7 +107,7 @@ def _labels(
         return None, None
     classes = model.backbone.num_classes - model.null_label
     try:
-        labels = load_labels(dataset, data_root, train=False)
+        labels = load_labels(dataset, data_root, train=False, images=images)
     except UserError:
         if not model.null_label:
             raise

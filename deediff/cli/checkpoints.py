@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from deediff.bench.components import time_components
 from deediff.calibration.checkpoint import CalibrationSettings, calibrate_checkpoint, training_batches
 from deediff.calibration.deviations import check_edges, deviations
 from deediff.calibration.gaussian import GAUSSIAN_IMAGES, RANK, fit_gaussian, gaussian_file
 from deediff.checkpoints import find_checkpoint, load_checkpoint
-from deediff.cli.command import Command, Count, Result, defaults_to, one_of
+from deediff.cli.command import Command, Count, Photos, Result, defaults_to, one_of
 from deediff.cli.sampling import progress
 from deediff.cost.table import component_table, exit_cost_table
 from deediff.datasets import load_images, to_model_range
@@ -82,6 +82,7 @@ class Calibrate(Command):
     """cifar10, mnist or a folder of images."""
     data_root: Annotated[Path | None, defaults_to("a cache folder")] = None
     """Folder with the data set in torchvision's layout."""
+    photos: OmitArgPrefixes[Photos] = field(default_factory=Photos)
     seed: int = 0
     """Seed of the noise."""
     gaussian: Literal["data", "samples", "none"] = "data"
@@ -105,7 +106,7 @@ class Calibrate(Command):
     def _gaussian(self, checkpoint: Path) -> Result:
         """Fit and write the Gaussian."""
         if self.gaussian == "data":
-            batches = training_batches(checkpoint, self.gaussian_images, self.dataset, self.data_root)
+            batches = training_batches(checkpoint, self.gaussian_images, self.dataset, self.data_root, self.photos)
         else:
             batches = self._samples(checkpoint)
         source = {"source": self.gaussian, "checkpoint": checkpoint.name}
@@ -140,7 +141,7 @@ class Calibrate(Command):
                 bar.total = total
                 bar.update(done - bar.n)
 
-            settings = CalibrationSettings(self.images, self.bins, self.dataset, self.data_root, self.seed)
+            settings = CalibrationSettings(self.images, self.bins, self.dataset, self.data_root, self.seed, self.photos)
             file, summary = calibrate_checkpoint(self.checkpoint, settings, self.device, on_batch)
         keys = ("dataset", "split", "label_source", "images", "seed", "monotone_timesteps", "largest_rise", "layers")
         return {
@@ -196,6 +197,7 @@ class Deviations(Command):
     """cifar10, mnist or a folder of images."""
     data_root: Annotated[Path | None, defaults_to("a cache folder")] = None
     """Folder with the data set in torchvision's layout."""
+    photos: OmitArgPrefixes[Photos] = field(default_factory=Photos)
     seed: int = 0
     """Seed of the noise."""
     device: Device = "auto"
@@ -215,7 +217,7 @@ class Deviations(Command):
         name = self.dataset or info.get("dataset")
         if name is None:
             raise UserError(f"{self.checkpoints[0]} does not record its training images: name some with --dataset")
-        data = load_images(name, shape[1], shape[0], self.data_root, train=False)
+        data = load_images(name, shape[1], shape[0], self.data_root, train=False, photos=self.photos)
         numbers = np.linspace(0, len(data) - 1, min(self.images, len(data))).round().astype(np.int64)
         images = to_model_range(data[torch.from_numpy(numbers)])
         with tqdm(unit="image", desc="deviations", total=len(images), disable=None, mininterval=0.5) as bar:

@@ -14,6 +14,8 @@ from typing import Annotated, Any, TypeVar
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
+from deediff.photos.folder import PhotoOptions
+
 T = TypeVar("T")
 Result = dict[str, Any]  # printed as text, or as JSON with --json
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]  # off unless given
@@ -29,6 +31,14 @@ class Command(ABC):
     @abstractmethod
     def run(self) -> Result | str:
         """Do the work. A string is printed as it is, with and without --json."""
+
+
+@dataclass(frozen=True)
+class Photos(PhotoOptions):
+    """How folders of images are read (`deediff.photos`)."""
+
+    skip_bad: Flag = False
+    replace_lost: tyro.conf.Suppress[bool] = False
 
 
 def from_text(metavar: str, read: Callable[[str], T], write: Callable[[T], str] = str) -> PrimitiveConstructorSpec[T]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
 from tqdm import tqdm
-from tyro.conf import arg
+from tyro.conf import OmitArgPrefixes, arg
 
-from deediff.cli.command import Command, Result, Traces, defaults_to
+from deediff.cli.command import Command, Photos, Result, Traces, defaults_to
 from deediff.quality.evaluate import Evaluator
 from deediff.quality.metrics import METRICS
 from deediff.quality.paired import Difference, quality_difference
@@ -40,6 +40,7 @@ class Evaluate(Command):
     """Real images for the floor."""
     data_root: Annotated[Path | None, defaults_to("a cache folder")] = None
     """Folder with the data set in torchvision's layout."""
+    photos: OmitArgPrefixes[Photos] = field(default_factory=Photos)
     weights: Annotated[Path | None, defaults_to("shipped, found or downloaded")] = None
     """Weights of an extractor, or a folder of such files."""
     device: Device = "auto"
@@ -56,7 +57,7 @@ class Evaluate(Command):
 
             metrics = [name for name in self.metrics.split(",") if name]
             sources = (self.reference, self.held_out, self.data_root, self.weights, self.device)
-            evaluator = Evaluator(metrics, *sources, Progress(on_progress))
+            evaluator = Evaluator(metrics, *sources, Progress(on_progress), photos=self.photos)
             found = {name: evaluator.evaluate(path) for name, path in _named(self.traces).items()}
         for problem in evaluator.problems:
             print(f"note: {problem}", file=sys.stderr)

@@ -13,6 +13,7 @@ from deediff.datasets import NAMED
 from deediff.devices import choose_device, device_name
 from deediff.errors import UserError
 from deediff.json_files import read_json
+from deediff.photos.folder import AS_SHOWN, PhotoOptions
 from deediff.quality.collect import features_of
 from deediff.quality.extractors import Extractor, MissingWeights, load_extractor
 from deediff.quality.frechet import frechet_infinity
@@ -41,6 +42,7 @@ class Evaluator:
     weights: Path | None = None  # file or folder of the extractors' weights
     device: str = "auto"
     progress: Progress = field(default_factory=Progress)
+    photos: PhotoOptions = AS_SHOWN  # how folders of images are read
     problems: list[str] = field(default_factory=list)  # a sentence per metric that could not be measured
     _extractors: dict[str, Extractor] = field(default_factory=dict)
     _references: dict[tuple[object, ...], Reference] = field(default_factory=dict)
@@ -89,7 +91,9 @@ class Evaluator:
     def _reference(self, name: str, like: TraceImages, extractor: Extractor, features: bool = True) -> Reference:
         key = (name, like.shape, extractor.name, features)
         if key not in self._references:
-            self._references[key] = find_reference(name, like.shape, extractor, self.progress, self.data_root, features)
+            self._references[key] = find_reference(
+                name, like.shape, extractor, self.progress, self.data_root, features, self.photos
+            )
         return self._references[key]
 
     def _floor(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from deediff.datasets import NAMED, FolderImages, Images, load_images
 from deediff.errors import UserError
+from deediff.photos.folder import AS_SHOWN, PhotoOptions
 from deediff.traces.images import decode_png
 from deediff.traces.reader import Trace
 
@@ -89,20 +90,23 @@ class RealImages:
             yield index.numpy(), self.images[index]
 
     def digest(self) -> str:
-        """A digest of the pixels; for a folder of file names, sizes and times, without decoding."""
-        content = hashlib.sha256()
+        """A digest of the pixels; for a folder of the files' contents, wherever it is."""
         if isinstance(self.images, FolderImages):
-            content.update(f"{self.images.img_size} {self.images.in_chans}".encode())
-            for path in self.images.paths:
-                info = path.stat()
-                content.update(f"{path} {info.st_size} {info.st_mtime_ns}\n".encode())
-        else:
-            for _, batch in self.batches():
-                content.update(batch.numpy().tobytes())
+            return self.images.digest()
+        content = hashlib.sha256()
+        for _, batch in self.batches():
+            content.update(batch.numpy().tobytes())
         return content.hexdigest()
 
 
-def real_images(name: str, channels: int, size: int, root: Path | None = None, download: bool = True) -> RealImages:
+def real_images(
+    name: str,
+    channels: int,
+    size: int,
+    root: Path | None = None,
+    download: bool = True,
+    photos: PhotoOptions = AS_SHOWN,
+) -> RealImages:
     """`cifar10-train`, `mnist-test`, …, or a folder, whose images are resized and centre-cropped to `size`.
 
     Raises UserError when it does not exist or does not fit.
@@ -110,14 +114,15 @@ def real_images(name: str, channels: int, size: int, root: Path | None = None, d
     dataset, _, split = name.rpartition("-")
     if name in REFERENCES:
         return RealImages(name, load_images(dataset, size, channels, root, split == "train", download))
-    if not Path(name).expanduser().is_dir():
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
         raise UserError(
             f"reference {name!r} is neither cifar10-train, cifar10-test, mnist-train, mnist-test nor a folder of images"
         )
-    return RealImages(Path(name).name, load_images(name, size, channels))
+    return RealImages(folder.resolve().name, FolderImages(folder, size, channels, photos))
 
 
 def held_out_of(reference: str) -> str | None:
-    """The other split of a named reference: real images that its statistics do not include."""
+    """The other split of a named reference: real images that its statistics do not include; None for a folder."""
     dataset, _, split = reference.rpartition("-")
-    return {"train": f"{dataset}-test", "test": f"{dataset}-train"}.get(split) if dataset else None
+    return f"{dataset}-{'test' if split == 'train' else 'train'}" if reference in REFERENCES else None

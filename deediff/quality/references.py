@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deediff.errors import UserError
+from deediff.photos.folder import AS_SHOWN, PhotoOptions
 from deediff.quality import kernels, manifold
 from deediff.quality.collect import features_of
 from deediff.quality.extractors import Extractor
@@ -67,6 +68,7 @@ def find_reference(
     progress: Progress,
     data_root: Path | None = None,  # torchvision's folder: its images are read, whatever is shipped
     features: bool = True,  # whether single features are needed, beyond the Gaussian
+    photos: PhotoOptions = AS_SHOWN,  # how a folder is read
 ) -> Reference:
     """The reference of a data set or a folder; without its images where it is shipped.
 
@@ -75,7 +77,7 @@ def find_reference(
     shipped = shipped_reference(name, shape, extractor) if data_root is None else None
     if shipped is not None and (len(shipped.features) or not features):
         return shipped
-    return reference_of(real_images(name, *shape, data_root), extractor, progress)
+    return reference_of(real_images(name, *shape, data_root, photos=photos), extractor, progress)
 
 
 def shipped_reference(name: str, shape: tuple[int, int], extractor: Extractor) -> Reference | None:
