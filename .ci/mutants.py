@@ -63,8 +63,8 @@ MUTANTS = [
     Mutant(
         "stale prediction: output:o reuses the first predictions in place of the last",
         "deediff/readouts/output.py",
-        "        points = state.earlier[-self.needs_earlier :]\n",
-        "        points = state.earlier[: self.needs_earlier]\n",
+        "        recent = state.earlier[-self.needs_earlier :]\n",
+        "        recent = state.earlier[: self.needs_earlier]\n",
         "tests/readouts/test_readouts.py",
     ),
     Mutant(

@@ -87,6 +87,8 @@ class SamplingSettings:
     """With clip_x0: percentile in (0, 1] of Imagen's dynamic thresholding, for example 0.995."""
     eta: float = 0.0
     """DDIM's η: 0 is deterministic, 1 is DDPM."""
+    readout: str = "head"
+    """How samples that exit get their prediction, for example memory:1."""
     num_samples: int = 64
     """Images to sample."""
     batch_size: int = 64

@@ -62,9 +62,10 @@ WORDS = [  # longer words before those that they contain
     Word("plan", "Timesteps, and for each of them an exit and a readout, chosen together and fixed before sampling."),
     Word(
         "readout",
-        "How a step of a plan gets its prediction without running a block: gaussian (closed form for Gaussian data), "
-        "input (ε = x), output (earlier predictions reused).",
-        "(?i:readouts?)|gaussian|teleport|input:\\S+|output:\\S+|output",
+        "How an exit gets its prediction: head (its output head), memory and deep (the later blocks' states of the "
+        "sample's last full evaluations), output (earlier predictions reused), gaussian (closed form for Gaussian "
+        "data), input (ε = x).",
+        "(?i:readouts?)|gaussian|teleport|input:\\S+|output:\\S+|output|memory:\\S+|deep:\\S+",
     ),
     Word(
         "front", "The best measured quality at each cost. A sampler pays only if it is below the full network's front."

@@ -31,8 +31,10 @@ from deediff.diffusion.prediction import to_epsilon
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 from deediff.readouts import READOUTS, Readout, ReadoutState, make_readout
+from deediff.readouts.base import LogSNR
+from deediff.sampling.condition import make_condition
 from deediff.sampling.cpu import one_thread
-from deediff.sampling.sampler import Sampling, make_condition
+from deediff.sampling.sampler import Sampling
 
 AT_ONCE = 16  # steps in one forward pass: bounds the memory
 ORDERS = 3  # of a readout with an argument
@@ -64,7 +66,7 @@ def available_readouts(model: EarlyExitModel) -> list[str]:
     for name, entry in READOUTS.items():
         for spec in [name] if ":" not in entry.usage else [f"{name}:{order}" for order in range(ORDERS)]:
             try:
-                if (readout := make_readout(spec)) is not None and readout.prepared(model):
+                if isinstance(readout := make_readout(spec), Readout) and readout.prepared(model):
                     found.append(spec)
             except UserError:
                 continue
@@ -179,7 +181,7 @@ def _clean(job: Sampling, s: int, x: Tensor, eps: Tensor) -> Tensor:
 
 def _state(trajectory: Trajectory, s: int) -> ReadoutState:
     """The state that a readout reads at a step, with the predictions that the sampling made before it."""
-    solver, earlier = trajectory.job.solver, list[tuple[float, Tensor]]()
+    solver, earlier = trajectory.job.solver, list[tuple[LogSNR, Tensor]]()
     for before in range(s):
         readout = trajectory.job.planned[before].readout
         if readout is None or readout.predicts:
@@ -193,7 +195,7 @@ def _state(trajectory: Trajectory, s: int) -> ReadoutState:
 def _prepared(spec: str, model: EarlyExitModel) -> Readout:
     """A readout without blocks. Raises UserError."""
     readout = make_readout(spec)
-    if readout is None:
+    if not isinstance(readout, Readout):
         raise UserError(f"{spec} is no readout without blocks: choose it with exits")
     return readout.prepared(model)
 

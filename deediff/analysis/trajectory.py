@@ -20,9 +20,9 @@ from deediff.models.heads import DecoderHead
 from deediff.policies.fixed import Fixed
 from deediff.policies.forced import Forced
 from deediff.policies.never import Never
-from deediff.readouts import make_readout
+from deediff.readouts import StateReadout, make_readout
 from deediff.recording.recompute import repeated_sampling, steps_of_sample
-from deediff.sampling.planned import PlannedStep
+from deediff.sampling.planned import PlannedStep, full_before_memory
 from deediff.sampling.sampler import Sampling
 from deediff.traces.reader import Trace
 
@@ -76,6 +76,8 @@ class Trajectory:
         planned, layer = self.job.planned[step], int(self.exit_layers[step])
         if planned.readout is not None:
             return ExitChoice(layer, planned.readout.spec)
+        if planned.exits is not None and layer < self.job.model.num_blocks:
+            return ExitChoice(layer, planned.exits.spec)
         return ExitChoice(layer, HEAD if planned.network is None else NETWORK)
 
 
@@ -112,8 +114,8 @@ def force_exit(
     if not 0 <= step < len(job.planned):
         raise UserError(f"there is no step {step}, expected 0 … {len(job.planned) - 1}")
     planned = list(job.planned)
-    planned[step] = _forced_step(job, step, choice)
-    found = _sampled(replace(job, planned=planned), trajectory.number, on_step, cancelled)
+    planned[step] = _forced_step(job, trajectory.exit_layers, step, choice)
+    found = _sampled(replace(job, planned=full_before_memory(planned)), trajectory.number, on_step, cancelled)
     if found is not None and choice.readout == DECODER:
         cost = model_cost(job.model)
         evaluations = 1 if job.settings.guidance is None else 2
@@ -131,7 +133,7 @@ def has_predictions(job: Sampling, step: int, needed: int) -> bool:
     return sum(p.readout is None or p.readout.predicts for p in job.planned[:step]) >= needed
 
 
-def _forced_step(job: Sampling, step: int, choice: ExitChoice) -> PlannedStep:
+def _forced_step(job: Sampling, exit_layers: NDArray[np.int8], step: int, choice: ExitChoice) -> PlannedStep:
     """What runs at a step whose decision is given. Raises UserError when that is not possible."""
     before, model = job.planned[step], job.model
     at = f"at timestep {job.solver.timesteps[step]}"
@@ -150,6 +152,11 @@ def _forced_step(job: Sampling, step: int, choice: ExitChoice) -> PlannedStep:
         if before.decides:
             return replace(before, policy=Forced(before.policy, choice.layer))
         return PlannedStep(Fixed(choice.layer), decides=False)
+    if isinstance(readout, StateReadout):
+        readout.check(model, {choice.layer})
+        if not any(int(layer) == model.num_blocks for layer in exit_layers[:step]):
+            raise UserError(f"readout {choice.readout} has no full evaluation {at} to remember: choose a later step")
+        return PlannedStep(Fixed(choice.layer), decides=False, exits=readout)
     if choice.layer != 0:
         raise UserError(f"readout {choice.readout} runs no block, so its exit layer is 0, not {choice.layer}")
     if not has_predictions(job, step, readout.needs_earlier):

@@ -16,8 +16,8 @@ from deediff.plans.file import find_plan
 from deediff.plans.front import read_front
 from deediff.policies import Never
 from deediff.policies.fixed import Fixed
-from deediff.readouts import make_readout
 from deediff.readouts.gaussian import GaussianReadout
+from deediff.readouts.output import Output
 from deediff.sampling.planned import PlannedStep, plan_steps, run_folder
 
 STEPS = 8  # of the imitation
@@ -48,7 +48,7 @@ def bench_plan(model: EarlyExitModel, schedule: Schedule) -> BenchPlan:
         solver = make_solver(plan.solver, schedule, plan.timesteps, eta=plan.eta)
         return BenchPlan(plan.name, solver, plan_steps(plan, plan.timesteps, model, schedule, Never(), False))
     gaussian, early = PlannedStep(Never(), False, readout=_gaussian(model)), Fixed(max(1, model.num_blocks // 4))
-    reused = PlannedStep(Never(), False, readout=make_readout("output:0"))
+    reused = PlannedStep(Never(), False, readout=Output(0))
     steps = [gaussian] * 3 + [PlannedStep(early, False)] + [PlannedStep(Never(), False)] * 3 + [reused]
     return BenchPlan(f"of {STEPS} steps", make_solver("dpm-solver++", schedule, STEPS), steps)
 

@@ -29,6 +29,7 @@ from deediff.errors import UserError
 from deediff.json_files import read_json
 from deediff.models import PRESETS, EarlyExitModel, make_backbone
 from deediff.models.uems import UEMS
+from deediff.readouts.memory import memory_table
 from deediff.sampling import sample
 from deediff.settings import Device, SamplingSettings
 
@@ -44,7 +45,8 @@ FLOPS_NOTE = (
     "GFLOPs are 2 × GMACs. attention: the products q kᵀ and with v, which published tables often leave out. Norms (5 "
     "operations per element, as fvcore estimates) and other elementwise work (1 per element, 5 in a softmax) are in "
     "neither. Exit i runs i blocks, one head and the UEMs 0 … i; exit N is no early exit, with all UEMs evaluated. "
-    "Parameters are those that a component uses; shared parameters are counted in each."
+    "Parameters are those that a component uses; shared parameters are counted in each. memory: bytes that the "
+    "readouts memory and deep store per sample, in float32 (twice with guidance), whatever the number of steps."
 )
 DEVIATIONS_NOTE = (
     "rms: root mean square of the difference from the first checkpoint's full network, per range of timesteps."
@@ -179,6 +181,7 @@ class Flops(Command):
             "measured_on": f"{device_name(device)}, {torch.get_num_threads()} threads, batches of {self.batch_size}",
             "components": components,
             "exits": exit_cost_table(model, seconds),
+            "memory": memory_table(model),
             "note": FLOPS_NOTE,
         }
 

@@ -7,6 +7,7 @@ included; norms, activations and other elementwise operations are not counted. S
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -24,6 +25,9 @@ class Cost:
     heads: list[float]  # N; empty without heads
     decode: float
     fixed: list[float | None] = field(default_factory=list)  # per step, where it depends on no exit; empty: nowhere
+    exits: list[float | None] = field(
+        default_factory=list
+    )  # N, of reading out an exit where no head does; empty: heads
     without_attention: Cost | None = None  # the same without the attention products; None in old traces
 
     @property
@@ -37,7 +41,8 @@ class Cost:
         UEMs 0 … i are evaluated for an exit at i < N, all N of them for i = N.
         """
         n = len(self.blocks)
-        heads = [*(self.heads or [math.nan] * n), self.decode]
+        exits = [math.nan if value is None else value for value in self.exits]
+        heads = [*(exits or self.heads or [math.nan] * n), self.decode]
         blocks = np.concatenate([[0.0], np.cumsum(self.blocks)])
         uems = np.cumsum(self.uems) if with_uem and self.uems else np.zeros(n)
         return self.embed + blocks + np.append(uems, uems[-1]) + np.asarray(heads)
@@ -80,6 +85,12 @@ class Cost:
         """This cost with steps of a known cost: (S,), None where it depends on the exits."""
         plain = self.without_attention and replace(self.without_attention, fixed=without_attention)
         return replace(self, fixed=gflops, without_attention=plain)
+
+    def with_exits(self, read_out: Callable[[Cost, int], float]) -> Cost:
+        """This cost with exits read out otherwise: (cost, layer) → GFLOPs, NaN where there is no exit."""
+        values = [read_out(self, layer) for layer in range(len(self.blocks))]
+        plain = self.without_attention and self.without_attention.with_exits(read_out)
+        return replace(self, exits=[None if math.isnan(v) else v for v in values], without_attention=plain)
 
     def layer_ratio(self, exits: NDArray[np.int64]) -> float:
         """mean(exit layer) / N, from exit counts (…, N+1)."""

@@ -110,6 +110,11 @@ class Plan:
         """Whether the policy decides the exits of a step."""
         return any(step.exit_layer == "policy" for step in self.steps)
 
+    @property
+    def policy_readouts(self) -> bool:
+        """Whether every exit that the policy decides is read out by something other than an output head."""
+        return self.uses_policy and all(step.readout != "head" for step in self.steps if step.exit_layer == "policy")
+
     def __str__(self) -> str:
         """In short, e.g. '4 gaussian, 4 full, 1 output:0'."""
         runs: list[tuple[str, int]] = []

@@ -5,6 +5,7 @@ To add a policy: subclass `ExitPolicy` in a file of its own and add a line to `r
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
@@ -29,6 +30,7 @@ class LayerState(NamedTuple):
     samples: NDArray[np.int64]  # (k,) sample numbers
     uncertainty: Tensor | None = None  # (k,) u of this layer, if the policy needs it
     lowest_uncertainty: Tensor | None = None  # (k,) smallest u of the earlier layers, if the policy needs it
+    since_full: NDArray[np.int64] | None = None  # (k,) steps since the last full evaluation, 0: none; None: not known
 
 
 class ExitPolicy(ABC):
@@ -38,6 +40,8 @@ class ExitPolicy(ABC):
     needs_lowest_uncertainty: bool = False  # reads `LayerState.lowest_uncertainty`
     needs_heads: ClassVar[bool] = True
     decides_for_batch: bool = False  # the decision depends on the whole batch: no micro-batches
+    remembers: bool = False  # the decision depends on the sample's earlier steps
+    reads_heads: bool = True  # exits are read out by output heads; False: by another readout, at any layer
     spec: str
     content: Any = None  # JSON of the file that `spec` names, stored with a trace
     seed: int | None = None  # the only seed that the policy is valid for; None: any
@@ -51,11 +55,13 @@ class ExitPolicy(ABC):
         """Raises UserError when the model lacks what this policy needs."""
         if self.needs_uncertainty and model.uem is None:
             raise UserError(f"policy {self.spec} needs UEMs, but this model has none: use 'never', or train its exits")
-        if self.needs_heads and model.heads is None:
+        if self.needs_heads and self.reads_heads and model.heads is None:
             raise UserError(f"policy {self.spec} needs output heads, but this model has none: train its exits")
 
     def check_layer(self, model: EarlyExitModel, layer: int) -> None:
         """Raises UserError when this model has no exit at this layer."""
+        if not self.reads_heads:
+            return
         if layer < model.num_blocks and model.heads is None:
             raise UserError(f"policy {self.spec} needs output heads, but this model has none: train its exits")
         if not model.has_exit(layer):
@@ -76,3 +82,14 @@ class ExitPolicy(ABC):
     def fixed_exit_layers(self, model: EarlyExitModel) -> set[int]:
         """Exit layers that do not depend on u; empty when all of them do."""
         return set()
+
+    def possible_exits(self, model: EarlyExitModel) -> set[int]:
+        """Every layer below N at which a sample may exit."""
+        queried = range(model.num_blocks) if model.uem is None else model.uem.layers
+        return (self.fixed_exit_layers(model) or set(queried)) - {model.num_blocks}
+
+    def read_out_by_others(self) -> ExitPolicy:
+        """This policy with exits that no output head reads out."""
+        other = copy.copy(self)
+        other.reads_heads = False
+        return other

@@ -21,7 +21,7 @@ class Bounded(ExitPolicy):
         bounds = [f"min:{lowest}"] * (lowest > 0) + [f"max:{highest}"] * (highest is not None)
         self.spec, self.content, self.seed = ",".join([inner.spec, *bounds]), inner.content, inner.seed
         self.needs_uncertainty, self.decides_for_batch = inner.needs_uncertainty, inner.decides_for_batch
-        self.recording = inner.recording
+        self.recording, self.remembers, self.reads_heads = inner.recording, inner.remembers, inner.reads_heads
         self.needs_lowest_uncertainty = inner.needs_lowest_uncertainty
 
     def should_exit(self, state: LayerState) -> Tensor | bool:
@@ -47,3 +47,11 @@ class Bounded(ExitPolicy):
 
     def network(self, timestep: int) -> EarlyExitModel | None:
         return self.inner.network(timestep)
+
+    def possible_exits(self, model: EarlyExitModel) -> set[int]:
+        highest = model.num_blocks if self.highest is None else self.highest
+        found = {min(max(layer, self.lowest), highest) for layer in self.inner.possible_exits(model)}
+        return (found | {highest}) - {model.num_blocks}
+
+    def read_out_by_others(self) -> ExitPolicy:
+        return Bounded(self.inner.read_out_by_others(), self.lowest, self.highest)

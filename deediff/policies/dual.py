@@ -29,6 +29,9 @@ class Dual(ExitPolicy):
     def should_exit(self, state: LayerState) -> bool:
         return False
 
+    def possible_exits(self, model: EarlyExitModel) -> set[int]:
+        return set()
+
     def network(self, timestep: int) -> EarlyExitModel | None:
         return self.shallow if timestep >= self.switch else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from deediff.models import EarlyExitModel
 from deediff.policies.base import ExitPolicy, LayerState
 
 
@@ -14,3 +15,6 @@ class Forced(ExitPolicy):
 
     def should_exit(self, state: LayerState) -> bool:
         return state.layer >= self.layer
+
+    def possible_exits(self, model: EarlyExitModel) -> set[int]:
+        return {self.layer} - {model.num_blocks}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from deediff.models import EarlyExitModel
 from deediff.policies.base import ExitPolicy, LayerState
 
 
@@ -13,3 +14,6 @@ class Never(ExitPolicy):
 
     def should_exit(self, state: LayerState) -> bool:
         return False
+
+    def possible_exits(self, model: EarlyExitModel) -> set[int]:
+        return set()

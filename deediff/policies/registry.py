@@ -17,6 +17,7 @@ from deediff.policies.from_trace.budget import read_budget
 from deediff.policies.from_trace.oracle import read_oracle
 from deediff.policies.never import Never
 from deediff.policies.patience import Patience
+from deediff.policies.remembering.every import read_every
 from deediff.policies.schedule_file import read_schedule
 from deediff.policies.threshold import Threshold
 from deediff.settings import PolicySpec
@@ -63,6 +64,11 @@ POLICIES: dict[str, Entry] = {
         "oracle:GFLOPs@TRACE",
         "the exits of least deviation in a trace of the same seed recorded with deviations, for comparison",
         read_oracle,
+    ),
+    "every": Entry(
+        "every:k",
+        "exit at layer 0 but at every k-th step; with every:k,warmup:w,last neither at the first w steps nor the last",
+        read_every,
     ),
     "dual": Entry("dual:t:CHECKPOINT", "another, shallow network for the first steps, down to timestep t", read_dual),
 }

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deediff.models import EarlyExitModel
 from deediff.policies.base import ExitPolicy, LayerState
 
 
@@ -23,3 +24,6 @@ class Replay(ExitPolicy):
         exiting = torch.from_numpy(self.by_step[state.step][state.samples] == state.layer)
         # On the device of u, so that the decision is available no earlier than one that depends on u.
         return exiting if state.uncertainty is None else exiting.to(state.uncertainty.device, non_blocking=True)
+
+    def possible_exits(self, model: EarlyExitModel) -> set[int]:
+        return {int(layer) for layers in self.by_step for layer in np.unique(layers)} - {model.num_blocks}

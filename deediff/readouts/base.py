@@ -9,9 +9,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deediff.models import EarlyExitModel
+
+LogSNR = float | NDArray[np.float64]  # of a prediction; (B,) where it differs by sample, NaN: no prediction
 
 
 class ReadoutState(NamedTuple):
@@ -21,7 +25,7 @@ class ReadoutState(NamedTuple):
     alpha_bar: float  # ᾱ of this step's timestep
     next_alpha_bar: float  # … and of the next one's; 1 after the last step
     log_snr: float  # log(√ᾱ / √(1−ᾱ))
-    earlier: Sequence[tuple[float, Tensor]]  # log-SNR and ε of the earlier predictions, in order
+    earlier: Sequence[tuple[LogSNR, Tensor]]  # log-SNR and ε of the earlier predictions, in order
 
 
 class Readout(ABC):

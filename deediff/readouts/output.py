@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from deediff.errors import UserError
 from deediff.readouts.base import Readout, ReadoutState
+from deediff.readouts.extrapolation import extrapolation_weights
+from deediff.readouts.memory import check_order, weighted
 
 
 class Output(Readout):
@@ -18,24 +20,12 @@ class Output(Readout):
     predicts = False
 
     def __init__(self, order: int):
-        if order not in (0, 1, 2):
-            raise UserError(f"readout output:{order} has order {order}, expected 0, 1 or 2")
-        self.order, self.spec, self.needs_earlier = order, f"output:{order}", order + 1
+        self.order, self.spec, self.needs_earlier = check_order("output", order), f"output:{order}", order + 1
 
     def epsilon(self, state: ReadoutState) -> Tensor:
-        points = state.earlier[-self.needs_earlier :]
-        result = torch.zeros_like(state.x)
-        for at, eps in points:  # Lagrange's form
-            weight = 1.0
-            for other, _ in points:
-                if other != at:
-                    weight *= (state.log_snr - other) / (at - other)
-            result = result + weight * eps
-        return result
-
-
-def read_output(argument: str) -> Output:
-    """'o' → readout. Raises UserError when it is no order."""
-    if not argument.isdecimal():
-        raise UserError(f"readout output:{argument} has order {argument!r}, expected 0, 1 or 2")
-    return Output(int(argument))
+        recent = state.earlier[-self.needs_earlier :]
+        points = np.stack([np.broadcast_to(np.asarray(at, np.float64), len(state.x)) for at, _ in recent])
+        weights = torch.from_numpy(extrapolation_weights(points, state.log_snr, self.order)).to(state.x)
+        return sum(
+            (weighted(eps, weight) for (_, eps), weight in zip(recent, weights, strict=True)), torch.zeros_like(state.x)
+        )

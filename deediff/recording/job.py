@@ -55,7 +55,9 @@ def sample_to_trace(
         )
     _claim(folder, trace_meta(job, where))
     todo = [p for i, p in enumerate(parts) if i % world == rank and not part_is_complete(folder, i)]
-    writer = TraceWriter(folder, job.solver.timesteps, model.num_blocks, {p: i for i, p in enumerate(parts)})
+    writer = TraceWriter(
+        folder, job.solver.timesteps, model.num_blocks, {p: i for i, p in enumerate(parts)}, job.remembers
+    )
     try:
         for step in job.steps(todo, cancelled):
             if step.step == len(job.solver.timesteps) - 1:  # a part is about to be written
@@ -88,6 +90,7 @@ def trace_meta(job: Sampling, device: torch.device) -> TraceMeta:
         record=settings.record,
         has_uncertainty=job.has_uncertainty,
         has_deviations=settings.deviations,
+        has_memory=job.remembers,
         policy_needs_uncertainty=job.policy.needs_uncertainty,
         cost=job.cost(),
         settings=settings,

@@ -20,7 +20,8 @@ from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 from deediff.recording.recompute import recompute
-from deediff.sampling.sampler import Step, make_condition
+from deediff.sampling.condition import make_condition
+from deediff.sampling.sampler import Step
 from deediff.storage import write_atomically
 from deediff.traces.reader import Trace
 from deediff.traces.schema import FORMAT_VERSION, maps_file

@@ -20,6 +20,7 @@ from deediff.traces.schema import (
     samples_file,
     summary_file,
     with_deviation,
+    with_memory,
 )
 from deediff.traces.summary import Summary
 
@@ -52,6 +53,8 @@ class Part:
     deviation: NDArray[np.float32] | None = None  # (B, S, N) RMS(g_i − ε_full)
     images: NDArray[np.uint8] | None = None  # (B, C, H, W)
     num_blocks: int = 0  # N
+    signal: NDArray[np.float32] | None = None  # (B, S) what the policy compared, NaN where it was not asked
+    since_full: NDArray[np.int16] | None = None  # (B, S) steps since the last full evaluation; −1: none yet
 
 
 def write_part(folder: AnyPath, number: int, part: Part) -> None:
@@ -91,6 +94,9 @@ def _rows(part: Part) -> pa.Table:
     if part.deviation is not None:
         schema = with_deviation(schema)
         columns.append(column(part.deviation))
+    if part.signal is not None and part.since_full is not None:
+        schema = with_memory(schema)
+        columns += [part.signal.reshape(-1), part.since_full.reshape(-1)]
     return pa.table(columns, schema=schema)
 
 

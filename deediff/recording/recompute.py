@@ -94,4 +94,6 @@ def _only(step: Step, row: int) -> Step:
         x0=step.x0[here],
         exit_layer=step.exit_layer[here],
         uncertainty=step.uncertainty[here],
+        signal=None if step.signal is None else step.signal[here],
+        since_full=step.since_full[here],
     )

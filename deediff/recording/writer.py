@@ -6,9 +6,11 @@ import errno
 import json
 import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from deediff.datasets import to_uint8
 from deediff.errors import UserError
@@ -20,7 +22,15 @@ from deediff.storage import AnyPath, write_atomically
 class TraceWriter:
     """Consumes the sampler's steps; writes each batch as one part after its last step."""
 
-    def __init__(self, folder: AnyPath, timesteps: list[int], num_blocks: int, part_of: dict[range, int]):
+    def __init__(
+        self,
+        folder: AnyPath,
+        timesteps: list[int],
+        num_blocks: int,
+        part_of: dict[range, int],
+        remembers: bool = False,  # whether rows hold the policy's signal and the steps since the last full evaluation
+    ):
+        self.remembers = remembers
         self.folder, self.timesteps, self.num_blocks, self.part_of = folder, timesteps, num_blocks, part_of
         self._steps: list[Step] = []
         self._start = time.perf_counter()
@@ -39,6 +49,7 @@ class TraceWriter:
             deviation=torch.stack(deviations, dim=1).numpy() if deviations else None,  # (B, S, N)
             images=to_uint8(step.x).cpu().numpy(),  # (B, C, H, W)
             num_blocks=self.num_blocks,
+            **(self._memory() if self.remembers else {}),
         )
         number, seconds = self.part_of[step.samples], time.perf_counter() - self._start
         try:
@@ -50,6 +61,13 @@ class TraceWriter:
         self._steps = []
         self._start = time.perf_counter()
         return True
+
+    def _memory(self) -> dict[str, NDArray[Any]]:
+        """What the policy compared and the age of its memory: (B, S) each."""
+        missing = np.full(len(self._steps[0].samples), np.nan, np.float32)
+        signals = [missing if s.signal is None else s.signal.numpy() for s in self._steps]
+        ages = [s.since_full for s in self._steps]
+        return {"signal": np.stack(signals, axis=1), "since_full": np.stack(ages, axis=1).astype(np.int16)}
 
     def _is_last(self, step: Step) -> bool:
         return step.step == len(self.timesteps) - 1

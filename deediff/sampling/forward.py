@@ -8,99 +8,25 @@ order in which micro-batches are advanced: see `_on_gpu`, and `deediff.sampling.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from itertools import groupby
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from deediff.models import EarlyExitModel
 from deediff.models.cpu.mlp_uem import prepared_uem
 from deediff.models.cpu.uvit_block import prepared_block
-from deediff.policies.base import ExitPolicy, LayerState
+from deediff.policies.base import LayerState
+from deediff.readouts import StateReadout
 from deediff.sampling.cpu import CPU_GROUP, one_thread, run_on_cpu
 from deediff.sampling.micro_batch import MicroBatch, Rows, gather, in_order, to_host
-from deediff.settings import Record
+from deediff.sampling.request import Prediction, Request
 
 GPU_MICRO_BATCHES = 2  # while the host waits for the decision of one, the device computes the other
-
-
-@dataclass(frozen=True)
-class Condition:
-    """Classes of a class-conditional model."""
-
-    labels: Tensor  # (B,)
-    guidance: float | None = None  # scale of classifier-free guidance; None: without
-    null_label: int = 0  # the label that means "no class"
-
-    def rows(self) -> Tensor:
-        """Labels of the network's rows: (B,), or with guidance (2·B,), label and null label of each sample in turn."""
-        if self.guidance is None:
-            return self.labels
-        return torch.stack([self.labels, torch.full_like(self.labels, self.null_label)], dim=1).flatten()
-
-    def combine(self, output: Tensor) -> Tensor:
-        """Classifier-free guidance: (n, …), or with guidance (2·n, …) in the order of `rows` → (n,C,H,W) float32.
-
-        Source: Ho & Salimans 2022, Eq. 6, where a scale of 0 is no guidance; here it is 1.
-        """
-        if self.guidance is None:
-            return output.float()
-        with_label, without = output.float().unflatten(0, (-1, 2)).unbind(dim=1)
-        return without + self.guidance * (with_label - without)
-
-    def split(self, size: int) -> list[Condition]:
-        """Conditions of consecutive groups of `size` samples."""
-        return [replace(self, labels=labels) for labels in self.labels.split(size)]
-
-
-@dataclass(frozen=True)
-class Request:
-    """Arguments of one evaluation, beside the images: B samples at one denoising step."""
-
-    policy: ExitPolicy
-    step: int
-    timestep: int  # diffusion t
-    samples: NDArray[np.int64]  # (B,) sample numbers
-    record: Record = "exit"  # "full": no sample is dropped, so that every UEM is evaluated
-    deviations: bool = False  # every head is evaluated too, and compared with the full network
-    condition: Condition | None = None
-
-    def split(self, size: int) -> list[Request]:
-        """Requests of consecutive groups of `size` samples."""
-        samples = np.split(self.samples, range(size, len(self.samples), size))
-        conditions = [None] * len(samples) if self.condition is None else self.condition.split(size)
-        return [replace(self, samples=s, condition=c) for s, c in zip(samples, conditions, strict=True)]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Result of one evaluation, per sample."""
-
-    output: Tensor  # (B,C,H,W) prediction of ε, x_0 or v
-    exit_layer: Tensor  # (B,) int64 on the CPU, 0 … N
-    uncertainty: Tensor  # (B,N) float32 on the CPU; NaN where no UEM was evaluated
-    deviation: Tensor | None  # (B,N) RMS(g_i − full output), if requested
-
-    def padded(self, num_blocks: int) -> Prediction:
-        """The prediction with u of a deeper network's shape, (B,num_blocks): NaN at the layers that this one lacks."""
-        missing = num_blocks - self.uncertainty.shape[1]
-        return replace(self, uncertainty=F.pad(self.uncertainty, (0, missing), value=torch.nan))
-
-    @staticmethod
-    def concatenate(parts: list[Prediction]) -> Prediction:
-        """Predictions of consecutive groups of samples as one."""
-        deviation = [p.deviation for p in parts if p.deviation is not None]
-        return Prediction(
-            torch.cat([p.output for p in parts]),
-            torch.cat([p.exit_layer for p in parts]),
-            torch.cat([p.uncertainty for p in parts]),
-            torch.cat(deviation) if deviation else None,
-        )
 
 
 class Network:
@@ -159,6 +85,7 @@ class Exited(NamedTuple):
     layer: int  # 0 … N
     rows: Rows  # (n,) positions in the batch
     state: Tensor  # (n, …) input of the head, (2·n, …) with guidance
+    skips: Mapping[int, Tensor] = MappingProxyType({})  # block → its output, for blocks that run after the exit
 
 
 class ForwardPass:
@@ -179,6 +106,11 @@ class ForwardPass:
         reads_uncertainty = request.policy.needs_uncertainty or request.record == "full"
         uem = network.model.uem
         self.queried_layers = uem.layers if uem is not None and reads_uncertainty else ()
+        self.exits = None if request.recall is None else request.recall.readout
+        self.resumes = network.num_blocks
+        if isinstance(self.exits, StateReadout):
+            self.resumes = self.exits.resume_layer(network.num_blocks)
+        self.kept_layers = frozenset[int]() if request.recall is None else request.recall.layers
         self.exit_layer = np.full(batch, network.num_blocks)
         self.active = np.ones(batch, dtype=np.bool_)  # (B,) samples that have not exited
         self.present = self.active if request.record == "exit" else np.ones_like(self.active)  # (B,) still computed
@@ -204,6 +136,8 @@ class ForwardPass:
             mb.state = network.blocks[i - 1](mb.state, skip)
             if i - 1 in network.skip_source:
                 mb.skips[i - 1] = [(mb.rows, mb.state)]
+        if i in self.kept_layers:
+            mb.skips[-1 - i] = [(mb.rows, mb.state)]  # compacted when it is stored, like a long skip
         if self.request.deviations:
             mb.outputs.append(self._combined(network.model.read_out(i, mb.state, self.t[: len(mb.state)])))
         mb.decision = to_host(self._decide(i, mb)) if i < network.num_blocks else None
@@ -227,7 +161,8 @@ class ForwardPass:
         elif policy.needs_uncertainty:
             u = torch.full((len(mb),), torch.nan, device=self.x.device)  # a layer without UEM is below no threshold
         samples = request.samples[mb.rows]
-        state = LayerState(i, self.network.num_blocks, request.step, request.timestep, samples, u, mb.lowest)
+        since = None if request.recall is None else request.recall.since_full(mb.rows)
+        state = LayerState(i, self.network.num_blocks, request.step, request.timestep, samples, u, mb.lowest, since)
         decision = policy.should_exit(state)
         if policy.needs_lowest_uncertainty and i in self.queried_layers and u is not None:
             mb.lowest = u if mb.lowest is None else torch.fmin(mb.lowest, u)
@@ -258,23 +193,57 @@ class ForwardPass:
             errors = [(g - mb.outputs[-1]).square().mean(dim=(1, 2, 3)).sqrt() for g in mb.outputs[:-1]]
             self.deviation.append((mb.rows, torch.stack(errors, dim=1)))  # (n,N)
         exiting = self.active[mb.rows].nonzero()[0]
+        if self.kept_layers and len(exiting):
+            self._store(mb)
         exited = self._exit(mb, exiting) if len(exiting) else None
         mb.rows = mb.rows[:0]
         return exited
+
+    def _store(self, mb: MicroBatch) -> None:
+        """Hand the states of samples that ran all blocks to their memory."""
+        assert self.request.recall is not None
+        rows = mb.rows[self.active[mb.rows]]
+        states = {i: mb.take_skip(-1 - i, self.active) for i in self.kept_layers}
+        last = gather(mb.state, self.active[mb.rows].nonzero()[0], len(mb))
+        self.request.recall.store(rows, {**states, self.network.num_blocks: last}, self.network.num_blocks)
 
     def _exit(self, mb: MicroBatch, exiting: Rows) -> Exited:
         """Record the exit of (k,) rows of a micro-batch."""
         rows = mb.rows[exiting]
         self.exit_layer[rows], self.active[rows] = mb.layer, False
-        return Exited(mb.layer, rows, gather(mb.state, exiting, len(mb)))
+        state = gather(mb.state, exiting, len(mb))
+        if mb.layer == self.network.num_blocks:
+            return Exited(mb.layer, rows, state)
+        leaving = np.zeros_like(self.active)
+        leaving[rows] = True
+        sources = [source for source in self.network.skip_source[self.resumes :] if source is not None]
+        return Exited(mb.layer, rows, state, {source: mb.rows_of(source, leaving) for source in sources})
 
     def read_out(self, exited: list[Exited]) -> None:
         """Evaluate the output heads of samples that exited, once per layer."""
         for layer, same in groupby(sorted(exited, key=lambda each: each.layer), lambda each: each.layer):
             parts = list(same)
             state = parts[0].state if len(parts) == 1 else torch.cat([part.state for part in parts])
-            output = self.network.model.read_out(layer, state, self.t[: len(state)])
-            self.outputs.append((np.concatenate([part.rows for part in parts]), self._combined(output)))
+            rows = np.concatenate([part.rows for part in parts])
+            if layer < self.network.num_blocks and self.exits is not None:
+                output = self._read_out_otherwise(layer, rows, state, parts)
+            else:
+                output = self._combined(self.network.model.read_out(layer, state, self.t[: len(state)]))
+            self.outputs.append((rows, output))
+
+    def _read_out_otherwise(self, layer: int, rows: Rows, state: Tensor, parts: list[Exited]) -> Tensor:
+        """(n,C,H,W) predictions of exits from memory; zeros where the sampler fills in those of a readout."""
+        network, recall = self.network, self.request.recall
+        if recall is None or not isinstance(self.exits, StateReadout):
+            return torch.zeros(len(rows), *network.model.image_shape, device=state.device)
+        state = self.exits.resumed(
+            state, recall.stored(self.exits, self.exits.stored_key(layer, network.num_blocks), rows)
+        )
+        for i in range(self.resumes, network.num_blocks):
+            source = network.skip_source[i]
+            skip = None if source is None else torch.cat([part.skips[source] for part in parts])
+            state = network.blocks[i](state, skip)
+        return self._combined(network.model.backbone.decode(state))
 
     def _combined(self, output: Tensor) -> Tensor:
         """Guided predictions: (n, …), or with guidance (2·n, …) → (n,C,H,W) float32."""

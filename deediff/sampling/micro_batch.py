@@ -62,7 +62,13 @@ class MicroBatch:
 
     def take_skip(self, source: int, present: NDArray[np.bool_]) -> Tensor:
         """Output of block `source` for the remaining rows; `present` (B,) marks those of the whole batch."""
-        pieces = [gather(state, present[rows].nonzero()[0], len(rows)) for rows, state in self.skips.pop(source)]
+        skip = self.rows_of(source, present)
+        del self.skips[source]
+        return skip
+
+    def rows_of(self, source: int, wanted: NDArray[np.bool_]) -> Tensor:
+        """Output of block `source` for some rows; `wanted` (B,) marks them among those of the whole batch."""
+        pieces = [gather(state, wanted[rows].nonzero()[0], len(rows)) for rows, state in self.skips[source]]
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 

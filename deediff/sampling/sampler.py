@@ -9,11 +9,13 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deediff.calibration.recalibrated import recalibrate
@@ -28,10 +30,13 @@ from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 from deediff.plans.file import find_plan
 from deediff.policies import ExitPolicy, make_policy
-from deediff.readouts import Readout, ReadoutState
+from deediff.readouts import Readout, ReadoutState, make_readout
+from deediff.sampling.condition import make_condition
 from deediff.sampling.cpu import one_thread
-from deediff.sampling.forward import Condition, Network, Prediction, Request, predict
-from deediff.sampling.planned import PlannedStep, plan_cost, plan_steps, run_folder
+from deediff.sampling.forward import Network, predict
+from deediff.sampling.past import Keepers, Past, Recall, fill_in, find_keepers
+from deediff.sampling.planned import PlannedStep, destination, evaluated, needs_past, plan_cost, plan_steps, run_folder
+from deediff.sampling.request import Prediction, Request
 from deediff.settings import SamplingSettings, check_spacing
 from deediff.traces.pairing import settings_differences
 
@@ -52,6 +57,8 @@ class Step:
     exit_layer: Tensor  # (B,) int64
     uncertainty: Tensor  # (B,N) float32, NaN where not evaluated
     deviation: Tensor | None  # (B,N) float32
+    signal: Tensor | None  # (B,) float32 that the policy compared, NaN where it was not asked; None: it has none
+    since_full: NDArray[np.int64]  # (B,) steps since the sample's last full evaluation; 0: this step; −1: none yet
     done: int = 0  # steps of this job so far, over all batches …
     total: int = 0  # … and in all
 
@@ -73,6 +80,16 @@ class Sampling:
         queried = any(step.policy.needs_uncertainty for step in self.planned)
         runs = any(step.readout is None and step.network is None for step in self.planned)
         return self.model.uem is not None and (queried or (runs and self.settings.record == "full"))
+
+    @cached_property
+    def keepers(self) -> Keepers:
+        """What full evaluations store for later steps."""
+        return find_keepers([(step.policy, step.exits) for step in self.planned], self.model)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether exits depend on earlier steps."""
+        return any(step.policy.remembers or needs_past(step.exits) for step in self.planned if step.decides)
 
     def cost(self) -> Cost:
         """GFLOPs of one image and one step; guidance and steps of another network included."""
@@ -106,13 +123,17 @@ def denoise(networks: Networks, job: Sampling, samples: range) -> Iterator[Step]
     condition = make_condition(model, samples, settings.classes, settings.guidance)
     x = sample_noise(seed, samples, 0, model.image_shape).to(device)  # (B,C,H,W)
     x0: Tensor | None = None
-    earlier: list[tuple[float, Tensor]] = []  # log-SNR and ε of the predictions that readouts may reuse
+    keepers = job.keepers
+    slots = max((readout.order + 1 for readout, _ in keepers.values()), default=0)
+    past = Past(len(samples), slots, 1 if settings.guidance is None else 2)
     with ThreadPoolExecutor(1) as prefetching:
         for s, (timestep, planned) in enumerate(zip(solver.timesteps, job.planned, strict=True)):
             if solver.needs_noise(s):
                 upcoming = prefetching.submit(sample_noise, seed, samples, s + 1, model.image_shape)
             with torch.inference_mode(), one_thread() as threads:
-                state = ReadoutState(x, solver.alpha_bar(s), solver.alpha_bar(s + 1), solver.log_snr(s), earlier)
+                state = ReadoutState(x, solver.alpha_bar(s), solver.alpha_bar(s + 1), solver.log_snr(s), past.earlier)
+                if planned.network is not None and planned.network.backbone is not model.backbone:
+                    past.drop()
                 if planned.readout is None:
                     request = Request(
                         planned.policy,
@@ -122,10 +143,13 @@ def denoise(networks: Networks, job: Sampling, samples: range) -> Iterator[Step]
                         settings.record if planned.network is None else "exit",
                         settings.deviations,
                         condition,
+                        None if planned.network else Recall(past, s, state.log_snr, planned.exits, keepers),
                     )
                     with autocast(device, settings.dtype):
                         p = predict(networks.of(planned.network or model), x, request, threads)
                     p = in_epsilon(p.padded(model.num_blocks), (planned.network or model).prediction, state)
+                    if isinstance(planned.exits, Readout):
+                        p = replace(p, output=fill_in(planned.exits, state, p.output, p.exited))
                 else:
                     p = without_network(planned.readout, state, model.num_blocks)
                 noise = upcoming.result().to(device) if solver.needs_noise(s) else None
@@ -133,15 +157,14 @@ def denoise(networks: Networks, job: Sampling, samples: range) -> Iterator[Step]
                 if settings.clip_x0:
                     x0 = clip_image(x0, settings.dynamic_threshold)
                     eps = solver.to_epsilon(s, x, x0)
-                if planned.readout is None or planned.readout.predicts:
-                    earlier = [*earlier[-2:], (state.log_snr, eps)]
-                moved = None if planned.readout is None else planned.readout.destination(state)
-                x = solver.step(s, x, eps, noise, previous_x0) if moved is None else moved
+                past.add(s, state, eps, *evaluated(planned, p.exited))
+                x = destination(planned, state, solver.step(s, x, eps, noise, previous_x0), p.exited)
                 finite = torch.isfinite(x).flatten(1).all(1)  # (B,)
             if not finite.all():
                 bad = samples[int((~finite).nonzero()[0])]
                 raise NotFinite(f"the network gave a value that is not finite for sample {bad} at timestep {timestep}")
-            yield Step(s, timestep, samples, x, x0, p.exit_layer, p.uncertainty, p.deviation)
+            since = np.where(past.last_full < 0, -1, s - past.last_full)
+            yield Step(s, timestep, samples, x, x0, p.exit_layer, p.uncertainty, p.deviation, None, since)
 
 
 class Networks:
@@ -195,12 +218,16 @@ def prepare_sampling(
     if solver is None:
         steps = settings.timesteps or settings.steps
         solver = make_solver(settings.solver, schedule or Schedule(), steps, settings.spacing, settings.eta)
+    readout = make_readout(settings.readout)
+    readout = readout.prepared(model) if isinstance(readout, Readout) else readout
+    if readout is not None or (settings.plan is not None and settings.plan.policy_readouts):
+        chosen = chosen.read_out_by_others()
     chosen.check(model, solver.schedule)
     chosen = chosen.prepared(model, solver, settings.guidance)
     if settings.plan is not None and not (settings.plan.uses_policy or chosen.spec == "never"):
         raise UserError(f"the plan fixes the exits of every step, so leave policy {chosen.spec} out")
     guided = settings.guidance is not None
-    planned = plan_steps(settings.plan, solver.timesteps, model, solver.schedule, chosen, guided)
+    planned = plan_steps(settings.plan, solver.timesteps, model, solver.schedule, chosen, guided, readout)
     if settings.deviations and any(step.network is not None or step.readout is not None for step in planned):
         named = f"policy {chosen.spec}" if settings.plan is None else "the plan"
         raise UserError(
@@ -265,32 +292,3 @@ def sample(
     if isinstance(solver, str):
         settings, solver = replace(settings, solver=solver), None
     return prepare_sampling(model, settings, schedule, policy=policy, solver=solver).steps(parts, cancelled)
-
-
-def make_condition(
-    model: EarlyExitModel, samples: range, classes: Sequence[int] | None, guidance: float | None = None
-) -> Condition | None:
-    """Sample k is of class `classes[k mod their number]`; None for an unconditional model. Raises UserError."""
-    classes = _check_classes(model, classes, guidance)
-    if classes is None:
-        return None
-    labels = torch.tensor([classes[k % len(classes)] for k in samples], device=next(model.parameters()).device)
-    return Condition(labels, guidance, null_label=model.backbone.num_classes - 1)
-
-
-def _check_classes(
-    model: EarlyExitModel, classes: Sequence[int] | None, guidance: float | None
-) -> Sequence[int] | None:
-    """The classes to draw from, None for an unconditional model. Raises UserError when they do not fit the model."""
-    labels = model.backbone.num_classes
-    if not labels:
-        if classes is not None or guidance is not None:
-            raise UserError("this model is unconditional: it takes neither classes nor a guidance scale")
-        return None
-    if guidance is not None and not model.null_label:
-        raise UserError("guidance needs a label that means no class: train the model with --label-dropout")
-    if classes is None:
-        return range(labels - model.null_label)
-    if not classes or not all(0 <= label < labels for label in classes):
-        raise UserError(f"the classes are {list(classes)}, expected some of 0 … {labels - 1}")
-    return classes

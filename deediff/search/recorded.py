@@ -17,8 +17,10 @@ from deediff.plans import Plan
 from deediff.policies import Never
 from deediff.policies.fixed import Fixed
 from deediff.readouts import ReadoutState
+from deediff.readouts.base import LogSNR
+from deediff.sampling.condition import make_condition
 from deediff.sampling.planned import PlannedStep, plan_steps
-from deediff.sampling.sampler import make_condition, prepare_sampling
+from deediff.sampling.sampler import prepare_sampling
 from deediff.search.judge import Judge
 from deediff.search.start import uniform_plan
 from deediff.settings import SamplingSettings
@@ -53,7 +55,7 @@ class Recording:
         """
         planned = plan_steps(plan, plan.timesteps, self.model, self.schedule, Never())
         places = [int(np.abs(self.timesteps - t).argmin()) for t in plan.timesteps]
-        earlier, previous, total = list[tuple[float, Tensor]](), list[tuple[float, Tensor]](), 0.0
+        earlier, previous, total = list[tuple[LogSNR, Tensor]](), list[tuple[float, Tensor]](), 0.0
         for s, (step, place) in enumerate(zip(planned, places, strict=True)):
             a, x = self.alpha_bar[place], self.x[place]
             snr = 0.5 * math.log(a / (1 - a))

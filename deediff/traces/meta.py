@@ -45,6 +45,7 @@ class TraceMeta:
     policy_content: Any = None  # of the file that the policy names
     plan_content: Mapping[str, str] | None = None  # SHA-256 of each file that the plan names
     recalibration_sha256: str | None = None  # of the calibration that corrects u, if one does
+    has_memory: bool = False  # whether the rows hold the policy's signal and the steps since the last full evaluation
     uem_clamps: bool = False  # whether its UEMs lack a sigmoid, so that u was clamped to [0, 1]
     device: str | None = None
     threads: int | None = None
@@ -74,10 +75,12 @@ class TraceMeta:
     @property
     def title(self) -> str:
         """The policy, or the plan and, where it decides exits, the policy."""
+        chosen = "head" if self.settings is None else self.settings.readout
+        readout = "" if chosen == "head" else f", readout {chosen}"
         if self.plan is None:
-            return str(self.policy)
+            return f"{self.policy}{readout}"
         name = f"plan {self.plan.name or self.plan}"
-        return f"{name}, {self.policy}" if self.plan.uses_policy else name
+        return f"{name}, {self.policy}{readout}" if self.plan.uses_policy else name
 
     @property
     def seed(self) -> int | None:

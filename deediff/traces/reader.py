@@ -169,6 +169,15 @@ class Trace:
             raise UserError(f"{self.path} holds no deviations: sample it with --record full --deviations")
         return self._per_layer(part, "deviation")
 
+    def memory(self, part: int) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
+        """(B, S) each, of one part: what the policy compared, NaN where it was not asked; steps since the last full
+        evaluation, 0 where it was this step, −1 where there was none. Raises UserError if the trace holds neither.
+        """
+        if not self.meta.has_memory:
+            raise UserError(f"{self.path} holds no signal: its policy {self.meta.policy} reads no earlier step")
+        rows, steps = self._rows(part, ["signal", "since_full"]), len(self.timesteps)
+        return rows["signal"].to_numpy().reshape(-1, steps), rows["since_full"].to_numpy().reshape(-1, steps)
+
     def _per_layer(self, part: int, column: str) -> NDArray[np.float32]:
         chunk = self._rows(part, [column])[column].combine_chunks()
         return chunk.flatten().to_numpy().reshape(-1, len(self.timesteps), self.num_blocks)

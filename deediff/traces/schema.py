@@ -32,6 +32,11 @@ def with_deviation(schema: pa.Schema) -> pa.Schema:
     return schema.append(pa.field("deviation", schema.field("uncertainty").type))
 
 
+def with_memory(schema: pa.Schema) -> pa.Schema:
+    """The schema plus what a policy with memory compared (NaN where it was not asked), and its memory's age."""
+    return schema.append(pa.field("signal", pa.float32())).append(pa.field("since_full", pa.int16()))
+
+
 SAMPLE_SCHEMA = pa.schema(
     [
         pa.field("sample", pa.int32(), nullable=False),

@@ -38,6 +38,10 @@ def test_flops_adds_up(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [row["exit_layer"] for row in table["exits"]] == list(range(14))
     assert table["exits"][13]["gflops"] > table["full_gflops"] > table["full_gflops_without_attention"]
     assert all(row["ms"] > 0 for row in (*table["components"], *table["exits"]))
+    state = (16 + 1) * 32 * 4  # tokens × width × bytes
+    stored = {(row["readout"], row["exit_layers"]): row["bytes_per_sample"] for row in table["memory"]}
+    assert (stored["memory:0", 1], stored["memory:1", 1], stored["deep:j", 1]) == (state, 2 * state, state)
+    assert stored["memory:2", 13] == 3 * 13 * state
 
 
 def test_a_preset_is_counted_with_the_given_uem(capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,6 +56,21 @@ def test_a_preset_is_counted_with_the_given_uem(capsys: pytest.CaptureFixture[st
     ("args", "sentence"),
     [
         (["--policy", "sometimes"], "unknown policy 'sometimes'"),
+        (["--policy", "every:0"], "policy every:0 has period 0, expected 1 or more steps"),
+        (["--policy", "every:2,first"], "has the option 'first', expected warmup:w or last"),
+        (["--policy", "every:2", "--readout", "memory:3"], "readout memory:3 has order 3, expected 0, 1 or 2"),
+        (["--policy", "every:2", "--readout", "memory"], "readout memory: has '', expected a whole number: memory:o"),
+        (
+            ["--policy", "every:2", "--readout", "deep:7"],
+            "readout deep:7 runs 7 blocks on each side, but this backbone's",
+        ),
+        (
+            ["--policy", "every:2", "--readout", "deep:0"],
+            "readout deep:0 runs 0 blocks on each side, expected 1 or more",
+        ),
+        (["--policy", "fixed:6", "--readout", "deep:3"], "reads out exits at layer 3, the policy's are at 6"),
+        (["--policy", "every:2", "--readout", "gaussian"], "readout gaussian needs the mean and covariance"),
+        (["--policy", "every:2", "--readout", "magic"], "unknown readout 'magic', expected one of: head, gaussian"),
         (["--policy", "threshold:2"], "threshold is 2.0, expected a number in [0, 1]"),
         (["--num-samples", "0"], "the number of samples is 0"),
         (["--batch-size", "0"], "the batch size is 0"),

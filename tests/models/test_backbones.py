@@ -20,7 +20,8 @@ from deediff.cost.components import model_cost
 from deediff.diffusion.noise import sample_noise
 from deediff.models import BACKBONES, Backbone, BackboneConfig, EarlyExitModel
 from deediff.policies import make_policy
-from deediff.sampling.forward import Request, predict
+from deediff.sampling.forward import predict
+from deediff.sampling.request import Request
 from tests.conftest import sample_trace
 from trainer.config import Method, Stage, TrainConfig
 from trainer.loop import Training

@@ -21,7 +21,9 @@ from deediff.models.head import HEAD_KINDS
 from deediff.models.heads import build_heads
 from deediff.policies import Fixed, Threshold
 from deediff.sampling import sample
-from deediff.sampling.forward import Condition, Request, predict
+from deediff.sampling.condition import Condition
+from deediff.sampling.forward import predict
+from deediff.sampling.request import Request
 from tests.conftest import TINY, make_model, make_run, sample_trace
 from tests.sampling.common import TAU, X, exits_by_definition
 

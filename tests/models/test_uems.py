@@ -18,7 +18,8 @@ from deediff.models.embedding import timestep_embedding
 from deediff.models.uems import MLPUncertainty, NetworkShape, build_uem
 from deediff.policies import make_policy
 from deediff.sampling import sample
-from deediff.sampling.forward import Request, predict
+from deediff.sampling.forward import predict
+from deediff.sampling.request import Request
 from tests.conftest import TINY
 
 SHAPE = NetworkShape(num_layers=13, dim=32, extras=1, patch_dim=48)

@@ -19,7 +19,8 @@ from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 from deediff.policies import ExitPolicy, make_policy
 from deediff.policies.calibrated.optimal_stopping import Stopping
-from deediff.sampling.forward import Request, predict
+from deediff.sampling.forward import predict
+from deediff.sampling.request import Request
 
 
 def exits_under(policy: ExitPolicy, model: EarlyExitModel) -> Tensor:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
 import deediff
@@ -68,18 +69,23 @@ def spec(name: str, folder: Path, guidance: float | None) -> str:
         "excess": ":0.02",
         "stopping": f":{budget}",
         "oracle": f":{budget}@{trace}",
+        "every": ":2",
         "dual": f":600:{folder / 'shallow.safetensors'}",
     }
     return name + arguments[name]
 
 
-def first_exit(policy: ExitPolicy, u: torch.Tensor, step: int, timestep: int) -> torch.Tensor:
+def first_exit(
+    policy: ExitPolicy, u: torch.Tensor, step: int, timestep: int, since_full: NDArray[np.int64]
+) -> torch.Tensor:
     """The definition, from u of all layers (B, N): layer after layer, for the samples still running. → (B,)"""
     exits = torch.full((len(u),), u.shape[1])
     inside = torch.arange(len(u))
     for layer in range(u.shape[1]):
         lowest = u[inside, :layer].amin(dim=1) if layer else None
-        state = LayerState(layer, u.shape[1], step, timestep, inside.numpy(), u[inside, layer], lowest)
+        state = LayerState(
+            layer, u.shape[1], step, timestep, inside.numpy(), u[inside, layer], lowest, since_full[inside]
+        )
         exiting = torch.as_tensor(policy.should_exit(state)).expand(len(inside))
         exits[inside[exiting]] = layer
         inside = inside[~exiting]
@@ -100,13 +106,14 @@ def test_a_pair_exits_by_the_policy_on_its_larger_u(
     options = {"policy": policy, "solver": solver, "seed": SEED, "guidance": guidance, "batch_size": SAMPLES}
     real = list(sample(model, num_samples=SAMPLES, **options))  # type: ignore[arg-type]
     full = list(sample(model, num_samples=SAMPLES, record="full", **options))  # type: ignore[arg-type]
-    left = set()
+    left, since_full = set(), np.zeros(SAMPLES, np.int64)
     for a, b in zip(real, full, strict=True):
         if policy.network(a.timestep) is not None:
             assert (a.exit_layer == 3).all()  # all blocks of the shallow network
             continue
-        assert torch.equal(a.exit_layer, first_exit(policy, b.uncertainty, a.step, a.timestep))
+        assert torch.equal(a.exit_layer, first_exit(policy, b.uncertainty, a.step, a.timestep, since_full))
         torch.testing.assert_close(a.x, b.x, atol=1e-4, rtol=1e-4)
+        since_full = b.since_full + 1
         left |= set(a.exit_layer.tolist())
         assert not bounds or set(a.exit_layer.tolist()) <= set(range(3, 10))
     assert left == {13} if name in ("never", "dual") and not bounds else min(left) < 13

@@ -20,7 +20,8 @@ from deediff.errors import UserError
 from deediff.models import EarlyExitModel, UViT
 from deediff.policies import POLICIES, make_policy
 from deediff.sampling import Step, sample
-from deediff.sampling.forward import Request, predict
+from deediff.sampling.forward import predict
+from deediff.sampling.request import Request
 from deediff.sampling.sampler import prepare_sampling
 from deediff.settings import SamplingSettings
 from tests.conftest import TINY, make_model

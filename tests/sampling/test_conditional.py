@@ -13,7 +13,9 @@ from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 from deediff.policies import Threshold
 from deediff.sampling import Step, sample
-from deediff.sampling.forward import Condition, Request, predict
+from deediff.sampling.condition import Condition
+from deediff.sampling.forward import predict
+from deediff.sampling.request import Request
 from deediff.sampling.sampler import prepare_sampling
 from deediff.settings import SamplingSettings
 from tests.conftest import TINY, make_model

@@ -17,9 +17,11 @@ from deediff.diffusion.noise import sample_noise
 from deediff.policies import Never, Replay
 from deediff.policies.base import LayerState
 from deediff.sampling import sample
+from deediff.sampling.condition import Condition
 from deediff.sampling.cpu import WorkQueue, one_thread
-from deediff.sampling.forward import Condition, Exited, Request, predict
+from deediff.sampling.forward import Exited, predict
 from deediff.sampling.micro_batch import MicroBatch
+from deediff.sampling.request import Request
 from tests.sampling.common import CONDITIONAL, MODEL, NUMBERS, TAU, X
 
 

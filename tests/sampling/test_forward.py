@@ -12,7 +12,8 @@ from deediff.diffusion.noise import sample_noise
 from deediff.policies import Fixed, Never, Replay, Threshold
 from deediff.policies.base import LayerState
 from deediff.sampling.cpu import one_thread
-from deediff.sampling.forward import Request, predict
+from deediff.sampling.forward import predict
+from deediff.sampling.request import Request
 from tests.sampling.common import MODEL, NUMBERS, TAU, X, exits_by_definition, u_of_all_layers
 
 

@@ -206,6 +206,10 @@ def test_guidance_evaluates_the_network_twice_and_readouts_once(tmp_path: Path) 
         ((PlanStep(9, 0, "input", "../shallow"),), "runs no network: leave network out"),
         ((PlanStep(9, network="../nowhere"),), "nowhere does not exist"),
         ((PlanStep(9, network="../smaller"),), "network ../smaller was trained on images of shape (3, 8, 8)"),
+        ((PlanStep(9), PlanStep(5, 2, "memory:1")), "needs 2 or more full evaluations before it, and there are 1"),
+        ((PlanStep(9), PlanStep(5, 2, "deep:3")), "readout deep:3 at timestep 5 has exit_layer 2, expected 3"),
+        ((PlanStep(9), PlanStep(5, readout="memory:0")), "memory:0 at timestep 5 has exit_layer 13, expected 0 … 12"),
+        ((PlanStep(9), PlanStep(5, 0, "memory:0", "../shallow")), "reads this model's own memory: leave network out"),
         (
             (PlanStep(9, 4, network="../shallow"),),
             "at layer 4 at timestep 9, where network ../shallow has no trained exit",

@@ -19,12 +19,14 @@ from deediff.models import EarlyExitModel
 from deediff.plans.file import find_plan, plan_names
 from deediff.policies.registry import POLICIES
 from deediff.policies.schedule_file import ready_made
+from deediff.readouts import READOUTS, exit_readouts
 from deediff.runs import list_runs
 from deediff.settings import SamplingSettings
 
 PLAN = "plan"
 PLAN_HELP = "timesteps and exits chosen together, from the run's folder `plans`; left the full network at its timesteps"
 DEFAULTS = {"steps": 20, "seed": 0, "images": 4}
+WITHOUT_EXITS = ("never", "dual")  # policies
 SMALL = 106  # pixels of a narrow control
 MOST_STEPS, MOST_IMAGES = 50, 16  # that live mode follows …
 MOST_GFLOPS = {"cpu": 200.0, "cuda": 20_000.0}  # … and in all, for the full network: a second or two
@@ -52,8 +54,20 @@ def live_settings(selection: Selection, model: EarlyExitModel, schedule: Schedul
         steps = inputs.number_input("Steps", 1, schedule.num_timesteps, "live steps", DEFAULTS["steps"], width=SMALL)
         count = inputs.number_input("Images", 1, 64, "live images", DEFAULTS["images"], width=SMALL)
         seed = inputs.number_input("Seed", 0, 2**31 - 1, "live seed", DEFAULTS["seed"], width=SMALL)
+    readout = "head" if kind in WITHOUT_EXITS else _readout(model, "memory:0" if kind == "every" else "head")
     st.caption(f"{selected_weights(selection)} (chosen in the sidebar)")
-    return SamplingSettings(policy, solver, steps, num_samples=count, batch_size=count, seed=seed)
+    return SamplingSettings(policy, solver, steps, readout=readout, num_samples=count, batch_size=count, seed=seed)
+
+
+def _readout(model: EarlyExitModel, usual: str) -> str:
+    """How samples that exit get their prediction."""
+    return inputs.selectbox(
+        "Readout of exits",
+        exit_readouts(model),
+        "live readout",
+        usual,
+        help="\n".join(f"- `{entry.usage}`: {entry.help}" for entry in READOUTS.values()),
+    )
 
 
 def _plan_settings(selection: Selection, plans: Sequence[str]) -> SamplingSettings:
@@ -203,6 +217,13 @@ def _dual(kind: str, selection: Selection, model: EarlyExitModel, schedule: Sche
     return f"{kind}:{switch}:{paths[chosen]}"
 
 
+def _every(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
+    period = inputs.slider(
+        "Full network every k steps", (1, 10, 1), "live period", 2, help="The steps between exit at the lower layer."
+    )
+    return f"{kind}:{period}"
+
+
 ARGUMENTS: dict[str, Callable[[str, Selection, EarlyExitModel, Schedule], str]] = {
     "never": _never,
     "threshold": _threshold,
@@ -215,12 +236,13 @@ ARGUMENTS: dict[str, Callable[[str, Selection, EarlyExitModel, Schedule], str]] 
     "stopping": _stopping,
     "oracle": _oracle,
     "dual": _dual,
+    "every": _every,
 }
 
 
 def _bounds(kind: str, last: int) -> str:
     """`,min:i` and `,max:i`, for policies that decide per sample."""
-    if kind in ("never", "fixed", "dual"):
+    if kind in (*WITHOUT_EXITS, "fixed"):
         return ""
     lowest, highest = inputs.range_slider(
         "Exit between layers",

@@ -85,7 +85,7 @@ class LiveJob(Job):
         self.full: Side | None = None
         self.early: Side | None = None
         self._remember = remember
-        full = replace(settings, policy="never", plan=None)
+        full = replace(settings, policy="never", plan=None, readout="head")
         self._jobs = {
             "full": prepare_sampling(model, full, schedule),
             "early": prepare_sampling(model, settings, schedule),

@@ -27,6 +27,7 @@ GROUPS = {  # what a step does: colour and symbol of its mark
     "policy decides": (A, "square-open"),
     "Gaussian": (OTHERS[0], "circle"),
     "ε = x": (OTHERS[3], "circle"),
+    "from memory": (OTHERS[2], "square"),
     "ε reused": (OTHERS[2], "triangle-right"),
 }
 ROW = 24  # pixels per plan
@@ -122,6 +123,8 @@ def step_group(step: PlanStep) -> str:
     kind = step.readout.partition(":")[0]
     if kind in ("gaussian", "teleport"):
         return "Gaussian"
+    if kind in ("memory", "deep"):
+        return "policy decides" if step.exit_layer == "policy" else "from memory"
     if kind != "head":
         return "ε = x" if kind == "input" else "ε reused"
     if step.network is not None:
