@@ -14,11 +14,12 @@ from deediff.errors import UserError
 SPACINGS = ("trailing", "linspace", "quadratic", "log-snr")
 
 
-def spaced_timesteps(schedule: Schedule, steps: int, spacing: str) -> list[int]:
+def spaced_timesteps(schedule: Schedule, steps: int, spacing: str, multistep: bool = False) -> list[int]:
     """`steps` timesteps in T−1 … 0, descending.
 
     - trailing: T−1, T−1−T/steps, …, about T/steps − 1 (Lin et al. 2024, Table 2)
-    - linspace: T−1 … 0, both ends included (the same table)
+    - linspace: T−1 … 0, both ends included (the same table); for a multistep solver T−1 … about T/steps, as in
+      diffusers: the step to t = 0 is so long in log-SNR that its extrapolation from the step before fails
     - quadratic: linear in √t, both ends included (Song et al. 2021, appendix D.2): dense at small t
     - log-snr: linear in log(ᾱ/(1−ᾱ)), both ends included (Lu et al. 2022, section 3.4 of DPM-Solver)
 
@@ -30,6 +31,8 @@ def spaced_timesteps(schedule: Schedule, steps: int, spacing: str) -> list[int]:
         raise UserError(f"steps is {steps}, expected 1 … {total} (the training's number of timesteps)")
     if spacing == "trailing":
         t = np.round(np.arange(total, 0, -total / steps))[:steps] - 1
+    elif spacing == "linspace" and multistep:
+        t = _distinct(np.linspace(total - 1, 0, steps + 1)[:-1], total)
     elif spacing == "linspace":
         t = np.round(np.linspace(total - 1, 0, steps))
     elif spacing == "quadratic":

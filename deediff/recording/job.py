@@ -133,12 +133,15 @@ def _claim(folder: AnyPath, meta: TraceMeta) -> None:
     """Write trace.json, or check that the one there describes the same trace."""
     path = folder / "trace.json"
     if path.exists():
-        theirs, mine = _identity(read_json(path)), _identity(meta.to_json())
+        there, here = read_json(path), meta.to_json()
+        theirs, mine = _identity(there), _identity(here)
         differs = [key for key, value in mine.items() if theirs[key] != value]
         if differs:
+            remedy = "repeat its settings to resume"
+            if differs == ["timesteps"] and all(there.get(key) == here[key] for key in ("spacing", "steps")):
+                remedy = "another version spaced its timesteps: give those of its trace.json with --timesteps to resume"
             raise UserError(
-                f"{folder} holds another trace (different: {', '.join(differs)}): "
-                "repeat its settings to resume, or choose another --out"
+                f"{folder} holds another trace (different: {', '.join(differs)}): {remedy}, or choose another --out"
             )
         return
     if any(folder.glob("part-*.parquet")):
@@ -154,9 +157,10 @@ def _claim(folder: AnyPath, meta: TraceMeta) -> None:
 def _identity(content: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a trace.json that must be equal for a sampling to resume: any device and precision may finish it.
 
-    The file name of the weights may change too; their SHA-256 may not.
+    The file name of the weights may change too; their SHA-256 may not. Timesteps are compared one by one, whatever
+    spacing they came from.
     """
-    left_out = ("dtype", "checkpoint", "recalibrated")  # the last by the SHA-256 of the calibration
+    left_out = ("dtype", "checkpoint", "spacing", "recalibrated")  # the last two by other fields
     defaults = SamplingSettings().to_json()  # traces of earlier versions lack the newer settings
     names = [name for name in defaults if name not in left_out]
     found = {name: content.get(name, defaults[name]) for name in names}

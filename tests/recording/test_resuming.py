@@ -142,6 +142,20 @@ def test_a_trace_of_an_earlier_version_is_resumed(run_folder: Path) -> None:
     assert comparable(record(run_folder, name)) == comparable(whole)
 
 
+def test_a_trace_whose_spacing_meant_other_timesteps_is_resumed_with_its_own(run_folder: Path) -> None:
+    """DPM-Solver++ with linspace once ended at t = 0: its parts are never mixed with those of other timesteps."""
+    old, name = (999, 666, 333, 0), "spaced-earlier"
+    whole = record(run_folder, "spaced-whole", solver="dpm-solver++", timesteps=old)
+    trace = record(run_folder, name, solver="dpm-solver++", timesteps=old)
+    content = read_json(trace.path / "trace.json")
+    write_json(trace.path / "trace.json", {**content, "spacing": "linspace", "complete": False})
+    (trace.path / "part-00001.parquet").unlink()
+    (trace.path / "summary.npz").unlink()
+    with pytest.raises(UserError, match=r"different: timesteps.* give those of its trace\.json with --timesteps"):
+        record(run_folder, name, solver="dpm-solver++", steps=4, spacing="linspace")
+    assert comparable(record(run_folder, name, solver="dpm-solver++", timesteps=old)) == comparable(whole)
+
+
 def test_a_truncated_part_is_ignored_and_redone(run_folder: Path) -> None:
     trace = record(run_folder, "cut")
     before = comparable(trace)

@@ -21,12 +21,13 @@ class Solver(ABC):
 
     stochastic: bool  # `step` reads `noise`
     has_eta: ClassVar[bool] = False  # the constructor takes `eta` as well
+    multistep: ClassVar[bool] = False  # `step` reads `previous_x0`
 
     def __init__(self, schedule: Schedule, steps: int | Sequence[int], spacing: str = "trailing"):
         """`steps` is a number, spread over the schedule by `spacing`, or the timesteps themselves, descending."""
         self.schedule = schedule
         if isinstance(steps, int):
-            self.timesteps = spaced_timesteps(schedule, steps, spacing)
+            self.timesteps = spaced_timesteps(schedule, steps, spacing, self.multistep)
         else:
             self.timesteps = check_timesteps(steps, schedule.num_timesteps)
         alphas_bar = schedule.alphas_bar.tolist()

@@ -16,6 +16,7 @@ class DPMSolver(Solver):
     """
 
     stochastic = False
+    multistep = True
 
     def step(
         self, s: int, x: Tensor, eps: Tensor, noise: Tensor | None = None, previous_x0: Tensor | None = None
