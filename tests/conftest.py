@@ -15,7 +15,7 @@ import deediff
 from deediff.checkpoints import save_checkpoint
 from deediff.diffusion.schedule import Schedule
 from deediff.json_files import write_json
-from deediff.models import EarlyExitModel, UViT, UViTConfig
+from deediff.models import BackboneConfig, DiTConfig, EarlyExitModel, UViTConfig, make_backbone
 from deediff.photos import check
 from deediff.quality import references
 from deediff.recording.job import sample_to_trace
@@ -24,6 +24,7 @@ from deediff.storage import AnyPath
 
 REPO = Path(__file__).resolve().parents[1]
 TINY = UViTConfig(img_size=16, patch_size=4, in_chans=3, embed_dim=32, depth=12, num_heads=2)
+TINY_DIT = DiTConfig(img_size=16, patch_size=4, in_chans=3, embed_dim=32, depth=6, num_heads=2, num_classes=0)
 
 TAU = 0.4  # at which the samples of `record` exit at many layers
 
@@ -32,13 +33,14 @@ hypothesis.settings.load_profile("untimed")
 torch.set_num_threads(1)  # these networks are too small to share between cores
 
 
-def make_model(seed: int = 0, config: UViTConfig = TINY) -> EarlyExitModel:
-    """13 blocks with random weights large enough that the outputs of all blocks, heads and UEMs differ."""
+def make_model(seed: int = 0, config: BackboneConfig = TINY) -> EarlyExitModel:
+    """Random weights large enough that the outputs of all blocks, heads and UEMs differ."""
     torch.manual_seed(seed)
-    model = EarlyExitModel(UViT(config)).add_exits({"name": "mlp", "scope": "layer"})
+    model = EarlyExitModel(make_backbone(config)).add_exits({"name": "mlp", "scope": "layer"})
+    scale = 0.04 if isinstance(config, UViTConfig) else 0.1  # blocks that start as the identity need more
     with torch.no_grad():
         for p in model.parameters():
-            p.add_(torch.randn_like(p) * 0.04)
+            p.add_(torch.randn_like(p) * scale)
         # Centre every layer's u on the same value, so that samples and not layers decide the exits.
         x, t = torch.randn(32, config.in_chans, config.img_size, config.img_size), torch.arange(0, 960, 30)
         y = torch.arange(32) % config.num_classes if config.num_classes else None

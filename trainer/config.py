@@ -128,7 +128,7 @@ class TrainConfig:
     dataset: Annotated[str, tyro.conf.arg(aliases=("--data",))]
     """cifar10, mnist, or a folder of images; none: exits are distilled on the own trajectories of --init."""
     model: BackboneConfig = field(default_factory=UViTConfig)
-    """The backbone, a U-ViT."""
+    """The backbone."""
     backbone: Stage = field(default_factory=lambda: Stage(steps=500_000, warmup=2500))
     """First stage: the backbone alone (Eq. 4)."""
     exits: Stage = field(default_factory=lambda: Stage(steps=50_000, lr=1e-3))

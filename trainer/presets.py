@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from deediff.models import PRESETS as MODELS
+from deediff.models.presets import UVITS
 from trainer.config import Method, Stage, TrainConfig
 
 
@@ -37,7 +38,7 @@ LAPTOP_EXITS = Stage(steps=600, lr=2e-3, warmup=50, batch_size=64, betas=(0.9, 0
 NO_EXITS = Stage(steps=0)
 DIGITS = TrainConfig(
     dataset="mnist",
-    model=replace(MODELS["uvit_tiny"], in_chans=1),
+    model=replace(UVITS["uvit_tiny"], in_chans=1),
     backbone=LAPTOP_BACKBONE,
     exits=LAPTOP_EXITS,
     start="identity",
@@ -49,7 +50,7 @@ DIGITS = TrainConfig(
 )
 PHOTOS = TrainConfig(
     dataset="cifar10",
-    model=MODELS["uvit_tiny"],
+    model=UVITS["uvit_tiny"],
     backbone=replace(LAPTOP_BACKBONE, steps=10_000, lr=4e-3, batch_size=128),
     exits=LAPTOP_EXITS,
     start="local",
@@ -76,9 +77,13 @@ PRESETS: dict[str, Preset] = {
         "Digits on a laptop: U-ViT, width 128, 13 blocks, patch 4, MNIST padded to 32×32",
         DIGITS,  # 140 800 images, then 38 400 for the exits
     ),
+    "mnist_dit": Preset(
+        "Digits of each class on a laptop: DiT, width 96, 7 blocks, patch 4, MNIST padded to 32×32",
+        replace(DIGITS, model=MODELS["dit_tiny"], label_dropout=0.1),
+    ),
     "mnist_shallow": Preset(
         "The shallow network of --policy dual for mnist_tiny: three blocks, no exits",
-        replace(DIGITS, model=replace(MODELS["uvit_tiny"], in_chans=1, depth=2), exits=NO_EXITS),
+        replace(DIGITS, model=replace(UVITS["uvit_tiny"], in_chans=1, depth=2), exits=NO_EXITS),
     ),
     "uvit_tiny": Preset(
         "CIFAR-10 on a laptop: U-ViT, width 128, 13 blocks, patch 4",
@@ -86,7 +91,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "tiny_shallow": Preset(
         "The shallow network of --policy dual for uvit_tiny: three blocks, no exits",
-        replace(PHOTOS, model=replace(MODELS["uvit_tiny"], depth=2), exits=NO_EXITS),
+        replace(PHOTOS, model=replace(UVITS["uvit_tiny"], depth=2), exits=NO_EXITS),
     ),
     # On one GPU.
     "uvit_mini": Preset(

@@ -28,7 +28,7 @@ COMMANDS = {  # name: (module and class, what it does)
     "calibrate": ("checkpoints.Calibrate", "u against the real error on held-out images, and maps that correct u"),
     "deviations": ("checkpoints.Deviations", "distance of every exit, and of other networks, from the full network"),
     "flops": ("checkpoints.Flops", "parameters, GMACs, GFLOPs and milliseconds of every component and exit"),
-    "import": ("importing.Import", "a U-ViT, AdaDiff or DuoDiff checkpoint, or published exit layers, as a run"),
+    "import": ("importing.Import", "a U-ViT, DiT, AdaDiff or DuoDiff checkpoint, or published exit layers, as a run"),
     "bench sampler": ("bench.BenchSampler", "speed-up of real exits beside the FLOPs that they save"),
     "bench trace": ("bench.BenchTrace", "share of logging in the sampling time, and the speed of reading traces"),
     "bench train": ("bench.BenchTrain", "images per second with a frozen backbone, beside fine-tuning"),

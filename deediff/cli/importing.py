@@ -19,10 +19,10 @@ from deediff.models.uems import UEMS
 
 @dataclass(frozen=True, kw_only=True)
 class Import(Command):
-    """Import a U-ViT, AdaDiff or DuoDiff checkpoint, or the exit layers of published runs, as a run."""
+    """Import a U-ViT, DiT, AdaDiff or DuoDiff checkpoint, or the exit layers of published runs, as a run."""
 
     path: Positional[Path]
-    """A .pth file; for duodiff-indices a folder of .pt files or an .npz file."""
+    """A .pth or .pt file; for duodiff-indices a folder of .pt files or an .npz file."""
     layout: Annotated[str, one_of((*LAYOUTS, "duodiff-indices"))]
     """The code that wrote it. duodiff-indices: exit layers without images."""
     out: Path

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from deediff.models.backbone import Backbone, BackboneConfig
+from deediff.models.dit import DiT, DiTConfig
 from deediff.models.early_exit import EarlyExitModel
 from deediff.models.presets import PRESETS
 from deediff.models.starts import STARTS
@@ -17,6 +18,8 @@ __all__ = [
     "UEM",
     "Backbone",
     "BackboneConfig",
+    "DiT",
+    "DiTConfig",
     "EarlyExitModel",
     "MLPUncertainty",
     "UViT",
@@ -28,6 +31,7 @@ __all__ = [
 
 BACKBONES: dict[str, tuple[type[BackboneConfig], type[Backbone]]] = {  # name → config class, network class
     "uvit": (UViTConfig, UViT),
+    "dit": (DiTConfig, DiT),
 }
 
 
@@ -37,8 +41,6 @@ def make_backbone(config: BackboneConfig, start: str = "official") -> Backbone:
     net: Backbone = build(config)
     if start == "official":
         return net
-    if not isinstance(net, UViT):
-        raise ValueError(f"start {start!r} is for U-ViTs only, this is a {type(net).__name__}: use 'official'")
     return STARTS[start](net)
 
 

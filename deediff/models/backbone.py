@@ -104,3 +104,12 @@ class Backbone(nn.Module, ABC):
         """(B,C,H,W), (B,) → (B,C,H,W): the full network, no early exit."""
         *_, last = self.states(x, t, y)
         return self.decode(last)
+
+
+def check_inputs(net: Backbone, x: Tensor, y: Tensor | None) -> None:
+    """Raises ValueError unless images (B,C,H,W) and labels (B,) fit the network."""
+    expected = (net.in_chans, net.img_size, net.img_size)
+    if x.shape[1:] != expected:
+        raise ValueError(f"images are {tuple(x.shape[1:])}, this model takes {expected}")
+    if (y is None) != (net.num_classes == 0):
+        raise ValueError("a class-conditional model needs labels, an unconditional one takes none")

@@ -1,4 +1,4 @@
-"""State dicts of the U-ViT, AdaDiff and DuoDiff repositories → models, by their parameter names."""
+"""State dicts of the U-ViT, AdaDiff, DuoDiff and DiT repositories → models, by their parameter names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from deediff.errors import UserError
 from deediff.models.early_exit import EarlyExitModel
-from deediff.models.presets import PRESETS
+from deediff.models.official_dit import read_dit
+from deediff.models.presets import UVITS
 from deediff.models.uvit import UViT, UViTConfig
 
 State = Mapping[str, Tensor]
@@ -35,7 +36,7 @@ def uvit_config(state: State, num_heads: int | None = None, normalize_timesteps:
     num_classes = state["label_emb.weight"].shape[0] if "label_emb.weight" in state else 0
     side = round((tokens - (2 if num_classes else 1)) ** 0.5)
     depth = 2 * len({key.split(".")[1] for key in state if key.startswith("in_blocks.")})
-    heads = {(preset.embed_dim, preset.depth): preset.num_heads for preset in PRESETS.values()}
+    heads = {(preset.embed_dim, preset.depth): preset.num_heads for preset in UVITS.values()}
     return UViTConfig(
         img_size=side * patch_size,
         patch_size=patch_size,
@@ -114,6 +115,7 @@ LAYOUTS = {  # prefix of the backbone's names, and the function that reads the e
     "uvit": ("", None),
     "adadiff": ("", _adadiff_exits),
     "duodiff": ("uvit.", _duodiff_exits),
+    "dit": ("", None),
 }
 
 
@@ -121,6 +123,8 @@ def read_state(
     state: State, layout: str = "uvit", num_heads: int | None = None, normalize_timesteps: bool = False
 ) -> EarlyExitModel:
     """Model with these weights. UserError, KeyError, ValueError, RuntimeError or IndexError if they do not fit."""
+    if layout == "dit":
+        return read_dit(state, num_heads)
     prefix, read_exits = LAYOUTS[layout]
     backbone = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     if layout == "adadiff":

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from deediff.models.backbone import BackboneConfig
+from deediff.models.dit import DiTConfig
 from deediff.models.uvit import UViTConfig
 
-PRESETS: dict[str, UViTConfig] = {
+UVITS: dict[str, UViTConfig] = {
     # As published (Bao et al. 2023).
     "uvit_small": UViTConfig(),  # CIFAR-10: 44 M parameters, 13 blocks
     "uvit_small_64": UViTConfig(img_size=64, patch_size=4),  # CelebA 64×64: 44 M, 13 blocks
@@ -25,3 +29,16 @@ PRESETS: dict[str, UViTConfig] = {
     "uvit_mini": UViTConfig(embed_dim=256, num_heads=4),  # 13 blocks, 257 tokens
     "uvit_tiny": UViTConfig(embed_dim=128, num_heads=4, patch_size=4),  # 13 blocks, 65 tokens
 }
+# As published (Peebles & Xie 2023): latents of ImageNet 256×256, of which each preset takes 32×32.
+SIZES: dict[str, DiTConfig] = {
+    "s": DiTConfig(),  # 33 M parameters with patch 2, 12 blocks
+    "b": DiTConfig(embed_dim=768, num_heads=12),  # 130 M, 12 blocks
+    "l": DiTConfig(embed_dim=1024, depth=24, num_heads=16),  # 458 M, 24 blocks
+    "xl": DiTConfig(embed_dim=1152, depth=28, num_heads=16),  # 675 M, 28 blocks
+}
+DITS: dict[str, DiTConfig] = {
+    **{f"dit_{name}_{p}": replace(size, patch_size=p) for name, size in SIZES.items() for p in (2, 4, 8)},
+    # Small enough to train on a CPU: digits with their classes and the null label, 7 blocks, 64 patches.
+    "dit_tiny": DiTConfig(in_chans=1, patch_size=4, embed_dim=96, depth=7, num_heads=4, num_classes=11),
+}
+PRESETS: dict[str, BackboneConfig] = {**UVITS, **DITS}

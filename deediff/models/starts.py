@@ -1,4 +1,4 @@
-"""Initialisations of a U-ViT with known structure, so that training on few images need not learn it."""
+"""Initialisations with known structure, so that training on few images need not learn it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 from einops import rearrange
 from torch import nn
 
+from deediff.models.backbone import Backbone
+from deediff.models.dit import DiT
 from deediff.models.uvit import UViT
 
 
@@ -80,4 +82,46 @@ def local_start_(net: UViT) -> UViT:
     return net
 
 
-STARTS: dict[str, Callable[[UViT], UViT]] = {"identity": identity_start_, "local": local_start_}
+@torch.no_grad()
+def identity_dit_(net: DiT) -> DiT:
+    """`identity_start_` of a DiT, whose blocks start as the identity anyway.
+
+    An orthogonal map embeds every patch in directions that the position embedding does not use, and the output layer
+    inverts it.
+    """
+    fixed = torch.cat([net.pos_embed[0], torch.ones(1, net.dim)])  # positions, and the mean that LayerNorm subtracts
+    used = int(torch.linalg.matrix_rank(fixed))
+    if net.patch_dim + used > net.dim:
+        raise ValueError(
+            f"an identity start needs width ≥ {net.patch_dim + used} (patch² × channels + {used} of the positions), "
+            f"this model has {net.dim}"
+        )
+    free = torch.linalg.svd(fixed).Vh[used:]  # (dim − used, dim)
+    mix = nn.init.orthogonal_(torch.empty(len(free), net.patch_dim))
+    basis = free.T @ mix  # (dim, patch_dim) columns: one direction per pixel of a patch
+    p, c = net.cfg.patch_size, net.cfg.in_chans
+    net.x_embedder.proj.weight.copy_(rearrange(basis, "d (p1 p2 c) -> d c p1 p2", p1=p, p2=p, c=c))
+    variance = net.pos_embed[0].var(dim=1, correction=0).mean() + net.patch_dim / net.dim  # of a token of noise
+    net.final_layer.linear.weight.copy_(basis.T * variance.sqrt())
+    return net
+
+
+def identity_(net: Backbone) -> Backbone:
+    """The identity start of a U-ViT or DiT, in place. Raises ValueError for other networks, and narrow ones."""
+    if isinstance(net, DiT):
+        return identity_dit_(net)
+    return identity_start_(_uvit(net, "identity", "U-ViTs and DiTs"))
+
+
+def local_(net: Backbone) -> Backbone:
+    """The local start of a U-ViT, in place. Raises ValueError for other networks, and narrow ones."""
+    return local_start_(_uvit(net, "local", "U-ViTs"))
+
+
+def _uvit(net: Backbone, start: str, known: str) -> UViT:
+    if not isinstance(net, UViT):
+        raise ValueError(f"start {start!r} is for {known} only, this is a {type(net).__name__}: use 'official'")
+    return net
+
+
+STARTS: dict[str, Callable[[Backbone], Backbone]] = {"identity": identity_, "local": local_}

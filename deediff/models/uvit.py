@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from deediff.models.backbone import Backbone, BackboneConfig
+from deediff.models.backbone import Backbone, BackboneConfig, check_inputs
 from deediff.models.embedding import timestep_embedding
 
 
@@ -91,13 +91,14 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     """(B, L, D) → (B, L, D)."""
 
-    def __init__(self, dim: int, hidden: int):
+    def __init__(self, dim: int, hidden: int, approximate: str = "none"):  # of the GELU: "none" or "tanh"
         super().__init__()
+        self.approximate = approximate
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(F.gelu(self.fc1(x), approximate=self.approximate))
 
 
 class Block(nn.Module):
@@ -229,12 +230,7 @@ class UViT(Backbone):
         self.apply(_init_official)
 
     def embed(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        if x.shape[1:] != (self.in_chans, self.img_size, self.img_size):
-            raise ValueError(
-                f"images are {tuple(x.shape[1:])}, this model takes {(self.in_chans, self.img_size, self.img_size)}"
-            )
-        if (y is None) != (self.num_classes == 0):
-            raise ValueError("a class-conditional model needs labels, an unconditional one takes none")
+        check_inputs(self, x, y)
         t = t / 1000 if self.cfg.normalize_timesteps else t
         patches = self.patch_embed(x)  # (B, patches, D)
         emb = timestep_embedding(t, self.dim).to(patches.dtype)

@@ -17,9 +17,10 @@ from deediff.cost.components import model_components, model_cost, parameters_use
 from deediff.cost.cost import Cost
 from deediff.cost.table import component_table, exit_cost_table
 from deediff.importing.exit_layers import import_exit_layers
-from deediff.models import PRESETS, EarlyExitModel, UViT, UViTConfig
+from deediff.models import PRESETS, BackboneConfig, DiTConfig, EarlyExitModel, UViT, UViTConfig, make_backbone
 
 CONDITIONAL = UViTConfig(32, 8, embed_dim=64, depth=4, num_heads=2, num_classes=10, mlp_time_embed=True)
+CONDITIONALS = [CONDITIONAL, DiTConfig(32, 8, 3, embed_dim=64, depth=4, num_heads=2, num_classes=10)]
 UEM_VARIANTS = [
     {"name": "mlp", "scope": "layer"},
     {"name": "mlp", "scope": "timestep"},
@@ -67,9 +68,10 @@ def test_norms_and_elementwise_operations_are_counted_separately() -> None:
 
 
 @pytest.mark.parametrize("uem", UEM_VARIANTS, ids=lambda uem: "-".join(map(str, uem.values())))
-def test_macs_are_those_of_another_counter(uem: dict) -> None:
+@pytest.mark.parametrize("config", CONDITIONALS, ids=lambda config: type(config).__name__)
+def test_macs_are_those_of_another_counter(config: BackboneConfig, uem: dict) -> None:
     """Torch's counter, on an explicit attention: on the CPU it misses the fused one."""
-    model = EarlyExitModel(UViT(CONDITIONAL)).add_exits(uem)
+    model = EarlyExitModel(make_backbone(config)).add_exits(uem)
     parts = {part.name: part for part in model_components(model)}
     calls = component_calls(model)
     assert list(parts) == list(calls)

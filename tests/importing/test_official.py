@@ -12,8 +12,9 @@ import deediff
 from deediff.checkpoints import load_checkpoint
 from deediff.errors import UserError
 from deediff.importing.checkpoint import import_checkpoint
-from deediff.models import PRESETS, UViT, UViTConfig
+from deediff.models import UViT, UViTConfig
 from deediff.models.official import uvit_config
+from deediff.models.presets import UVITS
 from tests.conftest import TINY
 
 
@@ -34,11 +35,11 @@ def test_an_official_state_dict_gives_the_same_network(tmp_path: Path, config: o
         torch.testing.assert_close(model(x, t, y), net(x, t, y))
 
 
-@pytest.mark.parametrize("preset", list(PRESETS))
+@pytest.mark.parametrize("preset", list(UVITS))
 def test_presets_are_recognised_with_their_number_of_heads(preset: str) -> None:
     with torch.device("meta"):
-        state = UViT(PRESETS[preset]).state_dict()
-    assert uvit_config(state) == PRESETS[preset]
+        state = UViT(UVITS[preset]).state_dict()
+    assert uvit_config(state) == UVITS[preset]
 
 
 @pytest.mark.parametrize(("width", "depth", "heads"), [(512, 12, 8), (768, 16, 12), (1024, 20, 16), (1152, 28, 16)])

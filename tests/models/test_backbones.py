@@ -18,7 +18,7 @@ from deediff.analysis.origin import origin_of
 from deediff.calibration.checkpoint import CalibrationSettings, calibrate_checkpoint
 from deediff.cost.components import model_cost
 from deediff.diffusion.noise import sample_noise
-from deediff.models import BACKBONES, Backbone, BackboneConfig, EarlyExitModel
+from deediff.models import BACKBONES, Backbone, BackboneConfig, DiTConfig, EarlyExitModel
 from deediff.policies import make_policy
 from deediff.sampling.forward import predict
 from deediff.sampling.request import Request
@@ -101,12 +101,15 @@ def _registered() -> Iterator[None]:
     del BACKBONES["mixer"]
 
 
-@pytest.fixture
-def run(image_folder: Path, tmp_path: Path) -> Path:
+CONFIGS = [MixerConfig(), DiTConfig(8, 4, 3, embed_dim=16, depth=4, num_heads=2, num_classes=0)]
+
+
+@pytest.fixture(params=CONFIGS, ids=lambda config: type(config).__name__)
+def run(image_folder: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     stage = Stage(steps=3, batch_size=4, warmup=1)
     config = TrainConfig(
         dataset=str(image_folder),
-        model=MixerConfig(),
+        model=request.param,
         backbone=stage,
         exits=stage,
         method=Method(map=True),
@@ -115,7 +118,7 @@ def run(image_folder: Path, tmp_path: Path) -> Path:
         sample_every=2,
         log_every=1,
     )
-    return Training("mixer", config).run()
+    return Training("tiny", config).run()
 
 
 def test_it_trains_calibrates_samples_and_is_described(run: Path, image_folder: Path) -> None:
@@ -125,13 +128,12 @@ def test_it_trains_calibrates_samples_and_is_described(run: Path, image_folder: 
         sample_trace(run, folder, 4, policy, steps=3, record="full", maps=range(2))
         trace = deediff.read_trace(folder)
         assert 0 < trace.meta.mean_gflops <= trace.cost.at_exit(with_uem=True)[-1]
-        assert trace.maps(0).shape == (3, 5, 8, 8)
-        assert origin_of(trace).model == "a mixer of 5 blocks"
+        assert trace.maps(0).shape == (3, trace.meta.num_blocks, 8, 8)
+        assert origin_of(trace).model in ("a mixer of 5 blocks", "DiT 3×8×8, 4 blocks, width 16, patch 4")
 
 
 def test_its_real_exits_equal_the_simulated_ones(run: Path) -> None:
     model = deediff.load(run)
-    assert isinstance(model.backbone, Mixer)
     with torch.no_grad():
         assert isinstance(model.uem.weight, Tensor)
         model.uem.weight.normal_(std=2.0)

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
 
 from deediff.diffusion.noise import sample_noise
-from tests.conftest import TINY, make_model
+from deediff.models import EarlyExitModel
+from deediff.sampling import Step, sample
+from tests.conftest import TINY, TINY_DIT, make_model
 
-MODEL = make_model()
-
-
-def u_of_all_layers(x: torch.Tensor, timestep: int) -> torch.Tensor:
-    """(N, B)."""
-    return MODEL.all_exits(x, torch.full((len(x),), timestep))[1]
-
-
-def a_threshold_that_splits(x: torch.Tensor, timestep: int) -> float:
-    """A threshold at which some samples of a batch exit early, some late, some not at all."""
-    return float(u_of_all_layers(x, timestep).amin(dim=0).median()) + 0.01
+CONFIGS = {"uvit": TINY, "dit": TINY_DIT}  # the laws hold for every backbone: see the fixture `case`
+SHALLOW = {"uvit": replace(TINY, depth=2), "dit": replace(TINY_DIT, depth=3)}  # of three blocks
+NUMBERS = np.arange(16)
 
 
 def exits_by_definition(u: torch.Tensor, threshold: float) -> torch.Tensor:
@@ -29,8 +25,34 @@ def exits_by_definition(u: torch.Tensor, threshold: float) -> torch.Tensor:
     return torch.where(below.any(0), below.int().argmax(0), len(u))
 
 
-X = sample_noise(3, range(16), 0, MODEL.image_shape)
-TAU = a_threshold_that_splits(X, 700)
-NUMBERS = np.arange(16)
-CONDITIONAL = make_model(config=replace(TINY, num_classes=4))
-CONDITIONAL.null_label = True
+@dataclass(frozen=True)
+class Case:
+    """A model of one backbone, noise of 16 samples, and a threshold at which some exit early, some late, some not."""
+
+    model: EarlyExitModel
+    conditional: EarlyExitModel  # the same network with four classes, of which the last is no class
+    x: torch.Tensor  # (16,C,H,W)
+    tau: float
+
+    @property
+    def n(self) -> int:
+        return self.model.num_blocks
+
+    def u(self, x: torch.Tensor, timestep: int) -> torch.Tensor:
+        """u of all layers: (N, B)."""
+        return self.model.all_exits(x, torch.full((len(x),), timestep))[1]
+
+    def steps(self, **fields: Any) -> list[Step]:
+        return list(sample(self.model, **fields))
+
+
+@cache
+def make_case(name: str) -> Case:
+    model, conditional = make_model(config=CONFIGS[name]), make_model(config=replace(CONFIGS[name], num_classes=4))
+    conditional.null_label = True
+    x = sample_noise(3, range(16), 0, model.image_shape)
+    _, u = model.all_exits(x, torch.full((16,), 700))
+    return Case(model, conditional, x, float(u.amin(dim=0).median()) + 0.01)
+
+
+MODEL, CONDITIONAL, X, TAU = (getattr(make_case("uvit"), name) for name in ("model", "conditional", "x", "tau"))

@@ -19,35 +19,36 @@ from deediff.sampling.request import Request
 from deediff.sampling.sampler import prepare_sampling
 from deediff.settings import SamplingSettings
 from tests.conftest import TINY, make_model
-from tests.sampling.common import CONDITIONAL, MODEL, exits_by_definition
+from tests.sampling.common import CONDITIONAL, MODEL, Case, exits_by_definition
 
 CLASSES = {"classes": [2, 0], "num_samples": 6, "policy": "threshold:0.5", "steps": 4, "seed": 2}
 
 
-def conditional_steps(**kwargs: object) -> list[Step]:
-    return list(sample(CONDITIONAL, **{**CLASSES, **kwargs}))  # type: ignore[arg-type]
+def conditional_steps(model: EarlyExitModel, **kwargs: object) -> list[Step]:
+    return list(sample(model, **{**CLASSES, **kwargs}))  # type: ignore[arg-type]
 
 
-def test_the_class_of_a_sample_depends_on_its_number_only() -> None:
-    together, alone = conditional_steps(batch_size=6), conditional_steps(batch_size=1)
+def test_the_class_of_a_sample_depends_on_its_number_only(case: Case) -> None:
+    together, alone = (conditional_steps(case.conditional, batch_size=size) for size in (6, 1))
     for k in range(6):
         torch.testing.assert_close(together[-1].x[k], alone[4 * k + 3].x[0], atol=1e-3, rtol=1e-3)
-    a, b = (conditional_steps(policy="never", classes=classes)[-1].x for classes in ([2, 0], [2, 1]))
+    a, b = (conditional_steps(case.conditional, policy="never", classes=c)[-1].x for c in ([2, 0], [2, 1]))
     same = torch.isclose(a, b, atol=1e-3).flatten(1).all(1)
     assert same.tolist() == [True, False] * 3
 
 
 @pytest.mark.parametrize("record", ["exit", "full"])
-def test_guidance_combines_both_halves_and_they_leave_together(record: str) -> None:
+def test_guidance_combines_both_halves_and_they_leave_together(case: Case, record: str) -> None:
     """ε = ε(∅) + w (ε(y) − ε(∅)), and a pair exits once both u are at most τ."""
-    x, labels = sample_noise(3, range(8), 0, CONDITIONAL.image_shape), torch.tensor([2, 0] * 4)
+    model = case.conditional
+    x, labels = sample_noise(3, range(8), 0, model.image_shape), torch.tensor([2, 0] * 4)
     t = torch.full((8,), 700)
-    eps_y, u_y = CONDITIONAL.all_exits(x, t, labels)
-    eps_0, u_0 = CONDITIONAL.all_exits(x, t, torch.full((8,), 3))
+    eps_y, u_y = model.all_exits(x, t, labels)
+    eps_0, u_0 = model.all_exits(x, t, torch.full((8,), 3))
     u = torch.maximum(u_y, u_0)
     tau = float(u.amin(0).median()) + 0.01
     condition = Condition(labels, guidance=2.5, null_label=3)
-    p = predict(CONDITIONAL, x, Request(Threshold(tau), 0, 700, np.arange(8), record, condition=condition))  # type: ignore[arg-type]
+    p = predict(model, x, Request(Threshold(tau), 0, 700, np.arange(8), record, condition=condition))  # type: ignore[arg-type]
     expected = exits_by_definition(u, tau)
     assert len(expected.unique()) > 2
     assert torch.equal(p.exit_layer, expected)
@@ -58,12 +59,12 @@ def test_guidance_combines_both_halves_and_they_leave_together(record: str) -> N
     assert known.all() == (record == "full")
 
 
-def test_a_guidance_of_one_is_no_guidance_and_costs_twice() -> None:
-    plain = conditional_steps(policy="never")[-1].x
-    torch.testing.assert_close(conditional_steps(policy="never", guidance=1.0)[-1].x, plain, atol=1e-3, rtol=1e-3)
+def test_a_guidance_of_one_is_no_guidance_and_costs_twice(case: Case) -> None:
+    plain, guided = (conditional_steps(case.conditional, policy="never", guidance=w)[-1].x for w in (None, 1.0))
+    torch.testing.assert_close(guided, plain, atol=1e-3, rtol=1e-3)
     settings = [SamplingSettings(steps=2, guidance=guidance) for guidance in (None, 1.0)]
-    cost, guided = (prepare_sampling(CONDITIONAL, each).cost() for each in settings)
-    assert guided.full == pytest.approx(2 * cost.full)
+    cost, twice = (prepare_sampling(case.conditional, each).cost() for each in settings)
+    assert twice.full == pytest.approx(2 * cost.full)
 
 
 @pytest.mark.parametrize(

@@ -22,22 +22,22 @@ from deediff.sampling.cpu import WorkQueue, one_thread
 from deediff.sampling.forward import Exited, predict
 from deediff.sampling.micro_batch import MicroBatch
 from deediff.sampling.request import Request
-from tests.sampling.common import CONDITIONAL, MODEL, NUMBERS, TAU, X
+from tests.sampling.common import MODEL, NUMBERS, TAU, Case, X
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 70), st.integers(2, 20), st.sampled_from(["exit", "full", "deviations"]), st.integers(0, 1000))
-def test_the_number_of_threads_changes_nothing(batch: int, threads: int, what: str, seed: int) -> None:
+def test_the_number_of_threads_changes_nothing(case: Case, batch: int, threads: int, what: str, seed: int) -> None:
     """For any number of workers, and whichever of them is the fastest."""
     rng = np.random.default_rng(seed)
     x, layers = (
-        sample_noise(seed, range(batch), 0, MODEL.image_shape),
-        torch.from_numpy(rng.integers(0, 14, (batch, 1))),
+        sample_noise(seed, range(batch), 0, case.model.image_shape),
+        torch.from_numpy(rng.integers(0, case.n + 1, (batch, 1))),
     )
     record: Any = "exit" if what == "exit" else "full"
     with one_thread():
         alone, shared = (
-            predict(MODEL, x, Request(Replay(layers), 0, 700, np.arange(batch), record, what == "deviations"), n)
+            predict(case.model, x, Request(Replay(layers), 0, 700, np.arange(batch), record, what == "deviations"), n)
             for n in (1, threads)
         )
     assert torch.equal(shared.exit_layer, layers[:, 0])
@@ -47,14 +47,15 @@ def test_the_number_of_threads_changes_nothing(batch: int, threads: int, what: s
 
 
 @pytest.mark.parametrize("guidance", [None, 2.5])
-def test_micro_batches_keep_their_labels(guidance: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_micro_batches_keep_their_labels(case: Case, guidance: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seven samples in micro-batches of at most three."""
+    model = case.conditional
     copies = 1 if guidance is None else 2
-    monkeypatch.setattr("deediff.sampling.cpu.CPU_CACHE", 3 * copies * CONDITIONAL.backbone.state_size)
-    x, condition = X[:7], Condition(torch.arange(7) % 3, guidance, null_label=3)
+    monkeypatch.setattr("deediff.sampling.cpu.CPU_CACHE", 3 * copies * model.backbone.state_size)
+    x, condition = case.x[:7], Condition(torch.arange(7) % 3, guidance, null_label=3)
     with one_thread():
         alone, shared = (
-            predict(CONDITIONAL, x, Request(Never(), 0, 700, NUMBERS[:7], condition=condition), n) for n in (1, 2)
+            predict(model, x, Request(Never(), 0, 700, NUMBERS[:7], condition=condition), n) for n in (1, 2)
         )
     torch.testing.assert_close(shared.output, alone.output, atol=1e-4, rtol=1e-4)
 

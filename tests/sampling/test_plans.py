@@ -22,6 +22,7 @@ from deediff.plans.file import write_plan
 from deediff.recording.recompute import recompute
 from deediff.sampling import Step, sample
 from tests.conftest import TAU, TINY, comparable, make_model, make_run, record
+from tests.sampling.common import CONFIGS, SHALLOW, Case, make_case
 
 STEPS = (
     PlanStep(999, 0, "gaussian"),
@@ -33,19 +34,36 @@ STEPS = (
     PlanStep(100, 0, "output:1"),
 )
 MIXED = Plan(STEPS, num_blocks=13, clip_x0=True)
-RUNS = [0, 0, 3, None, 13, 3, 0]  # blocks per sample and step
+
+
+def plan_of(model: EarlyExitModel) -> Plan:
+    return replace(MIXED, num_blocks=model.num_blocks)
+
+
+def blocks_of(n: int) -> list[int | None]:
+    """Blocks that run per sample and step of the plan; None: the policy decides."""
+    return [0, 0, 3, None, n, 3, 0]
+
+
+def make_runs(name: str, folder: Path) -> Path:
+    """A run of this backbone, beside networks that its plans may name."""
+    make_run(folder / "shallow", make_model(1, SHALLOW[name]))
+    make_run(folder / "smaller", make_model(2, replace(CONFIGS[name], img_size=8)))
+    run = make_run(folder / "run", make_case(name).model)
+    images = torch.rand(40, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    fit_gaussian([images], rank=20).save(gaussian_file(run / "checkpoints" / "7.safetensors"))
+    write_plan(run / "plans" / "mixed.json", plan_of(make_case(name).model))
+    return run
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def run(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    return make_runs(request.param, tmp_path_factory.mktemp("plans"))
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("plans")
-    make_run(folder / "shallow", make_model(1, replace(TINY, depth=2)))
-    make_run(folder / "smaller", make_model(2, replace(TINY, img_size=8)))
-    run = make_run(folder / "run")
-    images = torch.rand(40, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    fit_gaussian([images], rank=20).save(gaussian_file(run / "checkpoints" / "7.safetensors"))
-    write_plan(run / "plans" / "mixed.json", MIXED)
-    return run
+def uvit_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_runs("uvit", tmp_path_factory.mktemp("plans"))
 
 
 @pytest.fixture(scope="module")
@@ -58,19 +76,19 @@ def steps_of(model: EarlyExitModel, **fields: Any) -> list[Step]:
 
 
 @pytest.mark.parametrize("solver", ["ddim", "ddpm", "dpm-solver++"])
-def test_a_plan_without_exits_is_the_plain_sampling_to_the_bit(solver: str) -> None:
-    model = make_model()
+def test_a_plan_without_exits_is_the_plain_sampling_to_the_bit(case: Case, solver: str) -> None:
+    model = case.model
     plain = steps_of(model, solver=solver, steps=5)
-    plan = Plan(tuple(PlanStep(step.timestep) for step in plain), num_blocks=13, solver=solver)
+    plan = Plan(tuple(PlanStep(step.timestep) for step in plain), case.n, solver=solver)
     for a, b in zip(plain, steps_of(model, plan=plan), strict=True):
         assert torch.equal(a.x, b.x)
         assert torch.equal(a.exit_layer, b.exit_layer)
 
 
-def test_a_plan_that_leaves_exits_to_the_policy_is_that_policy_to_the_bit() -> None:
-    model, policy = make_model(), f"threshold:{TAU}"
+def test_a_plan_that_leaves_exits_to_the_policy_is_that_policy_to_the_bit(case: Case) -> None:
+    model, policy = case.model, f"threshold:{case.tau}"
     plain = steps_of(model, steps=5, policy=policy)
-    plan = Plan(tuple(PlanStep(step.timestep, "policy") for step in plain), num_blocks=13, solver="ddim")
+    plan = Plan(tuple(PlanStep(step.timestep, "policy") for step in plain), case.n, solver="ddim")
     for a, b in zip(plain, steps_of(model, plan=plan, policy=policy), strict=True):
         assert torch.equal(a.x, b.x)
         assert torch.equal(a.exit_layer, b.exit_layer)
@@ -79,7 +97,8 @@ def test_a_plan_that_leaves_exits_to_the_policy_is_that_policy_to_the_bit() -> N
 
 
 def test_only_the_blocks_of_the_plan_run(loaded: EarlyExitModel) -> None:
-    counts = [0] * 13
+    n = loaded.num_blocks
+    counts = [0] * n
     hooks = [
         block.register_forward_pre_hook(lambda _, args, i=i: counts.__setitem__(i, counts[i] + len(args[0])))
         for i, block in enumerate(loaded.backbone.blocks)
@@ -87,20 +106,20 @@ def test_only_the_blocks_of_the_plan_run(loaded: EarlyExitModel) -> None:
     per_step = []
     for step in sample(loaded, num_samples=6, plan="mixed", policy=f"threshold:{TAU}"):
         per_step.append((counts.copy(), step.exit_layer))
-        counts[:] = [0] * 13
+        counts[:] = [0] * n
     for hook in hooks:
         hook.remove()
-    for planned, blocks, (found, exits) in zip(MIXED.steps, RUNS, per_step, strict=True):
+    for planned, blocks, (found, exits) in zip(STEPS, blocks_of(n), per_step, strict=True):
         if blocks is None:
-            expected = [int((exits > i).sum()) for i in range(13)]
+            expected = [int((exits > i).sum()) for i in range(n)]
         else:
             assert exits.tolist() == [blocks] * 6
-            expected = [6 if i < blocks and planned.network is None else 0 for i in range(13)]
+            expected = [6 if i < blocks and planned.network is None else 0 for i in range(n)]
         assert found == expected, planned
 
 
 def test_a_batch_equals_its_samples_alone(loaded: EarlyExitModel) -> None:
-    fields = {"plan": MIXED, "policy": f"threshold:{TAU}"}
+    fields = {"plan": plan_of(loaded), "policy": f"threshold:{TAU}"}
     together, alone = steps_of(loaded, batch_size=6, **fields), steps_of(loaded, batch_size=1, **fields)
     count = len(together)
     for s, step in enumerate(together):
@@ -110,7 +129,7 @@ def test_a_batch_equals_its_samples_alone(loaded: EarlyExitModel) -> None:
 
 
 def test_the_trace_costs_what_was_run(run: Path, loaded: EarlyExitModel) -> None:
-    trace = record(run, "cost", plan=MIXED, policy=f"threshold:{TAU}")
+    trace = record(run, "cost", plan=plan_of(loaded), policy=f"threshold:{TAU}")
     cost, shallow = model_cost(loaded), model_cost(deediff.load(run.parent / "shallow"))
     gaussian = 2 * 2 * 20 * 3 * 16 * 16 / 1e9
     layers = trace.exit_layers()
@@ -121,13 +140,13 @@ def test_the_trace_costs_what_was_run(run: Path, loaded: EarlyExitModel) -> None
     assert not trace.meta.is_full
 
 
-def test_a_plan_of_the_full_network_is_the_full_network(run: Path) -> None:
-    plan = Plan((PlanStep(900), PlanStep(100)), num_blocks=13)
+def test_a_plan_of_the_full_network_is_the_full_network(run: Path, loaded: EarlyExitModel) -> None:
+    plan = Plan((PlanStep(900), PlanStep(100)), loaded.num_blocks)
     assert record(run, "full", plan=plan, policy="never").meta.is_full
 
 
 def test_resumed_and_recomputed_samples_are_the_same(run: Path, loaded: EarlyExitModel) -> None:
-    fields: dict[str, Any] = {"plan": MIXED, "policy": f"threshold:{TAU}", "record": "full"}
+    fields: dict[str, Any] = {"plan": plan_of(loaded), "policy": f"threshold:{TAU}", "record": "full"}
     trace = record(run, "again", **fields)
     before = comparable(trace)
     (trace.path / "part-00001.parquet").unlink()
@@ -135,14 +154,14 @@ def test_resumed_and_recomputed_samples_are_the_same(run: Path, loaded: EarlyExi
     steps = list(recompute(trace, 5, loaded, Schedule()))
     assert [int(step.exit_layer) for step in steps] == trace.exit_layers()[5].tolist()
     full = list(recompute(trace, 5, loaded, Schedule(), policy="never"))
-    assert [int(step.exit_layer) for step in full] == [13] * 7
+    assert [int(step.exit_layer) for step in full] == [loaded.num_blocks] * 7
     assert [step.timestep for step in full] == list(MIXED.timesteps)
     with pytest.raises(UserError, match=r"holds another trace \(different: plan\)"):
-        record(run, "again", **{**fields, "plan": replace(MIXED, steps=(*STEPS[:-1], PlanStep(100)))})
+        record(run, "again", **{**fields, "plan": replace(plan_of(loaded), steps=(*STEPS[:-1], PlanStep(100)))})
 
 
-def test_two_processes_write_the_same_trace(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fields: dict[str, Any] = {"plan": MIXED, "policy": f"threshold:{TAU}"}
+def test_two_processes_write_the_same_trace(run: Path, loaded: EarlyExitModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields: dict[str, Any] = {"plan": plan_of(loaded), "policy": f"threshold:{TAU}"}
     alone = record(run, "alone", **fields)
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank in ("0", "1"):
@@ -165,16 +184,17 @@ def test_a_changed_file_of_the_plan_is_noticed(tmp_path: Path) -> None:
         record(run, "t", plan=plan, policy="never")
 
 
-def test_a_what_if_keeps_the_exits_that_the_plan_fixes(run: Path) -> None:
-    trace = record(run, "whatif", plan=MIXED, policy="never", record="full")
+def test_a_what_if_keeps_the_exits_that_the_plan_fixes(run: Path, loaded: EarlyExitModel) -> None:
+    n = loaded.num_blocks
+    trace = record(run, "whatif", plan=plan_of(loaded), policy="never", record="full")
     none_exits, all_exit = trace.what_if(0.0), trace.what_if(1.0)
-    assert none_exits.exits.argmax(axis=1).tolist() == [0, 0, 3, 13, 13, 3, 0]
-    assert all_exit.exits.argmax(axis=1).tolist() == [0, 0, 3, 0, 13, 3, 0]
+    assert none_exits.exits.argmax(axis=1).tolist() == [0, 0, 3, n, n, 3, 0]
+    assert all_exit.exits.argmax(axis=1).tolist() == [0, 0, 3, 0, n, 3, 0]
     middle = trace.what_if(0.4)
     rows = np.concatenate([trace.uncertainty(part) for part in trace.parts])[:, 3]
-    exits = np.where((rows <= np.float32(0.4)).any(1), (rows <= np.float32(0.4)).argmax(1), 13)
-    assert middle.exits[3].tolist() == np.bincount(exits, minlength=14).tolist()
-    fixed = record(run, "fixed", plan=Plan((PlanStep(900, 3), PlanStep(100)), 13), policy="never", record="full")
+    exits = np.where((rows <= np.float32(0.4)).any(1), (rows <= np.float32(0.4)).argmax(1), n)
+    assert middle.exits[3].tolist() == np.bincount(exits, minlength=n + 1).tolist()
+    fixed = record(run, "fixed", plan=Plan((PlanStep(900, 3), PlanStep(100)), n), policy="never", record="full")
     with pytest.raises(UserError, match="its plan fixes the exit of every step"):
         fixed.what_if(0.5)
 
@@ -217,10 +237,19 @@ def test_guidance_evaluates_the_network_twice_and_readouts_once(tmp_path: Path) 
     ],
 )
 def test_a_plan_that_does_not_fit_is_one_sentence(
-    plan: Any, sentence: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    plan: Any, sentence: str, uvit_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_plan(tmp_path / "p.json", plan if isinstance(plan, Plan) else Plan(plan, num_blocks=13))
-    arguments = ["sample", run, "--plan", tmp_path / "p.json", "--policy", "threshold:0.4", "--out", tmp_path / "t"]
+    arguments = [
+        "sample",
+        uvit_run,
+        "--plan",
+        tmp_path / "p.json",
+        "--policy",
+        "threshold:0.4",
+        "--out",
+        tmp_path / "t",
+    ]
     assert main([*map(str, arguments if isinstance(plan, Plan) else [*arguments[:4], *arguments[6:]])]) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "t").exists()

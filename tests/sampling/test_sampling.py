@@ -16,16 +16,12 @@ from deediff.models import EarlyExitModel, UViT
 from deediff.policies import make_policy
 from deediff.sampling import Step, sample
 from tests.conftest import TINY, make_model
-from tests.sampling.common import MODEL, TAU
+from tests.sampling.common import MODEL, Case
 
 
-def all_steps(**kwargs: object) -> list[Step]:
-    return list(sample(MODEL, **kwargs))  # type: ignore[arg-type]
-
-
-def test_recording_everything_changes_nothing() -> None:
-    exits = all_steps(num_samples=6, policy=f"threshold:{TAU}", steps=5, batch_size=6)
-    full = all_steps(num_samples=6, policy=f"threshold:{TAU}", steps=5, batch_size=6, record="full", deviations=True)
+def test_recording_everything_changes_nothing(case: Case) -> None:
+    fields = {"num_samples": 6, "policy": f"threshold:{case.tau}", "steps": 5, "batch_size": 6}
+    exits, full = case.steps(**fields), case.steps(**fields, record="full", deviations=True)
     for a, b in zip(exits, full, strict=True):
         assert torch.equal(a.exit_layer, b.exit_layer)
         torch.testing.assert_close(a.x, b.x, atol=1e-4, rtol=1e-4)
@@ -35,15 +31,15 @@ def test_recording_everything_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("solver", ["ddim", "ddpm", "dpm-solver++"])
-def test_a_batch_of_64_equals_64_of_one(solver: str) -> None:
+def test_a_batch_of_64_equals_64_of_one(case: Case, solver: str) -> None:
     """Decisions per sample, noise per sample: bit-equal noise, equal decisions, pixels within ±2."""
-    settings = {"num_samples": 64, "policy": f"threshold:{TAU}", "solver": solver, "steps": 6, "seed": 5}
-    together = all_steps(batch_size=64, **settings)
-    alone = all_steps(batch_size=1, **settings)
+    settings = {"num_samples": 64, "policy": f"threshold:{case.tau}", "solver": solver, "steps": 6, "seed": 5}
+    together = case.steps(batch_size=64, **settings)
+    alone = case.steps(batch_size=1, **settings)
     exits_alone = torch.tensor([int(s.exit_layer) for s in alone]).view(64, 6)
     exits_together = torch.stack([s.exit_layer for s in together], 1)
-    u = torch.stack([s.uncertainty for s in together], 1)  # (64, 6, 13)
-    edge = ((u - TAU).abs() < 1e-5).any(-1).any(-1)
+    u = torch.stack([s.uncertainty for s in together], 1)  # (64, 6, N)
+    edge = ((u - case.tau).abs() < 1e-5).any(-1).any(-1)
     assert edge.sum() <= 2
     assert torch.equal(exits_together[~edge], exits_alone[~edge])
     assert len(exits_together.unique()) >= 4
@@ -65,10 +61,10 @@ def test_noise_depends_on_seed_sample_and_draw_only() -> None:
     assert abs(many.std() - 1) < 0.02
 
 
-def test_images_do_not_depend_on_the_batch_size_or_the_order_of_work() -> None:
-    whole = torch.cat([s.x for s in all_steps(num_samples=7, batch_size=3, steps=4, solver="ddpm") if s.step == 3])
+def test_images_do_not_depend_on_the_batch_size_or_the_order_of_work(case: Case) -> None:
+    whole = torch.cat([s.x for s in case.steps(num_samples=7, batch_size=3, steps=4, solver="ddpm") if s.step == 3])
     backwards = [range(5, 7), range(0, 5)]
-    parts = {s.samples: s.x for s in all_steps(num_samples=7, parts=backwards, steps=4, solver="ddpm") if s.step == 3}
+    parts = {s.samples: s.x for s in case.steps(num_samples=7, parts=backwards, steps=4, solver="ddpm") if s.step == 3}
     torch.testing.assert_close(whole, torch.cat([parts[range(0, 5)], parts[range(5, 7)]]), atol=1e-4, rtol=1e-4)
 
 

@@ -17,6 +17,7 @@ from deediff.recording.recompute import recompute
 from deediff.sampling import Step, sample
 from deediff.settings import SamplingSettings
 from tests.conftest import TAU, comparable, make_model, record
+from tests.sampling.common import Case
 
 MODEL = make_model()
 SETTINGS: list[dict[str, Any]] = [
@@ -44,9 +45,9 @@ def test_the_network_is_evaluated_at_the_given_timesteps() -> None:
 
 
 @pytest.mark.parametrize("fields", SETTINGS, ids=str)
-def test_a_batch_equals_its_samples_alone(fields: dict[str, Any]) -> None:
-    together = steps_of(batch_size=6, **fields)
-    alone = steps_of(batch_size=1, **fields)
+def test_a_batch_equals_its_samples_alone(case: Case, fields: dict[str, Any]) -> None:
+    fields = {**fields, "num_samples": 6, "seed": 3, "policy": f"threshold:{case.tau}"}
+    together, alone = case.steps(batch_size=6, **fields), case.steps(batch_size=1, **fields)
     count = len(together)
     for s, step in enumerate(together):
         singles = [alone[sample * count + s] for sample in range(6)]

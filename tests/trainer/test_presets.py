@@ -21,10 +21,15 @@ SMALL = shlex.split(
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
-def test_each_preset_trains_20_steps_and_samples(image_folder: Path, tmp_path: Path, name: str) -> None:
+def test_each_preset_trains_20_steps_and_samples(
+    image_folder: Path, class_folder: Path, tmp_path: Path, name: str
+) -> None:
     config, run = PRESETS[name][1], tmp_path / "run"
     exits = ["--exits.steps", "20"] if config.exits.steps else []
-    assert main([name, *SMALL, *exits, "--dataset", str(image_folder), "--out", str(run)]) == 0
+    data = ["--dataset", str(image_folder)]
+    if config.model.num_classes:  # three, and none
+        data = ["--dataset", str(class_folder), "--model.num-classes", "4"]
+    assert main([name, *SMALL, *exits, *data, "--out", str(run)]) == 0
     assert json.loads((run / "run.json").read_text())["config"]["strategy"] == config.strategy
     terms = pd.read_parquet(run / "metrics.parquet")
     stages = (["backbone"] * 20 if config.strategy != "scratch" else []) + ["exits"] * 20 * bool(exits)

@@ -19,7 +19,7 @@ WHAT = (
     "[glossary](#glossary)."
 )
 STEPS = {  # what a command does: the command, for a run folder
-    "A run, trained here; `deediff import` makes one of a U-ViT, AdaDiff or DuoDiff checkpoint": (
+    "A run, trained here; `deediff import` makes one of a U-ViT, DiT, AdaDiff or DuoDiff checkpoint": (
         "python -m trainer.run mnist_tiny --out {run}"
     ),
     "*Where?* Samples with exits, and every decision": (
