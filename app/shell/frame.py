@@ -17,6 +17,8 @@ from deediff.traces.reader import Trace
 
 def around(page: StreamlitPage) -> None:
     """Draw the frame, then the page."""
+    st.set_page_config(page_title=f"{page.title} · DeeDiff explorer")
+    st.title(page.title, anchor=False)
     shown.begin()
     chosen: Selection | None = None
     problems: list[str] = []
@@ -30,7 +32,6 @@ def around(page: StreamlitPage) -> None:
         if chosen.trace is not None:
             with guarded():
                 _headline(chosen.trace, chosen)
-        st.set_page_config(page_title=f"{page.title} · DeeDiff explorer")
         page.run()
         link.remove_unused()
         with st.sidebar, guarded():

@@ -24,7 +24,7 @@ _style = st.components.v2.component(
 
 def load_styles() -> None:
     """Add the styles to the page."""
-    _style()
+    _style(key="styles")
 
 
 def plotly_path() -> str:

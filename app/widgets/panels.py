@@ -19,6 +19,7 @@ from deediff.errors import UserError
 
 Need = Callable[[Selection], str | None]  # a sentence about what is missing, or None
 Table = Callable[[], pd.DataFrame]
+Level = Literal[2, 3]  # of a heading; 1 is the page's title
 
 
 @dataclass(frozen=True)
@@ -50,28 +51,33 @@ Row = Sequence[tuple[Panel, float]]  # side by side, with their relative widths
 
 
 def show(
-    rows: Sequence[Row | Panel], selection: Selection, key: str = "panels", gap: Literal["small", "medium"] = "small"
+    rows: Sequence[Row | Panel],
+    selection: Selection,
+    key: str = "panels",
+    gap: Literal["small", "medium"] = "small",
+    level: Level = 2,  # of the pictures' titles
 ) -> None:
     """Draw rows of panels; in a narrow window each panel has a row of its own. A failure stays within its panel."""
     with st.container(key=key):
         for row in rows:
             if isinstance(row, Panel):
                 with guarded():
-                    _show_one(row, selection)
+                    _show_one(row, selection, level)
                 continue
             for column, (panel, _) in zip(st.columns([width for _, width in row], gap=gap), row, strict=True):
                 with column, guarded():
-                    _show_one(panel, selection)
+                    _show_one(panel, selection, level)
 
 
-def _show_one(panel: Panel, selection: Selection) -> None:
+def _show_one(panel: Panel, selection: Selection, level: Level) -> None:
     if panel.question:
-        st.subheader(panel.question, anchor=False)
+        section(panel.question)
+        level = 3
     missing = next((sentence for need in panel.needs if (sentence := need(selection)) is not None), None)
     if missing is not None:
         st.info(missing)
     elif (picture := panel.draw(selection)) is not None:
-        heading(picture.title, picture.subtitle, panel.help, picture.table, panel.name)
+        heading(picture.title, picture.subtitle, panel.help, picture.table, panel.name, level=level)
         more = (picture.on_click, picture.subtitle, picture.about, picture.on_move)
         chart(picture.figure, f"plot {panel.name}", picture.title, *more)
     if panel.more is not None:
@@ -80,11 +86,24 @@ def _show_one(panel: Panel, selection: Selection) -> None:
         st.page_link(f"views/{page}/page.py", label=label, icon=":material/arrow_forward:", query_params=query)
 
 
+def section(title: str, anchor: str | Literal[False] = False) -> None:
+    """The title of a part of a page, above headings of level 3."""
+    with st.container(key=f"section {title}"):
+        st.header(title, anchor=anchor)
+
+
 def heading(
-    title: str, subtitle: str, help_text: str, table: Table | None = None, name: str = "", latex: bool = False
+    title: str,
+    subtitle: str,
+    help_text: str,
+    table: Table | None = None,
+    name: str = "",
+    latex: bool = False,
+    level: Level = 2,  # 3 below a section
 ) -> None:
     """A title, its (?) with the words used, and a line with the download of the numbers, of tables also as LaTeX."""
-    st.markdown(f"**{title}**", help=with_words(help_text, f"{title} · {subtitle}") or None)
+    draw = st.header if level == 2 else st.subheader
+    draw(title, anchor=False, help=with_words(help_text, f"{title} · {subtitle}") or None)
     if table is None:
         st.caption(subtitle)
         return

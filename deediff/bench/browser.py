@@ -70,7 +70,7 @@ window.bench = {
     this.time('click', () => location.pathname === path && this.run() > before && this.drawn());
   },
   policy() {  // title of the images on screen
-    const titles = [...document.querySelectorAll('.st-key-live strong')].map(title => title.textContent);
+    const titles = [...document.querySelectorAll('.st-key-live :is(h2, h3)')].map(title => title.textContent);
     return titles.find(title => title.startsWith('Early exit')) ?? '';
   },
   finished() {  // the images are those of the last step

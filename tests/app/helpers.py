@@ -61,6 +61,11 @@ def metric(app: AppTest, label: str, which: int = 0) -> str:
     return [m.value for m in app.metric if m.label == label][which]
 
 
+def titles(app: AppTest) -> list[str]:
+    """The headings below the page's title."""
+    return [text.value for text in (*app.header, *app.subheader)]
+
+
 def sentences(app: AppTest) -> str:
     """All errors, warnings, notes and captions."""
     return " ".join(box.value for boxes in (app.error, app.warning, app.info) for box in boxes)

@@ -49,7 +49,7 @@ def _draw(design: Design, selected: Selection) -> None:
         return
     columns = st.columns(3, gap="medium")
     for column, name in zip(columns, plans, strict=True):
-        column.markdown(f"**{name}**")
+        column.subheader(name, anchor=False)
     places = [column.empty() for column in columns]
     drawn = list[NDArray[np.uint8]]()
     order = (1, 0, 2)  # the differences need the full network's images

@@ -167,7 +167,7 @@ def _draw_side_by_side(job: LiveJob, grids: dict[str, tuple[str, list[gallery.Ti
         beside = st.columns(3)
     for column, (title, (grid, tiles)) in zip(beside, grids.items(), strict=True):
         with column:
-            st.markdown(f"**{title}**", help=GRID_HELP)
+            st.header(title, anchor=False, help=GRID_HELP)
             gallery.gallery(f"live {grid}", tiles, columns, job.timesteps, job.num_blocks)
 
 

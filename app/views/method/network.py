@@ -10,7 +10,7 @@ import streamlit as st
 from app.state.selection import Selection
 from app.views.method.example import Example, select_exit
 from app.views.method.figures import network_figure
-from app.widgets.panels import Panel, heading
+from app.widgets.panels import Panel, heading, section
 from app.widgets.plot import chart
 from deediff.cost.components import model_cost
 
@@ -28,7 +28,7 @@ def network_panel(example: Example) -> Panel:
 def _draw_network(example: Example, selected: Selection) -> None:
     e, model = example.e, example.model
     n, cost = model.num_blocks, model_cost(model)
-    st.subheader(f"2 · An exit before each of its {n} blocks", anchor=False)
+    section(f"2 · An exit before each of its {n} blocks")
     if not len(e.u):
         st.info("This checkpoint has no exits yet: only its backbone is trained. *trainer.run* adds them afterwards.")
     exit_layer = e.exit_layer(selected.threshold) if len(e.u) and selected.threshold is not None else None
@@ -50,7 +50,7 @@ def _draw_network(example: Example, selected: Selection) -> None:
     weights = selected.checkpoint.stem if selected.checkpoint is not None else ""
     table = pd.DataFrame({"exit": range(n + 1), "gflops": cost.at_exit(with_uem=True)})
     subtitle = f"the loaded model, checkpoint {weights} · t = {e.timestep}"
-    heading(title, subtitle, HELP, lambda: table.assign(u=pd.Series(e.u)), "network")
+    heading(title, subtitle, HELP, lambda: table.assign(u=pd.Series(e.u)), "network", level=3)
     skips = [model.backbone.skip_source(i) for i in range(n)]
     figure = network_figure(cost, skips, e.u, example.highest, exit_layer, example.layer if len(e.u) else None)
     chart(figure, "plot network", "The network with its exits", select_exit)

@@ -13,7 +13,7 @@ from app.state.selection import Selection, select
 from app.views.method.example import Example, image_png
 from app.views.method.figures import coefficients
 from app.widgets.gallery import Tile, gallery
-from app.widgets.panels import Panel, heading
+from app.widgets.panels import Panel, heading, section
 from app.widgets.plot import chart, selects
 
 NOISE_HELP = (
@@ -34,7 +34,7 @@ def noise_panel(example: Example) -> Panel:
 
 def _draw_noise(example: Example, selected: Selection) -> None:
     e = example.e
-    st.subheader("1 · The network learns to remove noise", anchor=False)
+    section("1 · The network learns to remove noise")
     image, noise = math.sqrt(e.alpha_bar), math.sqrt(1 - e.alpha_bar)
     st.markdown(
         f"Training mixes a clean image with noise, and the network predicts {example.target}. The timestep *t* sets "
@@ -55,7 +55,7 @@ def _draw_coefficients(example: Example) -> None:
     columns = {"timestep": range(len(alphas_bar)), "image": alphas_bar**0.5, "noise": (1 - alphas_bar) ** 0.5}
     title = f"Image and noise have equal coefficients at t = {half}"
     subtitle = "coefficients of x_t (Figure 7) · the loaded schedule"
-    heading(title, subtitle, NOISE_HELP, partial(pd.DataFrame, columns), "coefficients")
+    heading(title, subtitle, NOISE_HELP, partial(pd.DataFrame, columns), "coefficients", level=3)
     figure = coefficients(alphas_bar, example.e.timestep)
     chart(figure, "plot coefficients", "Diffusion coefficients", selects(x="timestep"))
 
@@ -63,7 +63,7 @@ def _draw_coefficients(example: Example) -> None:
 def _draw_pair(example: Example, image: float, noise: float) -> None:
     e, as_noise = example.e, not example.predicts_image
     title = f"At t = {e.timestep}, the second image is the input and the third the target"
-    heading(title, f"noisy image and target (Figure 8) · sample {example.sample}", PAIR_HELP)
+    heading(title, f"noisy image and target (Figure 8) · sample {example.sample}", PAIR_HELP, level=3)
     error = e.errors[-1]
     tiles = [
         Tile(image_png(e.clean), "clean image x₀", f"sample {example.sample} of the trace"),

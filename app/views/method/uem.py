@@ -12,7 +12,7 @@ from app.state.selection import Selection
 from app.views.method.example import Example, image_png, select_exit
 from app.views.method.figures import heat, u_and_error
 from app.widgets.gallery import Tile, encode, gallery
-from app.widgets.panels import Panel, heading
+from app.widgets.panels import Panel, heading, section
 from app.widgets.plot import chart
 
 EXIT_HELP = (
@@ -32,7 +32,7 @@ def uem_panel(example: Example) -> Panel:
 
 def _draw_uem(example: Example, selected: Selection) -> None:
     e, layer, n = example.e, example.layer, len(example.e.u)
-    st.subheader("3 · The UEM predicts the error from the block's input", anchor=False)
+    section("3 · The UEM predicts the error from the block's input")
     has_uem = layer < n and not np.isnan(e.u[layer])
     prediction = f"its prediction is u = {e.u[layer]:.3f}" if has_uem else "there is no UEM"
     st.markdown(
@@ -50,7 +50,7 @@ def _draw_uem(example: Example, selected: Selection) -> None:
 def _draw_exit(example: Example, has_uem: bool) -> None:
     e, layer, highest = example.e, example.layer, example.highest
     title = f"Exit {layer}: the head's prediction, its error, and the error that the UEM predicts"
-    heading(title, f"colours from 0 (dark) to {highest:g} (bright)", EXIT_HELP)
+    heading(title, f"colours from 0 (dark) to {highest:g} (bright)", EXIT_HELP, level=3)
     error = e.errors[layer]
     tiles = [
         Tile(image_png(e.noisy), f"x_t at t = {e.timestep}", "input of the network"),
@@ -76,6 +76,6 @@ def _draw_curve(example: Example, selected: Selection) -> None:
     table = pd.DataFrame({"exit": range(len(e.u) + 1), "u": [*e.u.tolist(), None], "error": e.errors.tolist()})
     gap = float(np.nanmean(np.abs(e.u - e.errors[:-1])))
     title = f"u differs from the actual error by {gap:.3f} on average"
-    heading(title, f"this image at t = {e.timestep}", CURVE_HELP, lambda: table, "u and error")
+    heading(title, f"this image at t = {e.timestep}", CURVE_HELP, lambda: table, "u and error", level=3)
     figure = u_and_error(e.u, e.errors, selected.threshold, example.layer)
     chart(figure, "plot u and error", "u and the actual error per exit", select_exit)

@@ -8,7 +8,7 @@ from app.state import cache
 from app.state.commands import typed
 from app.state.selection import Selection
 from app.widgets.glossary import WORDS
-from app.widgets.panels import Panel
+from app.widgets.panels import Panel, section
 
 WHAT = (
     "A diffusion model makes an image from noise by running its whole network at every denoising step; with *early "
@@ -32,13 +32,13 @@ STEPS = {  # what a command does: the command, for a run folder
 
 def draw_what(selection: Selection) -> None:
     """Three sentences."""
-    st.subheader("What am I looking at?", anchor=False)
+    section("What am I looking at?")
     st.markdown(WHAT)
 
 
 def draw_start(selection: Selection) -> None:
     """The commands that fill this page."""
-    st.subheader("Start here with your own model", anchor=False)
+    section("Start here with your own model")
     for what, command in STEPS.items():
         st.caption(what)
         st.code(command.format(run=typed(cache.runs_root() / "mine")), language="bash", wrap_lines=True)
@@ -46,7 +46,7 @@ def draw_start(selection: Selection) -> None:
 
 def draw_glossary(selection: Selection) -> None:
     """Every word of the explorer."""
-    st.subheader("Glossary", anchor="glossary")
+    section("Glossary", anchor="glossary")
     half = -(-len(WORDS) // 2)
     for column, words in zip(st.columns(2, gap="medium"), (WORDS[:half], WORDS[half:]), strict=True):
         column.markdown("\n".join(f"- **{word.name}**: {word.meaning}" for word in words))

@@ -18,7 +18,7 @@ from app.views.uncertainty.figures.calibration import reliability_curves
 from app.widgets import inputs
 from app.widgets.empty import no_checkpoint, offer_calibration
 from app.widgets.figures import Mark
-from app.widgets.panels import Panel, Picture, show
+from app.widgets.panels import Panel, Picture, section, show
 from app.widgets.pictures.layer_heatmap import layer_heatmap
 from app.widgets.plot import Point
 
@@ -54,7 +54,7 @@ def _pooled(calibration: Calibration) -> Calibration:
 
 def draw_calibration(selection: Selection) -> None:
     """Two panels, or the command that makes the calibration."""
-    st.subheader("Calibration of u", anchor=False)
+    section("Calibration of u")
     if selection.checkpoint is None:
         no_checkpoint(selection.run, "there are no UEMs to calibrate")
         return
@@ -92,7 +92,7 @@ def draw_calibration(selection: Selection) -> None:
         help="Distance of u from the actual error, or how well u orders images by it, at every layer and calibrated "
         "timestep. Click a cell to select it.",
     )
-    show([[(curves, 1), (heatmap, 1)]], selection, key="panels calibration")
+    show([[(curves, 1), (heatmap, 1)]], selection, key="panels calibration", level=3)
 
 
 CALIBRATION = Panel("calibration", draw_calibration)

@@ -12,7 +12,7 @@ from app.state import cache
 from app.state.selection import Selection, select
 from app.views.uncertainty import findings
 from app.views.uncertainty.figures.maps import map_over_image, maps_by_layer
-from app.widgets.panels import Panel, Picture, show
+from app.widgets.panels import Panel, Picture, section, show
 from app.widgets.plot import Point
 from deediff.traces.reader import Trace
 
@@ -24,7 +24,7 @@ def _maps(_trace: Trace, key: tuple[str, int], sample: int) -> np.ndarray:
 
 def draw_maps(selection: Selection) -> None:
     """The maps of the selected sample, or of the first one that has maps."""
-    st.subheader("u over the image", anchor=False)
+    section("u over the image")
     trace = selection.trace
     assert trace is not None
     recorded = trace.map_samples
@@ -59,7 +59,7 @@ def draw_maps(selection: Selection) -> None:
         help="The map of the selected layer over the finished image. The u that decides (Eq. 5) is the mean over all "
         "tokens that the UEM reads: these patches, and in some models the timestep's token.",
     )
-    show([[(mosaic, 3), (single, 2)]], selection, key="panels maps")
+    show([[(mosaic, 3), (single, 2)]], selection, key="panels maps", level=3)
 
 
 MAPS = Panel("maps", draw_maps)

@@ -20,7 +20,7 @@ from deediff.plans import Plan, PlanStep
 from deediff.plans.file import find_plan, write_plan
 from deediff.plans.text import steps_from_text, steps_to_text
 from deediff.plans.trials import Trial, write_trials
-from tests.app.helpers import BLOCKS, FULL, figure, in_the_link, open_app, sentences
+from tests.app.helpers import BLOCKS, FULL, figure, in_the_link, open_app, sentences, titles
 
 STEPS = (PlanStep(999, 0, "input"), PlanStep(700), PlanStep(400, 3), PlanStep(90, 0, "output:0"))
 TEXT = "999:input,700,400:3,90:output:0"
@@ -58,7 +58,7 @@ def test_images_and_cost_are_those_of_the_steps_in_the_link(runs: Path) -> None:
     cost = deediff.read_trace(next((run / "traces").iterdir())).meta.cost
     at_exit = cost.at_exit(with_uem=False)
     gflops = at_exit[13] + at_exit[3]
-    text = " ".join(m.value for m in app.markdown) + " ".join(c.value for c in app.caption)
+    text = " ".join(titles(app)) + " ".join(c.value for c in app.caption)
     assert f"{1 - gflops / (4 * cost.full):.0%} less than 4-uniform ({4 * cost.full:.3g})" in text
     assert f"{gflops:.3g} GFLOPs per image" in text
 

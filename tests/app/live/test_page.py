@@ -29,6 +29,7 @@ from tests.app.helpers import (
     press,
     sentences,
     shown_tiles,
+    titles,
     write_run,
 )
 from tests.conftest import sample_trace
@@ -249,11 +250,6 @@ def test_a_link_names_no_file_on_the_server(runs: Path, tmp_path: Path) -> None:
     assert not app.exception
     assert str(file) not in in_the_link(app).values()
     assert app.text_input(key="live schedule").value == str(file)
-
-
-def titles(app: AppTest) -> list[str]:
-    """The titles of the grids."""
-    return [text.value.strip("*") for text in app.markdown if text.value.startswith("**")]
 
 
 def test_a_budget_that_was_not_kept_is_said(runs: Path) -> None:

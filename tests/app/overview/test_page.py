@@ -17,7 +17,8 @@ from deediff.json_files import read_json, write_json
 from deediff.plans import Plan, PlanStep
 from deediff.plans.file import write_plan
 from deediff.quality.results import Quality, write_quality
-from tests.app.helpers import BLOCKS, EXITS, FULL, SAMPLES, STEPS, calibrate_run, figure, open_app, sentences, unpacked
+from tests.app import helpers
+from tests.app.helpers import BLOCKS, EXITS, FULL, SAMPLES, STEPS, figure, open_app, sentences, titles, unpacked
 from tests.conftest import sample_trace
 
 GUARD = "fd-pixels"
@@ -101,7 +102,7 @@ def counts(trace: Path) -> np.ndarray:
 
 
 def texts(app: Any) -> str:
-    return " ".join(element.value for element in app.markdown)
+    return " ".join([*titles(app), *(element.value for element in app.markdown)])
 
 
 def cells(app: Any) -> list[list[str]]:
@@ -189,7 +190,7 @@ def test_a_chosen_cell_is_marked_and_a_default_one_is_not(searched: Path) -> Non
 
 
 def test_what_an_exit_loses_is_that_of_the_calibration(runs: Path) -> None:
-    calibration = calibrate_run(runs)
+    calibration = helpers.calibrate_run(runs)
     file = runs / "toy" / "checkpoints" / "100.calibration.json"
     mse = calibration.squared_error.mean(axis=1).astype(float)
     content = {"checkpoint_sha256": calibration.info["checkpoint_sha256"], "images": 16, "dataset": "toy"}
@@ -259,7 +260,7 @@ def test_damaged_files_are_sentences_and_the_rest_is_drawn(searched: Path) -> No
     app = open_app(None)
     assert not app.exception
     assert "is not a readable front" in sentences(app)
-    assert "What am I looking at?" in [element.value for element in app.subheader]
+    assert "What am I looking at?" in titles(app)
 
 
 def test_every_page_that_an_answer_links_to_gets_the_selection(searched: Path) -> None:
@@ -280,7 +281,7 @@ def test_links_of_when_exit_trends_was_the_first_page_still_open_it(runs: Path) 
 
 def test_words_are_explained_beside_the_title_that_uses_them_and_in_the_glossary(searched: Path) -> None:
     app = open_app(None)
-    title = next(element for element in app.markdown if "12 uniform steps cost" in element.value)
+    title = next(element for element in app.subheader if "12 uniform steps cost" in element.value)
     for name in ("uniform steps", "GFLOPs", "fd-…", "guard"):
         word = next(word for word in WORDS if word.name == name)
         assert (word.meaning in title.help) == (name != "guard")

@@ -16,7 +16,7 @@ from deediff.errors import UserError
 from deediff.plans import Plan, PlanStep
 from deediff.plans.file import write_plan
 from deediff.plans.front import read_front
-from tests.app.helpers import BLOCKS, figure, in_the_link, open_app, sentences
+from tests.app.helpers import BLOCKS, figure, in_the_link, open_app, sentences, titles
 
 STEPS = (
     PlanStep(999, 0, "gaussian"),
@@ -73,7 +73,7 @@ def test_the_page_says_what_the_cheapest_equal_plan_saves(searched: Path) -> Non
     app = open_app("plans")
     assert not app.error
     title = "2.30-all: the images of 12 uniform steps for 81% less"
-    assert any(title in text.value for text in app.markdown)
+    assert title in titles(app)
     lines = {trace["name"]: trace for trace in figure(app, "fronts")["data"] if trace.get("showlegend", True)}
     exits = lines["timesteps and exits"]
     assert (exits["x"], exits["y"]) == ([0.55, 1.15], [4.0, 5.05])

@@ -17,7 +17,7 @@ from deediff.analysis.lens import diffusion_lens
 from deediff.analysis.trajectory import ExitChoice, Trajectory, follow, force_exit
 from deediff.checkpoints import load_checkpoint
 from deediff.diffusion.schedule import Schedule
-from tests.app.helpers import BLOCKS, EXITS, FULL, figure, in_the_link, open_app, sentences, shown_tiles, times
+from tests.app.helpers import BLOCKS, EXITS, FULL, figure, in_the_link, open_app, sentences, shown_tiles, times, titles
 from tests.conftest import sample_trace
 
 NUMBER, SIDE = 4, 32  # the sample, and the height of its image
@@ -87,7 +87,7 @@ def test_a_forced_exit_is_sampled_again_beside_the_sample(runs: Path) -> None:
     assert in_the_link(app)["forced"] == f"{t}:{layer}:head"
     other = force_exit(trajectory, 1, ExitChoice(layer))
     assert other is not None
-    words = " ".join(element.value for element in [*app.markdown, *app.caption])
+    words = " ".join(element.value for element in [*app.header, *app.caption])
     assert f"Leaving by layer {layer}, by its head at t = {t}" in words
     distance = np.sqrt(np.square(other.image.astype(float) - trajectory.image).mean())
     assert f"changes the image by {distance:.2f} grey levels (RMS)" in words
@@ -97,13 +97,13 @@ def test_a_forced_exit_is_sampled_again_beside_the_sample(runs: Path) -> None:
     assert captions == [str(layer) for layer in other.exit_layers]
     app.button(key="forced close").click().run()
     assert "forced" not in in_the_link(app)
-    assert "Leaving by" not in " ".join(element.value for element in app.markdown)
+    assert "Leaving by" not in " ".join(titles(app))
 
 
 def test_a_link_forces_the_exit_and_the_one_taken_changes_nothing(runs: Path) -> None:
     t, layer = times(runs, EXITS)[2], int(trajectory_of(runs).exit_layers[2])
     app = open_lens(forced=f"{t}:{layer}:head")
-    assert any("changes nothing: the sampling did so anyway" in element.value for element in app.markdown)
+    assert any("changes nothing: the sampling did so anyway" in title for title in titles(app))
 
 
 def test_a_plan_has_rows_for_its_readouts(runs: Path) -> None:

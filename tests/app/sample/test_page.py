@@ -9,7 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import deediff
-from tests.app.helpers import BLOCKS, EXITS, FULL, metric, open_app, sentences, shown_tiles, sort_images
+from tests.app.helpers import BLOCKS, EXITS, FULL, metric, open_app, sentences, shown_tiles, sort_images, titles
 
 
 def open_sample(number: int, trace: str = EXITS) -> AppTest:
@@ -40,7 +40,7 @@ def test_a_sample_shows_its_way_recomputed_from_its_seed(rows: bool, runs: Path)
     assert ("exits equal at 4 of 4 steps" in said) == rows
     left = exits[exits < BLOCKS]
     title = f"Early exit at {(exits < BLOCKS).mean():.0%} of the steps, after {left.mean():.1f} of {BLOCKS}"
-    assert any(title in element.value for element in app.markdown)
+    assert any(title in heading for heading in titles(app))
 
 
 def test_next_and_previous_follow_the_order_of_the_images(runs: Path) -> None:

@@ -29,6 +29,7 @@ from tests.app.helpers import (
     select,
     sentences,
     times,
+    titles,
     unpacked,
 )
 
@@ -184,11 +185,6 @@ def test_every_figure_is_one_that_plotly_takes(runs: Path) -> None:
             go.Figure(figure(app, name))  # raises for an attribute that does not exist
 
 
-def bold(app: AppTest) -> list[str]:
-    """The titles of the panels."""
-    return [text.value.strip("*") for text in app.markdown if text.value.startswith("**")]
-
-
 def test_a_measurement_at_the_threshold_is_shown_and_the_estimate_laid_over_it(runs: Path) -> None:
     measured = deediff.read_trace(runs / "toy" / "traces" / EXITS).exit_layers()
     app = open_app("trends", tau="0.1")  # A is the full network's trace
@@ -197,17 +193,17 @@ def test_a_measurement_at_the_threshold_is_shown_and_the_estimate_laid_over_it(r
     np.testing.assert_allclose(line(app, "exit heatmap", name), exits_of(runs).mean(axis=0), rtol=1e-6)
     lines = {trace.get("name"): trace["line"] for trace in figure(app, "exit heatmap")["data"][1:]}
     assert lines[name]["dash"] == "dash"
-    assert f"At τ = 0.1 a sample runs {measured.mean():.1f} of {BLOCKS} blocks on average" in bold(app)
-    assert not [title for title in bold(app) if title.startswith("Estimated")]
+    assert f"At τ = 0.1 a sample runs {measured.mean():.1f} of {BLOCKS} blocks on average" in titles(app)
+    assert not [title for title in titles(app) if title.startswith("Estimated")]
 
 
 def test_only_without_a_measurement_an_estimate_is_the_title_and_says_so(runs: Path) -> None:
     app = open_app("trends", tau="0.12")
     exits = exits_of(runs, tau=0.12)
-    assert f"Estimated: at τ = 0.12 a sample runs {exits.mean():.1f} of {BLOCKS} blocks on average" in bold(app)
+    assert f"Estimated: at τ = 0.12 a sample runs {exits.mean():.1f} of {BLOCKS} blocks on average" in titles(app)
     theirs = open_app(
         "trends", trace=EXITS, tau="0.12"
     )  # sampled with exits: its own are on screen wherever the slider is
     measured = deediff.read_trace(runs / "toy" / "traces" / EXITS).exit_layers()
     np.testing.assert_array_equal(unpacked(heatmap(theirs)["customdata"])[:, :, 0], counts(measured).T)
-    assert f"At τ = 0.1 a sample runs {measured.mean():.1f} of {BLOCKS} blocks on average" in bold(theirs)
+    assert f"At τ = 0.1 a sample runs {measured.mean():.1f} of {BLOCKS} blocks on average" in titles(theirs)
