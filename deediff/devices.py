@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from deediff.digits import whole_number
 from deediff.errors import UserError
 
 
@@ -27,7 +28,31 @@ def choose_device(name: str) -> torch.device:
         name = next(kind for kind, there in available.items() if there)
     if not available.get(name):
         raise UserError(f"device {name} is not available on this machine: use --device auto or cpu")
-    return torch.device(name, int(os.environ.get("LOCAL_RANK", "0"))) if name == "cuda" else torch.device(name)
+    return torch.device(name, _local_rank()) if name == "cuda" else torch.device(name)
+
+
+def _local_rank() -> int:
+    """The number of this process's GPU. Raises UserError when there is no such GPU."""
+    text, count = os.environ.get("LOCAL_RANK", "0"), torch.cuda.device_count()
+    number = whole_number(text)
+    if number is None or number >= count:
+        raise UserError(f"LOCAL_RANK is {text!r} in the environment, expected the number of one of {count} GPUs")
+    return number
+
+
+def torchrun_process() -> tuple[int, int]:
+    """Rank and world size of this process, from torchrun's environment; (0, 1) without one.
+
+    Raises UserError when they are invalid, or only the world size is given.
+    """
+    rank, world = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
+    if rank is None and world is not None:
+        raise UserError(f"WORLD_SIZE is {world!r} in the environment without RANK: start with torchrun, or unset it")
+    rank, world = rank or "0" if world is None else str(rank), "1" if world is None else world
+    number, count = whole_number(rank), whole_number(world)
+    if number is None or count is None or number >= count:
+        raise UserError(f"RANK is {rank!r} of WORLD_SIZE {world!r}, expected 0 ≤ RANK < WORLD_SIZE in the environment")
+    return number, count
 
 
 @cache

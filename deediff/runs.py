@@ -179,5 +179,5 @@ def _check_idle(folder: Path, action: str) -> None:
 def numbered_checkpoints(run: Path) -> list[Path]:
     """The complete checkpoints (weights and JSON) of a run folder, newest last."""
     files = (run / "checkpoints").glob("*.safetensors")
-    complete = [p for p in files if p.stem.isdigit() and p.with_suffix(".json").exists()]
+    complete = [p for p in files if p.stem.isdecimal() and p.with_suffix(".json").exists()]
     return sorted(complete, key=lambda p: int(p.stem))

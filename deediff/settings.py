@@ -33,7 +33,7 @@ class PolicySpec:
         Raises UserError when a bound is given twice.
         """
         plain, bounds = text, dict[str, int]()
-        while match := re.fullmatch(r"(.*),(min|max):(\d+)", plain, flags=re.DOTALL):
+        while match := re.fullmatch(r"(.*),(min|max):(\d{1,18})", plain, flags=re.DOTALL):
             plain, bound, layer = match.groups()
             if bound in bounds:
                 raise UserError(f"policy {text!r} gives {bound} twice: leave one of them out")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -13,7 +12,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from deediff.datasets import Images
+from deediff.devices import torchrun_process
 from deediff.diffusion.schedule import Schedule
+from deediff.errors import UserError
 from trainer.config import Stage, TrainConfig
 
 
@@ -26,10 +27,13 @@ class Processes:
 
     @classmethod
     def join(cls, device: torch.device) -> Processes:
-        """Initialise torch.distributed if torchrun started more than one process."""
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        """Initialise torch.distributed if torchrun started more than one process. Raises UserError if it cannot be."""
+        if torchrun_process()[1] == 1:
             return cls()
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        try:
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        except ValueError as error:  # a variable of the environment is missing
+            raise UserError(f"the processes cannot find each other ({error}): start with torchrun") from None
         return cls(dist.get_rank(), dist.get_world_size())
 
 

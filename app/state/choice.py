@@ -53,7 +53,7 @@ def resolve(
     text = link.requested(key)
     opened = None if text is None else read(text)
     if text is not None and opened is None:
-        link.warn(f"The link sets {key} = {text}, {impossible}; this is ignored.")
+        link.warn(f"The link sets {key} = {link.short(text)}, {impossible}; this is ignored.")
     clicked = st.session_state.get(CLICKED, {}).get(key)
     shown = None if link.removed(key) else st.session_state.get(state or key)
     for value in (clicked, opened, led, shown):
@@ -76,7 +76,7 @@ def resolve_names(
         names = link.parted(text)
         for name in names:
             if name not in possible:
-                link.warn(f"The link names the {what} “{name}”, which does not exist.")
+                link.warn(f"The link names the {what} “{link.short(name)}”, which does not exist.")
     elif led is not None:
         names = list(led)
     elif link.removed(key):

@@ -18,6 +18,7 @@ EVER = "link ever written"  # session state: every (key, value) that this sessio
 USED = "link used"  # the keys that this run of the script has read or written
 BATCH = "link to write"  # values collected by `one_step`
 NO_NAMES = "none"  # an empty list
+LONGEST = 60  # characters of a value in a sentence
 NEW, SHOWN = "link warnings", "link warnings on screen"
 
 
@@ -100,7 +101,12 @@ def remove_unused() -> None:
 def _report_unused(key: str) -> None:
     value = st.query_params[key]
     if key not in st.session_state.get(USED, ()) and (key, value) not in st.session_state.get(EVER, ()):
-        warn(f"The link sets {key} = {value}, which is not used here; this is ignored.")
+        warn(f"The link sets {short(key)} = {short(value)}, which is not used here; this is ignored.")
+
+
+def short(text: str) -> str:
+    """A value of the URL for a sentence."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def warn(sentence: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -18,7 +19,7 @@ from deediff.diffusion.solvers import SOLVERS, SPACINGS
 from deediff.plans import Plan
 from deediff.plans.file import find_plan
 from deediff.policies.registry import BOUNDS, POLICIES
-from deediff.recording.job import sample_to_trace
+from deediff.recording.job import missing_parts, sample_to_trace
 from deediff.recording.maps import checkpoint_of, write_maps
 from deediff.sampling.sampler import Step
 from deediff.settings import Device, SamplingSettings, check_spacing
@@ -97,6 +98,9 @@ class Sample(Command):
         result: Result = {"trace": str(folder), "policy": trace.meta.title, **found}
         if clamped := trace.meta.clamped:
             result["note"] = f"{clamped['count']} of {clamped['of']} uncertainties outside [0, 1] were clamped"
+        if not trace.meta.complete:
+            result["note"] = missing_parts(trace)
+            print(f"note: {result['note']}", file=sys.stderr)
         return result
 
 

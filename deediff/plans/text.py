@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import quote, unquote
 
+from deediff.digits import whole_number
 from deediff.errors import UserError
 from deediff.plans.plan import PlanStep
 
@@ -30,10 +31,12 @@ def steps_from_text(text: str) -> tuple[PlanStep, ...]:
 
 def _from_text(text: str) -> PlanStep:
     body, _, network = text.partition("@")
-    timestep, _, does = body.partition(":")
-    if not timestep.isdecimal() or (":" in body and not does) or ("@" in text and not network):
-        raise UserError(f"step {text!r} of a plan is malformed, expected TIMESTEP[:EXIT or READOUT][@NETWORK]")
+    number, _, does = body.partition(":")
+    timestep, layer = whole_number(number), whole_number(does)
+    broken = timestep is None or (":" in body and not does) or ("@" in text and not network)
+    if timestep is None or broken or (layer is None and does.isdecimal()):
+        raise UserError(f"step {text[:60]!r} of a plan is malformed, expected TIMESTEP[:EXIT or READOUT][@NETWORK]")
     name = unquote(network) or None
     if not does or does == "policy":
-        return PlanStep(int(timestep), "policy" if does else "full", network=name)
-    return PlanStep(int(timestep), int(does), network=name) if does.isdecimal() else PlanStep(int(timestep), 0, does)
+        return PlanStep(timestep, "policy" if does else "full", network=name)
+    return PlanStep(timestep, 0, does) if layer is None else PlanStep(timestep, layer, network=name)

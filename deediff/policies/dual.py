@@ -8,6 +8,7 @@ from typing import Any
 from deediff.checkpoints import find_checkpoint, load_checkpoint
 from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import Solver
+from deediff.digits import whole_number
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 from deediff.policies.base import ExitPolicy, LayerState
@@ -76,7 +77,7 @@ def read_dual(argument: str) -> Dual:
     switch, _, path = argument.partition(":")
     if not path:
         raise UserError(f"policy dual:{argument} names no shallow network, expected dual:t:CHECKPOINT")
-    if not switch.isdecimal():
+    if (timestep := whole_number(switch)) is None:
         raise UserError(f"policy dual:{argument} switches at {switch!r}, expected a timestep 0, 1, …")
     model, info = load_checkpoint(find_checkpoint(Path(path)))
-    return Dual(int(switch), model, info, path)
+    return Dual(timestep, model, info, path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from deediff.digits import whole_number
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 from deediff.readouts.base import Readout
@@ -80,6 +81,6 @@ def exit_readouts(model: EarlyExitModel) -> list[str]:
 
 
 def _whole(name: str, argument: str) -> int:
-    if not argument.isdecimal():
+    if (number := whole_number(argument)) is None:
         raise UserError(f"readout {name}:{argument} has {argument!r}, expected a whole number: {READOUTS[name].usage}")
-    return int(argument)
+    return number

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 
 from deediff.checkpoints import find_checkpoint, load_checkpoint
-from deediff.devices import choose_device, device_name, versions
+from deediff.devices import choose_device, device_name, torchrun_process, versions
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.json_files import read_json, write_json
@@ -23,7 +22,7 @@ from deediff.sampling.sampler import NotFinite, Sampling, Step, prepare_sampling
 from deediff.settings import PolicySpec, SamplingSettings
 from deediff.storage import AnyPath, open_folder
 from deediff.traces.meta import TraceMeta
-from deediff.traces.reader import read_trace
+from deediff.traces.reader import Trace, read_trace
 
 
 def sample_to_trace(
@@ -47,7 +46,7 @@ def sample_to_trace(
     job = prepare_sampling(model, settings, Schedule(**info["schedule"]))  # raises before anything is written
     parts = job.settings.batches
     _check_maps(job, maps)
-    rank, world = _process()
+    rank, world = torchrun_process()
     if world > len(parts):
         raise UserError(
             f"{world} processes for {len(parts)} parts: use at most {len(parts)}"
@@ -115,12 +114,17 @@ def _check_maps(job: Sampling, maps: Collection[int]) -> None:
     check_samples(maps, job.settings.num_samples)
 
 
-def _process() -> tuple[int, int]:
-    """Rank and world size of this process, from torchrun's environment. Raises UserError when they are invalid."""
-    rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
-    if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
-        raise UserError(f"RANK is {rank!r} of WORLD_SIZE {world!r}, expected 0 ≤ RANK < WORLD_SIZE in the environment")
-    return int(rank), int(world)
+def missing_parts(trace: Trace) -> str:
+    """A sentence on the parts that an incomplete trace lacks, and the ranks of torchrun that write them."""
+    _, world = torchrun_process()
+    total = -(-trace.meta.num_samples // (trace.meta.batch_size or trace.meta.num_samples))
+    missing = [part for part in range(total) if not part_is_complete(trace.path, part)]
+    ranks = sorted({part % world for part in missing})
+    who = f" of rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}" if world > 1 else ""
+    return (
+        f"the trace is not complete: {len(missing)} of {total} parts{who} are missing; "
+        "it is complete when they have ended, else run the same command again"
+    )
 
 
 def _check_claim(folder: AnyPath) -> None:

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 import deediff
+from deediff.cli import main
 from deediff.errors import UserError
 from deediff.recording.finish import finish
 from tests.conftest import REPO, TAU, TINY, comparable, make_model, make_run, record
+from trainer.run import main as train_main
 
 
 @pytest.mark.parametrize(("rank", "world"), [("2", "2"), ("-1", "2"), ("x", "2"), ("0", "0"), ("0", "many")])
@@ -27,6 +29,31 @@ def test_a_process_that_cannot_be_is_refused(
     with pytest.raises(UserError, match=f"RANK is '{rank}' of WORLD_SIZE '{world}'"):
         record(run_folder, "unclaimed")
     assert not (run_folder / "traces" / "unclaimed").exists()
+
+
+@pytest.mark.parametrize("world", ["2", "1", ""])
+def test_a_world_size_without_a_rank_is_refused(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], world: str
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", world)
+    monkeypatch.delenv("RANK", raising=False)
+    sentence = f"WORLD_SIZE is {world!r} in the environment without RANK"
+    with pytest.raises(UserError, match=sentence):
+        record(run_folder, "unclaimed")
+    assert train_main(["mnist_tiny", "--out", str(run_folder / "training")]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_an_incomplete_trace_names_the_ranks_that_are_missing(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = command_line(run_folder, "partly", "--steps", "2")[2:]  # six parts
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    for rank, missing in (("1", "4 of 6 parts of ranks 0, 2"), ("0", "2 of 6 parts of rank 2"), ("2", "")):
+        monkeypatch.setenv("RANK", rank)
+        assert main(command) == 0
+        found = capsys.readouterr().err
+        assert (missing in found) if missing else ("missing" not in found)
 
 
 @pytest.mark.parametrize("shared_folder", ["shared", "memory://bucket/shared"])

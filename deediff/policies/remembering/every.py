@@ -10,6 +10,7 @@ from torch import Tensor
 
 from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import Solver
+from deediff.digits import whole_number
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 from deediff.policies.base import ExitPolicy, LayerState
@@ -58,8 +59,8 @@ def read_every(argument: str) -> Every:
     for option in options:
         if option == "last":
             last = True
-        elif option.startswith("warmup:") and option[7:].isdecimal():
-            warmup = int(option[7:])
+        elif option.startswith("warmup:") and (steps := whole_number(option[7:])) is not None:
+            warmup = steps
         else:
             raise UserError(f"policy every:{argument} has the option {option!r}, expected warmup:w or last")
     return Every(int(period), warmup, last)

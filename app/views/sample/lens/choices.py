@@ -13,6 +13,7 @@ from app.views.sample.lens.compute import Grid, Source, readouts_of, spread_step
 from app.widgets import inputs
 from app.widgets.image_difference import AMPLIFY
 from deediff.analysis.trajectory import DECODER, HEAD, NETWORK, ExitChoice
+from deediff.digits import whole_number
 
 FORCED, CELL = "forced", "lens_cell"  # keys in the URL, as in the session
 EXIT = "exit"  # the selected cell is that of an exit layer
@@ -122,6 +123,7 @@ def forced_choice(source: Source) -> tuple[int, ExitChoice] | None:
 def _parsed(text: str, steps: dict[int, int]) -> tuple[int, ExitChoice] | None:
     timestep, _, rest = text.partition(":")
     layer, _, readout = rest.partition(":")
-    if not (timestep.isdecimal() and layer.isdecimal() and readout) or int(timestep) not in steps:
+    t, exit_layer = whole_number(timestep), whole_number(layer)
+    if t is None or t not in steps or exit_layer is None or not readout:
         return None
-    return steps[int(timestep)], ExitChoice(int(layer), readout)
+    return steps[t], ExitChoice(exit_layer, readout)
