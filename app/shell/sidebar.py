@@ -8,11 +8,10 @@ from typing import Any
 
 import streamlit as st
 
+from app.shell.cohort import choose_cohort_of
 from app.shell.news import show_news, watch_folder
 from app.state import cache, link
 from app.state.choice import end_clicks
-from app.state.cohort import KEY as COHORT
-from app.state.cohort import limited, others, split_name
 from app.state.recent import dated, first_run, remember_run
 from app.state.selection import HIGHEST, STEP, Selection, stops
 from app.widgets import inputs
@@ -20,7 +19,6 @@ from app.widgets.empty import no_full_record
 from app.widgets.glossary import meaning
 from deediff.errors import UserError
 from deediff.runs import Run, list_runs, newest_first
-from deediff.traces.cohort import samples_to_csv
 from deediff.traces.meta import TraceMeta
 from deediff.traces.pairing import same_noise
 from deediff.traces.reader import Trace
@@ -83,10 +81,10 @@ def _choose(runs: dict[str, Run], problems: list[str]) -> Selection:
     point = {}
     cohort, whole = "", trace
     if trace is not None and trace.parts:
-        cohort, numbers, split = _choose_cohort()
-        if numbers:
-            trace, other, siblings = _limit(trace, other, siblings, numbers, split, problems)
-            cohort = cohort if trace is not whole else ""
+        chosen = choose_cohort_of(run)
+        if chosen.numbers:
+            trace, other, siblings = chosen.limit(trace, other, siblings, problems)
+            cohort = chosen.text if trace is not whole else ""
     threshold = _choose_threshold(run, trace, siblings) if trace is not None else None
     point = _choose_point(whole) if whole is not None else {}
     checkpoint = _choose_checkpoint(run) if run.checkpoints else None
@@ -107,52 +105,6 @@ def _open(run: Run, name: str, problems: list[str]) -> Trace | None:
         return None
     problems += [f"{name}: {problem}" for problem in trace.problems]
     return trace
-
-
-def _choose_cohort() -> tuple[str, tuple[int, ...], bool]:
-    """The samples to count: their text, their numbers (none: all), and whether the others are trace B."""
-    text = inputs.text_input("Samples", COHORT, placeholder="all, or e.g. hard:3,7-9", help=meaning("cohort")).strip()
-    if not text:
-        return "", (), False
-    try:
-        name, numbers = split_name(text)
-    except UserError as error:
-        st.caption(f":material/error: {error}")
-        return "", (), False
-    st.caption(f"{name + ': ' if name else ''}{len(numbers):,} samples")
-    split = inputs.toggle("The others as trace B", "others", False)
-    table = samples_to_csv(numbers)
-    st.download_button("Sample numbers", table, f"{name or 'samples'}.csv", "text/csv", icon=":material/download:")
-    return text, numbers, split
-
-
-def _limit(
-    trace: Trace,
-    other: Trace | None,
-    siblings: list[Trace],
-    numbers: tuple[int, ...],
-    split: bool,  # whether the samples that are not among these are trace B
-    problems: list[str],
-) -> tuple[Trace, Trace | None, list[Trace]]:
-    """A, B and further traces, with these samples alone; unlimited where A has others."""
-    try:
-        found: Trace = limited(trace, numbers)
-    except UserError as error:
-        problems.append(f"All samples are shown: {error}")
-        return trace, other, siblings
-    if split and (rest := others(trace, numbers)):
-        other = limited(trace, rest)
-    elif other is not None:
-        other = _if_possible(other, numbers, problems)
-    return found, other, [t for t in (_if_possible(t, numbers, []) for t in siblings) if t is not None]
-
-
-def _if_possible(trace: Trace, numbers: tuple[int, ...], problems: list[str]) -> Trace | None:
-    try:
-        return limited(trace, numbers)
-    except UserError as error:
-        problems.append(str(error))
-        return None
 
 
 def _choose_threshold(run: Run, trace: Trace, siblings: list[Trace]) -> float | None:

@@ -16,7 +16,8 @@ from deediff.analysis.variance import VarianceSplit, exit_variance, uncertainty_
 from deediff.cli.command import Command, Count, Flag, Result, Traces, defaults_to
 from deediff.cli.show import json_number
 from deediff.errors import UserError
-from deediff.traces.cohort import limit, read_samples
+from deediff.traces.cohort import limit
+from deediff.traces.cohort_file import samples_named
 from deediff.traces.reader import Trace, read_trace
 
 
@@ -55,14 +56,14 @@ class Trends(Command):
     """A trace folder or its URL."""
     thresholds: Annotated[str | None, defaults_to("0.01:0.2:0.01, as far as the trace can answer")] = None
     """start:stop:step or a comma-separated list; rounded to multiples of 0.005."""
-    samples: Annotated[Path | None, defaults_to("all samples")] = None
-    """A CSV with the column sample: only these samples are counted, from the trace's rows."""
+    samples: Annotated[str | None, defaults_to("all samples")] = None
+    """A CSV with the column sample, or the name of a cohort of the run: only these samples are counted."""
 
     def run(self) -> Result:
         """Recorded values, then a row per threshold."""
         trace = trace_argument(self.trace)
         if self.samples is not None:
-            trace = limit(trace, read_samples(self.samples))
+            trace = limit(trace, samples_named(self.samples, trace.path.parent.parent))
         measured = ("num_samples", "layer_ratio", "mean_gflops", "wall_seconds")
         recorded = {"policy": trace.meta.title, **{key: getattr(trace.meta, key) for key in measured}}
         if self.thresholds is not None:

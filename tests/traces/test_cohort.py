@@ -81,4 +81,4 @@ def test_the_command_counts_the_samples_of_a_file(
         assert sentence in error
         assert len(error.strip().splitlines()) == 1
     assert main(["trends", str(trace.path), "--samples", str(tmp_path / "none.csv")]) == 2
-    assert "does not exist" in capsys.readouterr().err
+    assert "none.csv is neither a CSV" in capsys.readouterr().err

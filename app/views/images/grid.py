@@ -32,8 +32,11 @@ HELP = (
 )
 
 
-def choose_samples(trace: Trace) -> tuple[str, list[int]]:
-    """Order, images per page, page; returns the measure and the page's sample numbers."""
+def choose_samples(trace: Trace, other: Trace | None) -> tuple[str, list[int], list[int]]:
+    """Order, images per page, page; returns the measure, and the page's sample numbers of A and of B.
+
+    They are the same, unless B is another cohort of the same trace.
+    """
     bar = st.container(horizontal=True, vertical_alignment="bottom", key="image_controls")
     with bar, link.one_step():
         name, reverse = ordering.choose_order()
@@ -44,11 +47,21 @@ def choose_samples(trace: Trace) -> tuple[str, list[int]]:
             st.session_state[PROBLEM] = f"Sorted by number instead: {error}"
             name, order = "sample", ordering.sorted_samples(trace, "sample", reverse)
         order = _with_image(trace, order)
-        if isinstance(trace, Cohort):
-            order = order[np.isin(order, trace.numbers)]
-        pages = math.ceil(len(order) / size)
+        orders = [_counted(trace, order), _counted(other, order) if splits(trace, other) else order[:0]]
+        pages = math.ceil(max(map(len, orders)) / size)
         page = inputs.pagination(pages, "page") if pages > 1 else 1
-    return name, [int(number) for number in order[(page - 1) * size : page * size]]
+    a, b = ([int(number) for number in order[(page - 1) * size : page * size]] for order in orders)
+    return name, a, b if splits(trace, other) else a
+
+
+def splits(trace: Trace, other: Trace | None) -> bool:
+    """Whether B holds other samples of the same trace."""
+    return other is not None and other.path == trace.path
+
+
+def _counted(trace: Trace | None, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those of these samples that the trace is limited to."""
+    return numbers[np.isin(numbers, trace.numbers)] if isinstance(trace, Cohort) else numbers
 
 
 def _with_image(trace: Trace, numbers: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ import deediff
 from app.views.sample.neighbours import finding
 from deediff.analysis.neighbours import embed_trace, extractor_for
 from deediff.json_files import read_json, write_json
-from tests.app.helpers import EXITS, SAMPLES, open_app, sentences, shown_tiles
+from tests.app.helpers import EXITS, SAMPLES, open_app, sentences, shown_tiles, titles
 
 GREY = (1, 32)
 
@@ -40,9 +40,7 @@ def test_generated_images_come_nearest_first_and_without_training_images_a_sente
     assert [tile["number"] for tile in tiles] == [2, *(number for _, number in expected)]
     assert [tile["caption"] for tile in tiles[1:]] == [f"{number} · {distance:.3g}" for distance, number in expected]
     assert "toy names no training images that are here: only generated ones are compared" in sentences(app)
-    assert f"The nearest of {SAMPLES - 1} other generated images is at {expected[0][0]:.3g}" in "".join(
-        text.value for text in app.markdown
-    )
+    assert f"The nearest of {SAMPLES - 1} other generated images is at {expected[0][0]:.3g}" in " ".join(titles(app))
 
 
 def test_missing_training_images_are_named_with_their_place(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
