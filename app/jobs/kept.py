@@ -11,8 +11,12 @@ from pathlib import Path
 from torch import Tensor
 
 from app.jobs.queue import Job, Session
+from deediff.analysis.drift import measure_drift
 from deediff.calibration.checkpoint import CalibrationSettings, calibrate_checkpoint, training_batches
+from deediff.calibration.drift import drift_file
 from deediff.calibration.gaussian import GAUSSIAN_IMAGES, fit_gaussian, gaussian_file
+from deediff.checkpoints import load_checkpoint
+from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.json_files import read_json
 from deediff.policies import make_policy
@@ -64,7 +68,7 @@ class SaveJob(Job):
 
 
 class CalibrateJob(Job):
-    """Compares u with the error on held-out images; fits a Gaussian to the training images, unless it has been fitted.
+    """Compares u with the error on held-out images; measures drift and fits a Gaussian, unless that has been done.
 
     As `deediff calibrate CHECKPOINT` does.
     """
@@ -76,12 +80,19 @@ class CalibrateJob(Job):
         self.folder = checkpoint
 
     def work(self) -> None:
+        if not (drift := drift_file(self.folder)).exists():  # first: it needs no images
+            model, info = load_checkpoint(self.folder)
+            measure_drift(model, Schedule(**info["schedule"]), on_step=self._on_step).save(drift)
         gaussian = gaussian_file(self.folder)
         if not gaussian.exists():
             source = {"source": "data", "checkpoint": self.folder.name}
             fit_gaussian(self._batches(), info=source).save(gaussian)
         if read_json(self.folder.with_suffix(".json")).get("uem") is not None:
             calibrate_checkpoint(self.folder, CalibrationSettings(), on_batch=self._on_batch)
+
+    def _on_step(self, step: Step) -> None:
+        self._check()
+        self.progress(step.done, step.total, "full trajectories")
 
     def _batches(self) -> Iterator[Tensor]:
         done = 0

@@ -14,7 +14,8 @@ import streamlit as st
 
 from app.state.choice import click
 from deediff.runs import Run
-from deediff.traces.reader import Trace, WhatIf
+from deediff.traces.reader import Trace
+from deediff.traces.what_if import WhatIf
 
 HIGHEST = 0.5  # of the thresholds: u is tanh|error| averaged over pixels, and never reaches more
 STEP = 0.005  # between two stops of the slider, as in THRESHOLDS

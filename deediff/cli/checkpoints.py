@@ -14,9 +14,11 @@ from torch import Tensor
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from deediff.analysis.drift import DRIFT_SAMPLES, DRIFT_STEPS, measure_drift
 from deediff.bench.components import time_components
 from deediff.calibration.checkpoint import CalibrationSettings, calibrate_checkpoint, training_batches
 from deediff.calibration.deviations import check_edges, deviations
+from deediff.calibration.drift import drift_file
 from deediff.calibration.gaussian import GAUSSIAN_IMAGES, RANK, fit_gaussian, gaussian_file
 from deediff.checkpoints import find_checkpoint, load_checkpoint
 from deediff.cli.command import Command, Count, Photos, Result, defaults_to, one_of
@@ -67,11 +69,12 @@ def schedule_argument(name: str) -> Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrate(Command):
-    """Compare u with the real error on held-out images, fit maps that correct u, and fit a Gaussian.
+    """Compare u with the real error on held-out images, fit maps that correct u, fit a Gaussian, and measure drift.
 
-    For the policies excess and stopping, --recalibrated, and the readouts gaussian and teleport of plans.
+    For the policies excess and stopping, and --recalibrated; for the readouts gaussian and teleport; for the policies
+    drift and teacache.
 
-    Both are written beside the checkpoint. A model without exits gets the Gaussian only.
+    All are written beside the checkpoint. A model without exits gets the last two only.
     """
 
     checkpoint: Positional[Path]
@@ -87,10 +90,14 @@ class Calibrate(Command):
     photos: OmitArgPrefixes[Photos] = field(default_factory=Photos)
     seed: int = 0
     """Seed of the noise."""
+    only: Annotated[Literal["drift"] | None, defaults_to("everything", "drift")] = None
+    """drift: only what the policies drift and teacache read, which needs no images."""
     gaussian: Literal["data", "samples", "none"] = "data"
     """Images of the Gaussian: of the training split, or drawn by the network in 20 steps of DPM-Solver++."""
     gaussian_images: Count = GAUSSIAN_IMAGES
     """Number of those images."""
+    trajectories: Count = DRIFT_SAMPLES
+    """Samples of the full trajectories on which drift and TeaCache's polynomial are measured."""
     rank: Count = RANK
     """Principal axes of the Gaussian; the rest of the variance is spread evenly."""
     device: Device = "auto"
@@ -99,11 +106,24 @@ class Calibrate(Command):
     def run(self) -> Result:
         """A row per layer with an exit, and the Gaussian."""
         checkpoint = find_checkpoint(self.checkpoint)
+        if self.only == "drift":
+            return self._drift(checkpoint)
         has_exits = read_json(checkpoint.with_suffix(".json")).get("uem") is not None
         if not has_exits and self.gaussian == "none":
             raise UserError(f"{checkpoint} has no exits to calibrate: leave --gaussian none out, or train its exits")
         result = self._exits() if has_exits else {}
-        return result if self.gaussian == "none" else {**self._gaussian(checkpoint), **result}
+        found = {**self._drift(checkpoint), **result}
+        return found if self.gaussian == "none" else {**self._gaussian(checkpoint), **found}
+
+    def _drift(self, checkpoint: Path) -> Result:
+        """Measure and write what reused predictions lose on full trajectories."""
+        model, info = load_checkpoint(checkpoint, choose_device(self.device))
+        settings = SamplingSettings(steps=DRIFT_STEPS, num_samples=self.trajectories, seed=self.seed)
+        with progress("trajectories") as on_step:
+            table = measure_drift(model, Schedule(**info["schedule"]), settings, on_step)
+        table.save(drift_file(checkpoint))
+        thirds = np.array_split(table.gain, 3)
+        return {"drift": str(drift_file(checkpoint)), "drift_gain_by_thirds": [float(third.mean()) for third in thirds]}
 
     def _gaussian(self, checkpoint: Path) -> Result:
         """Fit and write the Gaussian."""

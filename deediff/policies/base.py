@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from deediff.diffusion.solvers import Solver
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 from deediff.traces.meta import TraceMeta
+
+if TYPE_CHECKING:
+    from deediff.policies.remembering.signal import SignalPolicy
 
 
 class LayerState(NamedTuple):
@@ -30,7 +34,21 @@ class LayerState(NamedTuple):
     samples: NDArray[np.int64]  # (k,) sample numbers
     uncertainty: Tensor | None = None  # (k,) u of this layer, if the policy needs it
     lowest_uncertainty: Tensor | None = None  # (k,) smallest u of the earlier layers, if the policy needs it
+    signal: Tensor | None = None  # (k,) what a policy with memory compares; None: not computed yet
     since_full: NDArray[np.int64] | None = None  # (k,) steps since the last full evaluation, 0: none; None: not known
+
+
+class PastView(NamedTuple):
+    """The past of the samples of a `LayerState`, for a policy that computes a signal."""
+
+    copies: int  # rows of the network per sample: 2 with guidance
+    carried: Tensor  # (k,) float32 the signal at the step before; 0 after a full evaluation
+    change: Tensor  # (k,) float32 RMS change of ε between the last two full evaluations; NaN: fewer, or not requested
+    interval: Tensor  # (k,) float32 the log-SNR between these two …
+    ahead: float  # … and between the step before and this one
+    previous_input: Tensor | None  # (copies·k, …) the state of layer 0 at the step before, if the policy keeps it
+    state: Callable[[int], Tensor]  # layer → state (copies·k, …) at this step, of layers that the policy keeps
+    stored: Callable[[int], Tensor | None]  # key → (copies·k, …) what the last full evaluation stored; None: nothing
 
 
 class ExitPolicy(ABC):
@@ -41,11 +59,18 @@ class ExitPolicy(ABC):
     needs_heads: ClassVar[bool] = True
     decides_for_batch: bool = False  # the decision depends on the whole batch: no micro-batches
     remembers: bool = False  # the decision depends on the sample's earlier steps
+    reads_change: bool = False  # reads `PastView.change`
+    keeps_input: bool = False  # reads `PastView.previous_input`
     reads_heads: bool = True  # exits are read out by output heads; False: by another readout, at any layer
     spec: str
     content: Any = None  # JSON of the file that `spec` names, stored with a trace
     seed: int | None = None  # the only seed that the policy is valid for; None: any
     recording: TraceMeta | None = None  # the trace whose noise the sampling must have; None: any
+
+    @property
+    def signaller(self) -> SignalPolicy | None:
+        """The policy that computes the signal which this one compares; None without one."""
+        return None
 
     @abstractmethod
     def should_exit(self, state: LayerState) -> Tensor | bool:

@@ -9,6 +9,7 @@ from deediff.diffusion.solvers import Solver
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 from deediff.policies.base import ExitPolicy, LayerState
+from deediff.policies.remembering.signal import SignalPolicy
 
 
 class Bounded(ExitPolicy):
@@ -23,6 +24,10 @@ class Bounded(ExitPolicy):
         self.needs_uncertainty, self.decides_for_batch = inner.needs_uncertainty, inner.decides_for_batch
         self.recording, self.remembers, self.reads_heads = inner.recording, inner.remembers, inner.reads_heads
         self.needs_lowest_uncertainty = inner.needs_lowest_uncertainty
+
+    @property
+    def signaller(self) -> SignalPolicy | None:
+        return self.inner.signaller
 
     def should_exit(self, state: LayerState) -> Tensor | bool:
         if state.layer < self.lowest:

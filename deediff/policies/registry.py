@@ -17,7 +17,10 @@ from deediff.policies.from_trace.budget import read_budget
 from deediff.policies.from_trace.oracle import read_oracle
 from deediff.policies.never import Never
 from deediff.policies.patience import Patience
+from deediff.policies.remembering.drift import read_drift
 from deediff.policies.remembering.every import read_every
+from deediff.policies.remembering.first_block import read_first_block
+from deediff.policies.remembering.teacache import read_teacache
 from deediff.policies.schedule_file import read_schedule
 from deediff.policies.threshold import Threshold
 from deediff.settings import PolicySpec
@@ -69,6 +72,23 @@ POLICIES: dict[str, Entry] = {
         "every:k",
         "exit at layer 0 but at every k-th step; with every:k,warmup:w,last neither at the first w steps nor the last",
         read_every,
+    ),
+    "drift": Entry(
+        "drift:δ",
+        "exit at layer 0 while the loss predicted from the sample's own drift since its last full evaluation is ≤ δ; "
+        "drift:δ,cap:K at most K steps in a row",
+        read_drift,
+    ),
+    "first-block": Entry(
+        "first-block:δ",
+        "exit at layer 1 while the first block's residual has changed by ≤ δ since the last full evaluation; "
+        "first-block:δ,batch for the whole batch, for comparison",
+        read_first_block,
+    ),
+    "teacache": Entry(
+        "teacache:δ",
+        "exit at layer 0 while the accumulated, rescaled change of the embedded input is ≤ δ",
+        read_teacache,
     ),
     "dual": Entry("dual:t:CHECKPOINT", "another, shallow network for the first steps, down to timestep t", read_dual),
 }

@@ -102,7 +102,10 @@ def _summary_of_rows(folder: AnyPath, part: int, meta: TraceMeta) -> Summary:
         return rows[column].combine_chunks().flatten().to_numpy().reshape(-1, steps, blocks)
 
     exit_layer = rows["exit_layer"].to_numpy().reshape(-1, steps)
-    return Summary.empty(steps, blocks).add(exit_layer, values("uncertainty"), values("deviation"))
+    total = Summary.empty(steps, blocks).add(exit_layer, values("uncertainty"), values("deviation"))
+    if not meta.has_memory:
+        return total
+    return total.add_memory(*(rows[name].to_numpy().reshape(-1, steps) for name in ("signal", "since_full")))
 
 
 def headline(summary: Summary, meta: TraceMeta) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from deediff.recording.finish import finish
 from deediff.recording.maps import check_maps, check_samples, write_maps
 from deediff.recording.parts import part_is_complete
 from deediff.recording.writer import TraceWriter, cannot_write
-from deediff.sampling.planned import plan_content
+from deediff.sampling.planned import plan_content, remembers, signal_exit
 from deediff.sampling.sampler import NotFinite, Sampling, Step, prepare_sampling
 from deediff.settings import PolicySpec, SamplingSettings
 from deediff.storage import AnyPath, open_folder
@@ -55,7 +55,7 @@ def sample_to_trace(
     _claim(folder, trace_meta(job, where))
     todo = [p for i, p in enumerate(parts) if i % world == rank and not part_is_complete(folder, i)]
     writer = TraceWriter(
-        folder, job.solver.timesteps, model.num_blocks, {p: i for i, p in enumerate(parts)}, job.remembers
+        folder, job.solver.timesteps, model.num_blocks, {p: i for i, p in enumerate(parts)}, remembers(job.planned)
     )
     try:
         for step in job.steps(todo, cancelled):
@@ -89,7 +89,8 @@ def trace_meta(job: Sampling, device: torch.device) -> TraceMeta:
         record=settings.record,
         has_uncertainty=job.has_uncertainty,
         has_deviations=settings.deviations,
-        has_memory=job.remembers,
+        has_memory=remembers(job.planned),
+        signal_exit=signal_exit(job.planned, model),
         policy_needs_uncertainty=job.policy.needs_uncertainty,
         cost=job.cost(),
         settings=settings,

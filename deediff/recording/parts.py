@@ -62,6 +62,8 @@ def write_part(folder: AnyPath, number: int, part: Part) -> None:
     steps = part.exit_layer.shape[1]
     write_atomically(samples_file(folder, number), table_bytes(_samples(part), compression="zstd"))
     summary = Summary.empty(steps, part.num_blocks).add(part.exit_layer, part.uncertainty, part.deviation)
+    if part.signal is not None and part.since_full is not None:
+        summary.add_memory(part.signal, part.since_full)
     summary.save(summary_file(folder, number))
     split = SPLIT if part.deviation is not None else SPLIT[:1]
     write_atomically(rows_file(folder, number), table_bytes(_rows(part), use_byte_stream_split=split, **ZSTD))

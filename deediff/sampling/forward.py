@@ -21,6 +21,7 @@ from deediff.models import EarlyExitModel
 from deediff.models.cpu.mlp_uem import prepared_uem
 from deediff.models.cpu.uvit_block import prepared_block
 from deediff.policies.base import LayerState
+from deediff.policies.remembering import SignalPolicy
 from deediff.readouts import StateReadout
 from deediff.sampling.cpu import CPU_GROUP, one_thread, run_on_cpu
 from deediff.sampling.micro_batch import MicroBatch, Rows, gather, in_order, to_host
@@ -110,6 +111,8 @@ class ForwardPass:
         self.resumes = network.num_blocks
         if isinstance(self.exits, StateReadout):
             self.resumes = self.exits.resume_layer(network.num_blocks)
+        self.signaller = None if request.recall is None else request.policy.signaller
+        self.signal = torch.full((batch,), torch.nan, device=x.device)
         self.kept_layers = frozenset[int]() if request.recall is None else request.recall.layers
         self.exit_layer = np.full(batch, network.num_blocks)
         self.active = np.ones(batch, dtype=np.bool_)  # (B,) samples that have not exited
@@ -162,11 +165,30 @@ class ForwardPass:
             u = torch.full((len(mb),), torch.nan, device=self.x.device)  # a layer without UEM is below no threshold
         samples = request.samples[mb.rows]
         since = None if request.recall is None else request.recall.since_full(mb.rows)
-        state = LayerState(i, self.network.num_blocks, request.step, request.timestep, samples, u, mb.lowest, since)
+        blocks, step, timestep = self.network.num_blocks, request.step, request.timestep
+        state = LayerState(i, blocks, step, timestep, samples, u, mb.lowest, None, since)
+        if self.signaller is not None and i >= self.signaller.signal_layer:
+            state = state._replace(signal=self._signal(i, mb, state, self.signaller))
+        if i == 0 and request.recall is not None and request.recall.keeps_input:
+            request.recall.keep_input(mb.rows, mb.state)
         decision = policy.should_exit(state)
         if policy.needs_lowest_uncertainty and i in self.queried_layers and u is not None:
             mb.lowest = u if mb.lowest is None else torch.fmin(mb.lowest, u)
         return decision
+
+    def _signal(self, i: int, mb: MicroBatch, state: LayerState, policy: SignalPolicy) -> Tensor:
+        """(n,) what the policy compares; computed at its layer, and known at the later ones."""
+        recall, index = self.request.recall, torch.from_numpy(mb.rows).to(self.x.device)
+        assert recall is not None
+        if i > policy.signal_layer:
+            return self.signal[index]
+
+        def state_of(layer: int) -> Tensor:
+            return mb.state if layer == i else mb.rows_of(-1 - layer, self.present)
+
+        signal = policy.signal(state, recall.view(mb.rows, state_of, self.x.device))
+        self.signal[index] = signal
+        return signal
 
     def apply_exits(self, mb: MicroBatch) -> Exited | None:
         """Wait for the policy's decision; the samples that exit, if any, are dropped unless everything is recorded."""
@@ -261,4 +283,5 @@ class ForwardPass:
                 start += len(rows)
         deviation = in_order(self.deviation).cpu() if self.deviation else None
         exit_layer = torch.from_numpy(self.exit_layer)
-        return Prediction(in_order(self.outputs), exit_layer, torch.from_numpy(uncertainty), deviation)
+        signal = None if self.signaller is None else self.signal.cpu()
+        return Prediction(in_order(self.outputs), exit_layer, torch.from_numpy(uncertainty), deviation, signal)

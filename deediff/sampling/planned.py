@@ -25,6 +25,7 @@ from deediff.policies.dual import check_network
 from deediff.policies.fixed import Fixed
 from deediff.readouts import Readout, ReadoutState, StateReadout, make_readout
 from deediff.readouts.memory import Deep
+from deediff.sampling.past import Taken
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,13 +218,13 @@ def run_folder(model: EarlyExitModel) -> Path | None:
     return folder.parent if folder.name == "checkpoints" else None
 
 
-def evaluated(step: PlannedStep, exited: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """(B,) each: the samples whose prediction later readouts may reuse, and those that ran the model's full network."""
+def taken_by(step: PlannedStep, exited: NDArray[np.bool_], signal: Tensor | None, reads_change: bool) -> Taken:
+    """How samples took a step, of which some (B,) exited before the last block."""
     if step.readout is not None:
-        return np.full_like(exited, step.readout.predicts), np.zeros_like(exited)
+        return Taken(np.full_like(exited, step.readout.predicts), np.zeros_like(exited))
     reused = step.exits is None or (isinstance(step.exits, Readout) and step.exits.predicts)
     full = ~exited if step.network is None else np.zeros_like(exited)
-    return ~exited | reused, full
+    return Taken(~exited | reused, full, signal, reads_change)
 
 
 def destination(step: PlannedStep, state: ReadoutState, x: Tensor, exited: NDArray[np.bool_]) -> Tensor:
@@ -234,6 +235,17 @@ def destination(step: PlannedStep, state: ReadoutState, x: Tensor, exited: NDArr
     if isinstance(step.exits, Readout) and (moved := step.exits.destination(state)) is not None:
         return torch.where(torch.from_numpy(exited).to(x.device).view(-1, 1, 1, 1), moved, x)
     return x
+
+
+def remembers(steps: Sequence[PlannedStep]) -> bool:
+    """Whether exits depend on earlier steps."""
+    return any(step.policy.remembers or needs_past(step.exits) for step in steps if step.decides)
+
+
+def signal_exit(steps: Sequence[PlannedStep], model: EarlyExitModel) -> int | None:
+    """The exit layer of a policy that compares a signal with δ; None for other policies."""
+    decided = [step.policy for step in steps if step.decides and step.policy.signaller is not None]
+    return min(decided[0].possible_exits(model), default=None) if decided else None
 
 
 def plan_content(steps: Sequence[PlannedStep]) -> dict[str, str]:

@@ -47,6 +47,7 @@ class Prediction:
     exit_layer: Tensor  # (B,) int64 on the CPU, 0 … N
     uncertainty: Tensor  # (B,N) float32 on the CPU; NaN where no UEM was evaluated
     deviation: Tensor | None  # (B,N) RMS(g_i − full output), if requested
+    signal: Tensor | None = None  # (B,) float32 on the CPU, what the policy compared; NaN where it was not asked
 
     @property
     def exited(self) -> NDArray[np.bool_]:
@@ -67,4 +68,5 @@ class Prediction:
             torch.cat([p.exit_layer for p in parts]),
             torch.cat([p.uncertainty for p in parts]),
             torch.cat(deviation) if deviation else None,
+            torch.cat(signals) if (signals := [p.signal for p in parts if p.signal is not None]) else None,
         )

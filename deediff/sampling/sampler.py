@@ -35,7 +35,7 @@ from deediff.sampling.condition import make_condition
 from deediff.sampling.cpu import one_thread
 from deediff.sampling.forward import Network, predict
 from deediff.sampling.past import Keepers, Past, Recall, fill_in, find_keepers
-from deediff.sampling.planned import PlannedStep, destination, evaluated, needs_past, plan_cost, plan_steps, run_folder
+from deediff.sampling.planned import PlannedStep, destination, plan_cost, plan_steps, run_folder, taken_by
 from deediff.sampling.request import Prediction, Request
 from deediff.settings import SamplingSettings, check_spacing
 from deediff.traces.pairing import settings_differences
@@ -86,11 +86,6 @@ class Sampling:
         """What full evaluations store for later steps."""
         return find_keepers([(step.policy, step.exits) for step in self.planned], self.model)
 
-    @property
-    def remembers(self) -> bool:
-        """Whether exits depend on earlier steps."""
-        return any(step.policy.remembers or needs_past(step.exits) for step in self.planned if step.decides)
-
     def cost(self) -> Cost:
         """GFLOPs of one image and one step; guidance and steps of another network included."""
         return plan_cost(self.model, self.planned, self.settings.guidance is not None)
@@ -124,7 +119,10 @@ def denoise(networks: Networks, job: Sampling, samples: range) -> Iterator[Step]
     x = sample_noise(seed, samples, 0, model.image_shape).to(device)  # (B,C,H,W)
     x0: Tensor | None = None
     keepers = job.keepers
-    slots = max((readout.order + 1 for readout, _ in keepers.values()), default=0)
+    slots = max((keeper.order + 1 for keeper, _ in keepers.values()), default=0)
+    signaller = job.policy.signaller
+    reads_change = signaller is not None and signaller.reads_change
+    keeps_input = signaller is not None and signaller.keeps_input
     past = Past(len(samples), slots, 1 if settings.guidance is None else 2)
     with ThreadPoolExecutor(1) as prefetching:
         for s, (timestep, planned) in enumerate(zip(solver.timesteps, job.planned, strict=True)):
@@ -143,7 +141,9 @@ def denoise(networks: Networks, job: Sampling, samples: range) -> Iterator[Step]
                         settings.record if planned.network is None else "exit",
                         settings.deviations,
                         condition,
-                        None if planned.network else Recall(past, s, state.log_snr, planned.exits, keepers),
+                        None
+                        if planned.network
+                        else Recall(past, s, state.log_snr, planned.exits, keepers, keeps_input),
                     )
                     with autocast(device, settings.dtype):
                         p = predict(networks.of(planned.network or model), x, request, threads)
@@ -157,14 +157,14 @@ def denoise(networks: Networks, job: Sampling, samples: range) -> Iterator[Step]
                 if settings.clip_x0:
                     x0 = clip_image(x0, settings.dynamic_threshold)
                     eps = solver.to_epsilon(s, x, x0)
-                past.add(s, state, eps, *evaluated(planned, p.exited))
+                past.add(s, state, eps, taken_by(planned, p.exited, p.signal, reads_change))
                 x = destination(planned, state, solver.step(s, x, eps, noise, previous_x0), p.exited)
                 finite = torch.isfinite(x).flatten(1).all(1)  # (B,)
             if not finite.all():
                 bad = samples[int((~finite).nonzero()[0])]
                 raise NotFinite(f"the network gave a value that is not finite for sample {bad} at timestep {timestep}")
             since = np.where(past.last_full < 0, -1, s - past.last_full)
-            yield Step(s, timestep, samples, x, x0, p.exit_layer, p.uncertainty, p.deviation, None, since)
+            yield Step(s, timestep, samples, x, x0, p.exit_layer, p.uncertainty, p.deviation, p.signal, since)
 
 
 class Networks:

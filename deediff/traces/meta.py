@@ -46,6 +46,7 @@ class TraceMeta:
     plan_content: Mapping[str, str] | None = None  # SHA-256 of each file that the plan names
     recalibration_sha256: str | None = None  # of the calibration that corrects u, if one does
     has_memory: bool = False  # whether the rows hold the policy's signal and the steps since the last full evaluation
+    signal_exit: int | None = None  # the exit layer of a policy that compares a signal with δ; None: another policy
     uem_clamps: bool = False  # whether its UEMs lack a sigmoid, so that u was clamped to [0, 1]
     device: str | None = None
     threads: int | None = None

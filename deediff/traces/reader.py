@@ -29,19 +29,10 @@ from deediff.traces.schema import (
     samples_file,
     summary_file,
 )
-from deediff.traces.summary import Ints, Summary
+from deediff.traces.summary import Summary
+from deediff.traces.what_if import WhatIf, exits_at, lowest_answer, stop_of
 
 MAPS_NAME = re.compile(r"maps-(\d+)\.npz")
-
-
-@dataclass(frozen=True)
-class WhatIf:
-    """Exits of a threshold on the recorded trajectories: an open-loop estimate."""
-
-    threshold: float  # the stop on the grid of thresholds
-    exits: Ints  # (S, N+1) samples that exit at each layer
-    layer_ratio: float  # mean(exit layer) / N
-    gflops: float  # mean per image and step, with the UEMs evaluated up to the exit
 
 
 @dataclass
@@ -94,19 +85,15 @@ class Trace:
     @cached_property
     def highest_threshold(self) -> float | None:
         """The stop above which no exit changes; None where none changes at any threshold."""
-        filled = np.flatnonzero(self.summary.running_min.sum(axis=(0, 1))[: len(THRESHOLDS)])
+        summary = self.summary
+        counts = summary.running_min.sum(axis=(0, 1)) if self.meta.signal_exit is None else summary.signals.sum(axis=0)
+        filled = np.flatnonzero(counts[: len(THRESHOLDS)])
         return float(THRESHOLDS[filled[-1]]) if len(filled) else None
 
     @property
     def what_if_limit(self) -> tuple[float, str] | None:
         """The lowest threshold that `what_if` can answer, and why; None when it can answer none."""
-        if not self.meta.has_uncertainty or len(self.cost.fixed_steps) == len(self.timesteps):
-            return None
-        if self.meta.record == "full":
-            return 0.0, "u was recorded at every layer"
-        if self.threshold is None:
-            return None
-        return self.threshold, f"recorded with exits at τ = {self.threshold:g}: u is unknown after them"
+        return lowest_answer(self)
 
     @property
     def why_no_what_if(self) -> str | None:
@@ -129,16 +116,15 @@ class Trace:
         if self.what_if_limit is None:
             raise UserError(f"{self.path}: no what-if, because {self.why_no_what_if}")
         lowest, reason = self.what_if_limit
-        index = int(np.abs(THRESHOLDS - np.float32(threshold)).argmin())
+        index = stop_of(threshold)
         if THRESHOLDS[index] < np.float32(lowest):
             raise UserError(f"{self.path} answers thresholds from {lowest:g} only ({reason})")
-        exits = self.summary.exits_of(self._left_by[index])
-        exits[self.cost.fixed_steps] = self.summary.exits[self.cost.fixed_steps]
+        exits = exits_at(self, self._left_by, index)
         return WhatIf(
             round(float(THRESHOLDS[index]), 3),
             exits,
             self.cost.layer_ratio(exits),
-            self.cost.mean_gflops(exits, with_uem=True),
+            self.cost.mean_gflops(exits, with_uem=self.meta.signal_exit is None or self.meta.policy_needs_uncertainty),
         )
 
     def _rows(self, part: int, columns: list[str]) -> pa.Table:

@@ -20,6 +20,8 @@ from deediff.errors import UserError
 from deediff.storage import AnyPath, write_atomically
 from deediff.traces.schema import FORMAT_VERSION, THRESHOLDS
 
+NEW = ("signals", "signal_sum", "age_sum")  # which summaries of earlier versions lack
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -36,6 +38,9 @@ class Summary:
     u_square_sum: Floats  # (S, N)
     deviation_sum: Floats  # (S, N); zero when not recorded
     deviation_count: Ints  # (S, N)
+    signals: Ints  # (S, K+1) samples whose signal lies in (τ_{k−1}, τ_k]; zero where a policy compares none
+    signal_sum: Floats  # (S,)
+    age_sum: Ints  # (S,) steps since the last full evaluation, over the samples that had one
 
     @classmethod
     def empty(cls, steps: int, blocks: int) -> Summary:
@@ -50,6 +55,9 @@ class Summary:
             u_square_sum=np.zeros(layers),
             deviation_sum=np.zeros(layers),
             deviation_count=np.zeros(layers, np.int64),
+            signals=np.zeros((steps, len(THRESHOLDS) + 1), np.int64),
+            signal_sum=np.zeros(steps),
+            age_sum=np.zeros(steps, np.int64),
         )
 
     def add(
@@ -78,6 +86,16 @@ class Summary:
         if deviation is not None:
             self.deviation_sum += deviation.sum(axis=0, dtype=np.float64)
             self.deviation_count += len(deviation)
+        return self
+
+    def add_memory(self, signal: NDArray[np.float32], since_full: NDArray[np.int16]) -> Summary:
+        """Count in what a policy with memory compared, and its age: (B, S) each. Returns self."""
+        known = ~np.isnan(signal)
+        bins = np.searchsorted(THRESHOLDS, signal, side="left")  # smallest τ_k ≥ signal
+        for step in range(signal.shape[1]):
+            self.signals[step] += np.bincount(bins[known[:, step], step], minlength=self.signals.shape[1])
+        self.signal_sum += np.nansum(signal, axis=0, dtype=np.float64)
+        self.age_sum += since_full.clip(min=0).sum(axis=0, dtype=np.int64)
         return self
 
     def __iadd__(self, other: Summary) -> Summary:
@@ -112,7 +130,8 @@ class Summary:
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
                 if file["format_version"] != FORMAT_VERSION or not np.array_equal(file["thresholds"], THRESHOLDS):
                     raise UserError(f"{path} has another format or grid of thresholds: sample the trace again")
-                arrays = {field.name: file[field.name] for field in fields(cls)}
+                names = [field.name for field in fields(cls)]
+                arrays = {name: file[name] for name in names if name in file or name not in NEW}
         except FileNotFoundError:
             raise UserError(
                 f"{path} does not exist: the trace is not complete, run the same sampling command again"
@@ -123,4 +142,5 @@ class Summary:
             raise UserError(
                 f"{path} is not a readable summary ({error}): delete it and run the sampling command again"
             ) from None
-        return cls(**arrays)
+        empty = cls.empty(*arrays["u_count"].shape)
+        return cls(**{name: getattr(empty, name) for name in NEW} | arrays)

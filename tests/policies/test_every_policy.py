@@ -15,6 +15,7 @@ from PIL import Image
 
 import deediff
 from deediff.calibration.checkpoint import CalibrationSettings, calibrate_checkpoint
+from deediff.calibration.drift import DriftTable, drift_file
 from deediff.checkpoints import save_checkpoint
 from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import make_solver
@@ -48,6 +49,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pixels = np.random.default_rng(ord(name) + i).integers(0, 255, (16, 16, 3), np.uint8)
             Image.fromarray(pixels).save(folder / "images" / name / f"{i}.png")
     calibrate_checkpoint(run, CalibrationSettings(images=12, bins=3, dataset=str(folder / "images")), "cpu")
+    DriftTable(np.array([999, 0]), np.ones(2), np.array([0, 0, 0, 1.0, 0.0])).save(
+        drift_file(run / "checkpoints" / "7.safetensors")
+    )
     for guidance in (None, 2.5):
         options = {"record": "full", "deviations": True, "guidance": guidance, "device": "cpu"}
         sample_trace(run, folder / f"full-{guidance}", SAMPLES, steps=STEPS, seed=SEED, **options)
@@ -70,22 +74,31 @@ def spec(name: str, folder: Path, guidance: float | None) -> str:
         "stopping": f":{budget}",
         "oracle": f":{budget}@{trace}",
         "every": ":2",
+        "drift": ":0.02",
+        "first-block": ":0.1",
+        "teacache": ":9",
         "dual": f":600:{folder / 'shallow.safetensors'}",
     }
     return name + arguments[name]
 
 
 def first_exit(
-    policy: ExitPolicy, u: torch.Tensor, step: int, timestep: int, since_full: NDArray[np.int64]
+    policy: ExitPolicy,
+    u: torch.Tensor,
+    step: int,
+    timestep: int,
+    since_full: NDArray[np.int64],
+    signal: torch.Tensor | None,
 ) -> torch.Tensor:
     """The definition, from u of all layers (B, N): layer after layer, for the samples still running. → (B,)"""
     exits = torch.full((len(u),), u.shape[1])
     inside = torch.arange(len(u))
     for layer in range(u.shape[1]):
         lowest = u[inside, :layer].amin(dim=1) if layer else None
-        state = LayerState(
-            layer, u.shape[1], step, timestep, inside.numpy(), u[inside, layer], lowest, since_full[inside]
-        )
+        since = since_full[inside.numpy()]
+        state = LayerState(layer, u.shape[1], step, timestep, inside.numpy(), u[inside, layer], lowest, None, since)
+        if signal is not None and layer >= policy.signaller.signal_layer:
+            state = state._replace(signal=signal[inside])
         exiting = torch.as_tensor(policy.should_exit(state)).expand(len(inside))
         exits[inside[exiting]] = layer
         inside = inside[~exiting]
@@ -111,7 +124,7 @@ def test_a_pair_exits_by_the_policy_on_its_larger_u(
         if policy.network(a.timestep) is not None:
             assert (a.exit_layer == 3).all()  # all blocks of the shallow network
             continue
-        assert torch.equal(a.exit_layer, first_exit(policy, b.uncertainty, a.step, a.timestep, since_full))
+        assert torch.equal(a.exit_layer, first_exit(policy, b.uncertainty, a.step, a.timestep, since_full, b.signal))
         torch.testing.assert_close(a.x, b.x, atol=1e-4, rtol=1e-4)
         since_full = b.since_full + 1
         left |= set(a.exit_layer.tolist())

@@ -120,8 +120,9 @@ def test_a_batch_of_64_equals_64_of_one(policy: str, readout: str) -> None:
         assert int(together.exit_layer[k]) == int(one.exit_layer[0])
 
 
-def test_recorded_in_full_is_the_same() -> None:
-    model, fields = make_model(), {"policy": "threshold:0.45", "readout": "memory:1", "steps": STEPS}
+@pytest.mark.parametrize("readout", ["memory:0", "memory:1"])
+def test_recorded_in_full_is_the_same(readout: str) -> None:
+    model, fields = make_model(), {"policy": "threshold:0.45", "readout": readout, "steps": STEPS}
     real = list(sample(model, num_samples=8, **fields))
     for a, b in zip(real, sample(model, num_samples=8, record="full", **fields), strict=True):
         torch.testing.assert_close(a.x, b.x, atol=1e-4, rtol=1e-4)

@@ -11,6 +11,7 @@ from app.state import cache
 from app.state.selection import HIGHEST, STEP, Selection
 from app.widgets import inputs
 from app.widgets.empty import offer_calibration, offer_sampling
+from deediff.calibration.drift import drift_file
 from deediff.calibration.file import calibration_file
 from deediff.cost.components import model_cost
 from deediff.diffusion.schedule import Schedule
@@ -27,6 +28,8 @@ PLAN = "plan"
 PLAN_HELP = "timesteps and exits chosen together, from the run's folder `plans`; left the full network at its timesteps"
 DEFAULTS = {"steps": 20, "seed": 0, "images": 4}
 WITHOUT_EXITS = ("never", "dual")  # policies
+DELTAS = {"drift": (0.2, 0.005, 0.02), "first-block": (0.5, 0.005, 0.1), "teacache": (0.5, 0.005, 0.1)}
+FROM_MEMORY = ("every", *DELTAS)  # policies whose exits are best read out from memory
 SMALL = 106  # pixels of a narrow control
 MOST_STEPS, MOST_IMAGES = 50, 16  # that live mode follows …
 MOST_GFLOPS = {"cpu": 200.0, "cuda": 20_000.0}  # … and in all, for the full network: a second or two
@@ -54,7 +57,7 @@ def live_settings(selection: Selection, model: EarlyExitModel, schedule: Schedul
         steps = inputs.number_input("Steps", 1, schedule.num_timesteps, "live steps", DEFAULTS["steps"], width=SMALL)
         count = inputs.number_input("Images", 1, 64, "live images", DEFAULTS["images"], width=SMALL)
         seed = inputs.number_input("Seed", 0, 2**31 - 1, "live seed", DEFAULTS["seed"], width=SMALL)
-    readout = "head" if kind in WITHOUT_EXITS else _readout(model, "memory:0" if kind == "every" else "head")
+    readout = "head" if kind in WITHOUT_EXITS else _readout(model, "memory:0" if kind in FROM_MEMORY else "head")
     st.caption(f"{selected_weights(selection)} (chosen in the sidebar)")
     return SamplingSettings(policy, solver, steps, readout=readout, num_samples=count, batch_size=count, seed=seed)
 
@@ -224,6 +227,22 @@ def _every(kind: str, selection: Selection, model: EarlyExitModel, schedule: Sch
     return f"{kind}:{period}"
 
 
+def _delta(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
+    highest, step, usual = DELTAS[kind]
+    delta = inputs.slider(
+        "Change δ",
+        (0.0, highest, step),
+        f"live {kind}",
+        usual,
+        format="%.3f",
+        help="A sample exits while its signal since the last full evaluation is at most δ.",
+    )
+    assert selection.checkpoint is not None
+    if kind != "first-block" and not drift_file(selection.checkpoint).exists():
+        offer_calibration("This policy needs the drift of the checkpoint's trajectories.", selection.checkpoint)
+    return f"{kind}:{round(delta, 3):g}"
+
+
 ARGUMENTS: dict[str, Callable[[str, Selection, EarlyExitModel, Schedule], str]] = {
     "never": _never,
     "threshold": _threshold,
@@ -237,6 +256,9 @@ ARGUMENTS: dict[str, Callable[[str, Selection, EarlyExitModel, Schedule], str]] 
     "oracle": _oracle,
     "dual": _dual,
     "every": _every,
+    "drift": _delta,
+    "first-block": _delta,
+    "teacache": _delta,
 }
 
 

@@ -101,7 +101,7 @@ def test_live_sampling_with_static_policies(policy: str, ratio: float, runs: Pat
     assert metric(app, "Layer ratio", 1) == f"{ratio:.3f}"
 
 
-@pytest.mark.parametrize("policy", sorted(set(POLICIES) - {"excess", "stopping", "oracle"}))
+@pytest.mark.parametrize("policy", sorted(set(POLICIES) - {"excess", "stopping", "oracle", "drift", "teacache"}))
 def test_every_policy_has_controls_that_name_it(policy: str, runs: Path) -> None:
     app = open_app("live")
     app.toggle(key="live mode").set_value(False)
@@ -121,6 +121,8 @@ def test_every_policy_has_controls_that_name_it(policy: str, runs: Path) -> None
         ("excess", "deediff calibrate ", "has no calibration yet"),
         ("stopping", "deediff calibrate ", "has no calibration yet"),
         ("oracle", "deediff sample ", "names no trace"),
+        ("drift", "deediff calibrate ", "needs what a reused prediction loses"),
+        ("teacache", "deediff calibrate ", "needs what a reused prediction loses"),
     ],
 )
 def test_a_policy_that_lacks_what_it_needs_shows_the_command(
