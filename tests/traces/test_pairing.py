@@ -127,6 +127,7 @@ def test_every_setting_survives_the_json() -> None:
         eta=0.0,
         num_samples=3,
         batch_size=2,
+        readout="memory:1",
         seed=5,
         record="full",
         deviations=True,
