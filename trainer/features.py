@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from deediff.checkpoints import file_sha256
@@ -25,7 +25,9 @@ from deediff.settings import Device
 from deediff.storage import write_atomically
 from trainer.batches import seeded_generator
 from trainer.files import write_state
+from trainer.finite import FiniteGuard
 
+SAFE = {"lr", "weight_decay"}  # may change at a resume
 NAMES = {"cifar10": "fd-cifar", "mnist": "fd-mnist"}
 
 
@@ -81,13 +83,20 @@ def train_features(config: FeaturesConfig) -> Path:
     first = 0
     if resume.exists():
         saved = load_pickled(resume)
-        if saved.get("config") != settings:
-            raise UserError(f"{resume} belongs to other settings: repeat them to resume, or delete it")
+        before = saved.get("config") or {}
+        if different := [name for name, value in settings.items() if before.get(name) != value and name not in SAFE]:
+            raise UserError(
+                f"{resume} belongs to other settings ({', '.join(different)}): repeat them to resume, or delete it"
+            )
+        if before != settings:
+            print(f"note: {resume} resumes with another learning rate or weight decay", file=sys.stderr)
         first = saved["step"]
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])
+        optimizer.param_groups[0]["weight_decay"] = config.weight_decay
     images = load_images(config.dataset, 32, network.in_chans, config.data_root)
     labels = load_labels(config.dataset, config.data_root)
+    guard = FiniteGuard(device)
     bar = tqdm(range(first, config.steps), initial=first, total=config.steps, desc=NAMES[config.dataset], mininterval=1)
     for step in bar:
         index, x = _batch(config, images, step)
@@ -98,11 +107,13 @@ def train_features(config: FeaturesConfig) -> Path:
             loss = F.cross_entropy(scores, labels[index].to(device))
         optimizer.zero_grad()
         loss.backward()
+        guard.watch(loss, nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None]))
         optimizer.step()
-        if (step + 1) % config.save_every == 0 and step + 1 < config.steps:
-            if not math.isfinite(value := float(loss.detach())):
-                raise UserError(f"the loss is not finite at step {step}: lower --lr and start again")
-            bar.set_postfix(loss=f"{value:.3f}")
+        at_end = step + 1 == config.steps
+        if at_end or (step + 1) % config.save_every == 0:
+            guard.check(step + 1, [v for v in network.state_dict().values() if v.is_floating_point()], torch.float16)
+            bar.set_postfix(loss=f"{float(loss.detach()):.3f}")
+        if (step + 1) % config.save_every == 0 and not at_end:
             state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
             write_state(resume, {"step": step + 1, "config": settings} | state)
     accuracy = _write_weights(weights, network, config, settings, device)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -25,35 +23,10 @@ from deediff.json_files import FORMAT_VERSION, read_json, write_json
 from deediff.models import EarlyExitModel
 from deediff.photos.folder import FolderImages
 from deediff.storage import write_atomically
-from trainer.config import NO_DATA, Method, TrainConfig
+from trainer.config import NO_DATA, TrainConfig
+from trainer.resuming import check_settings, settings_of
 
-MACHINE_FIELDS = {"device", "data_root", "out"}  # not in run.json
-FREE_FIELDS = {
-    "skip_bad",
-    "save_dtype",
-    "exits_only",
-    "save_every",
-    "sample_every",
-    "log_every",
-}  # may change on resume
-NEW_FIELDS = {
-    "background": "white",
-    "label_dropout": 0.0,
-    "precision": "auto",
-    "exits_only": False,
-}  # implied by runs of earlier versions
 LOSSES = ("total", "simple", "uncertainty", "ual", "layer")
-
-
-def settings_of(config: TrainConfig) -> dict[str, Any]:
-    """The configuration as JSON values, without the fields that depend on the machine."""
-    settings: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))  # tuples to lists
-    for field in MACHINE_FIELDS:
-        del settings[field]
-    if config.init is not None:
-        file = find_checkpoint(config.init)
-        settings["init"] = f"{file.parent.parent.name}/{file.stem}"
-    return settings
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
@@ -70,21 +43,7 @@ class RunFiles:
         self.folder, self.preset, self.config = folder, preset, config
         self.metrics: list[dict[str, Any]] = []
         self.images: Images | None = None  # of the training
-        self._check_same_settings()
-
-    def _check_same_settings(self) -> None:
-        if not (self.folder / "run.json").exists():
-            return
-        stored = NEW_FIELDS | (read_json(self.folder / "run.json").get("config") or {})
-        if "method" in stored:
-            stored["method"] = dataclasses.asdict(Method()) | stored["method"]  # fields that are newer than the run
-        given = settings_of(self.config)
-        different = [name for name in given if name not in FREE_FIELDS and stored.get(name) != given[name]]
-        if different:
-            raise UserError(
-                f"{self.folder} was trained with other settings ({', '.join(different)}): "
-                "repeat them to resume, or choose another folder with --out"
-            )
+        self.changes = check_settings(folder, config)  # of settings, since the training began
 
     @property
     def dataset(self) -> str | None:
@@ -121,9 +80,7 @@ class RunFiles:
         self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step + 1)
 
     def log(self, step: int, stage: str, images_seen: int, terms: dict[str, float], lr: float, rate: float) -> None:
-        """Append a row to metrics.parquet and TensorBoard. Raises UserError when the loss is not finite."""
-        if not math.isfinite(terms["total"]):
-            raise UserError(f"the loss is not finite at step {step}: lower the learning rate and start again")
+        """Append a row to metrics.parquet and TensorBoard."""
         row: dict[str, Any] = {"step": step, "stage": stage, "images_seen": images_seen}
         row |= {f"loss_{name}": terms.get(name, math.nan) for name in LOSSES}
         row |= {"learning_rate": lr, "images_per_second": rate}
@@ -188,6 +145,7 @@ class RunFiles:
                     "heads": count(model.heads),
                 },
                 "config": settings_of(self.config),
+                **({"changes": self.changes} if self.changes else {}),
                 "versions": versions(),
                 "device": str(next(model.parameters()).device),
             },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,17 +16,19 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from deediff.datasets import Images, to_model_range
+from deediff.datasets import Images, load_images, to_model_range
 from deediff.devices import choose_device, keep_freed_memory, training_precision
 from deediff.diffusion.prediction import training_target
 from deediff.diffusion.schedule import Schedule
 from deediff.models.objectives import BackboneObjective, ExitsObjective
+from deediff.photos.folder import FolderImages
 from deediff.sampling.sampler import sample
 from trainer.batches import Processes, batch_at
 from trainer.config import NO_DATA, Stage, TrainConfig
 from trainer.files import RunFiles
+from trainer.finite import FiniteGuard
 from trainer.optim import Optimizers, make_optimizer
-from trainer.start import add_exits, check_config, initial_model, load_training_images, training_labels
+from trainer.start import add_exits, check_config, initial_model, photo_options, training_labels
 from trainer.trajectories import points_at
 
 
@@ -63,8 +66,11 @@ class Training:
         self.files = RunFiles(self.folder, preset, config)
         self.data: Images | None = None
         if config.dataset != NO_DATA:
-            self.data = load_training_images(config)
+            shape = (config.model.img_size, config.model.in_chans)
+            self.data = load_images(config.dataset, *shape, config.data_root, photos=photo_options(config))
             self.files.images = self.data
+            if isinstance(self.data, FolderImages) and self.is_main:
+                print(self.data.summary(), file=sys.stderr)
         self.labels = training_labels(config, self.data)
         self.model, self.images_before = initial_model(config, self.device)
         self.ema = copy.deepcopy(self.model).requires_grad_(False)
@@ -116,6 +122,7 @@ class Training:
             self.ema.load_state_dict(saved["ema"])
             optimizer.load_state_dict(saved["optimizer"])
         parallel = DistributedDataParallel(objective) if self.procs.count > 1 else objective
+        guard = FiniteGuard(self.device)
         logged_at, logged_step = time.perf_counter(), self.step
         for _ in self._progress(phase):
             terms = self._losses(parallel, stage)
@@ -123,21 +130,24 @@ class Training:
             optimizer.set_lr(lr)
             optimizer.zero_grad()
             terms["total"].backward()
-            if stage.clip_grad:
-                nn.utils.clip_grad_norm_(trainable, stage.clip_grad)
+            norm = nn.utils.clip_grad_norm_(trainable, stage.clip_grad or math.inf)
+            guard.watch(terms["total"], norm)
             optimizer.step()
             self._update_ema(self.step - phase.first)
             self.step += 1
+            at_end = self.step == phase.last
+            logs, saves = (self.step % n == 0 or at_end for n in (config.log_every, config.save_every))
+            if logs or saves or self.device.type == "cpu":
+                guard.check(self.step, self._weights() if saves else (), getattr(torch, config.save_dtype))
             if not self.is_main:
                 continue
-            at_end = self.step == phase.last
-            if self.step % config.log_every == 0 or at_end:
+            if logs:
                 now = time.perf_counter()
                 rate = (self.step - logged_step) * stage.batch_size / (now - logged_at)
                 logged_at, logged_step = now, self.step
                 values = {name: float(value.detach()) for name, value in terms.items()}
                 self.files.log(self.step, phase.name, self.images_seen, values, lr, rate)
-            if self.step % config.save_every == 0 or at_end:
+            if saves:
                 self._save(phase.name, optimizer, at_end)
             if config.sample_every and self.step % config.sample_every == 0:
                 self._sample_grid()
@@ -168,6 +178,11 @@ class Training:
         decay = min(self.config.ema, (1 + stage_step) / (10 + stage_step))
         pairs = [(e, p) for e, p in zip(self.ema.parameters(), self.model.parameters(), strict=True) if p.requires_grad]
         torch._foreach_lerp_([e for e, _ in pairs], [p for _, p in pairs], 1 - decay)
+
+    def _weights(self) -> list[Tensor]:
+        """All floating-point values that a checkpoint and the resume file store."""
+        states = [*self.ema.state_dict().values(), *self.model.state_dict().values()]
+        return [value for value in states if value.is_floating_point()]
 
     @property
     def is_main(self) -> bool:

@@ -38,9 +38,12 @@ class Optimizers:
         return [member.state_dict() for member in self.members]
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        """Restore the states that `state_dict` returned."""
+        """Restore the states that `state_dict` returned; the hyperparameters stay those of this optimiser."""
         for member, state in zip(self.members, states, strict=True):
+            own = [{name: value for name, value in group.items() if name != "params"} for group in member.param_groups]
             member.load_state_dict(state)
+            for group, values in zip(member.param_groups, own, strict=True):
+                group.update(values)
 
 
 def make_optimizer(stage: Stage, parameters: Iterable[nn.Parameter]) -> Optimizers:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-
 import torch
 from torch import Tensor
 
 from deediff.checkpoints import load_checkpoint
-from deediff.datasets import Images, load_images, load_labels
+from deediff.datasets import Images, load_labels
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel, make_backbone
-from deediff.photos.folder import FolderImages, PhotoOptions
+from deediff.photos.folder import PhotoOptions
 from trainer.config import NO_DATA, TrainConfig
 
 
@@ -63,14 +61,9 @@ def _check_no_data(config: TrainConfig) -> None:
         raise UserError("--data none trains exits only, and --exits.steps is 0: give it 1 or more")
 
 
-def load_training_images(config: TrainConfig) -> Images:
-    """The images of the data set, all files of a folder checked. Raises UserError when they do not fit the model."""
-    photos = PhotoOptions(config.background, config.skip_bad, replace_lost=True)
-    model = config.model
-    images = load_images(config.dataset, model.img_size, model.in_chans, config.data_root, photos=photos)
-    if isinstance(images, FolderImages):
-        print(images.summary(), file=sys.stderr)
-    return images
+def photo_options(config: TrainConfig) -> PhotoOptions:
+    """How a training reads a folder of images: a file that breaks after the first step does not stop it."""
+    return PhotoOptions(config.background, config.skip_bad, replace_lost=True)
 
 
 def training_labels(config: TrainConfig, images: Images | None) -> Tensor | None:

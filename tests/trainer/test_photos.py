@@ -9,11 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
+from deediff.datasets import load_images
 from deediff.json_files import read_json
 from tests.trainer.toy import CLASSES, train
 from trainer import loop
 from trainer.config import TrainConfig
-from trainer.start import load_training_images
+from trainer.start import photo_options
 
 
 def test_bad_files_stop_a_training_before_it_writes_anything(
@@ -62,5 +63,6 @@ def test_channels_that_no_reader_gives_are_refused_before_a_run_folder_exists(
 @pytest.mark.parametrize(("background", "level"), [("white", 255), ("black", 0)])
 def test_the_background_reaches_the_training(tmp_path: Path, background: Literal["white", "black"], level: int) -> None:
     Image.new("RGBA", (16, 16), (9, 9, 9, 0)).save(tmp_path / "0.png")
-    images = load_training_images(TrainConfig(str(tmp_path), background=background))
+    options = photo_options(TrainConfig(str(tmp_path), background=background))
+    images = load_images(str(tmp_path), 16, 3, photos=options)
     assert (images[torch.tensor([0])] == level).all()
