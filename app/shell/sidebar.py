@@ -79,13 +79,15 @@ def _choose(runs: dict[str, Run], problems: list[str]) -> Selection:
         alike = [n for n in rest if same_noise(metas[n], metas[name])]
         siblings = [t for n in alike if (t := _open(run, n, [])) is not None]
     point = {}
+    threshold_place = st.container()  # above the samples, of which it counts the exits
     cohort, whole = "", trace
     if trace is not None and trace.parts:
         chosen = choose_cohort_of(run)
         if chosen.numbers:
             trace, other, siblings = chosen.limit(trace, other, siblings, problems)
             cohort = chosen.text if trace is not whole else ""
-    threshold = _choose_threshold(run, trace, siblings) if trace is not None else None
+    with threshold_place:
+        threshold = _choose_threshold(run, trace, siblings) if trace is not None else None
     point = _choose_point(whole) if whole is not None else {}
     checkpoint = _choose_checkpoint(run) if run.checkpoints else None
     answer = trace.what_if(threshold) if trace is not None and threshold is not None else None

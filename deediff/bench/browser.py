@@ -238,6 +238,7 @@ def _release(page: Page, slider: str, share: float, until: str) -> float:
 
 def _grasp(page: Page, slider: str, share: float) -> None:
     """Drag a slider to a share of its range, without releasing it."""
+    page.locator(slider).scroll_into_view_if_needed()
     thumb = page.locator(f"{slider} [data-testid=stSliderThumbValue]").locator("xpath=..").bounding_box()
     track = page.locator(f"{slider} [role=group] > div").first.bounding_box()
     assert thumb is not None
