@@ -40,16 +40,17 @@ window.bench = {
     const z = gd && gd.dataset.drawn && gd.data && gd.data[0] && gd.data[0].z;
     return z ? z.bdata ?? JSON.stringify(z) : null;
   },
-  drawn() {  // the script has run, no stale element is left, visible figures and all images are drawn
+  missing() {  // why the page is not drawn: the script runs, a stale element is left, or a visible figure or an image
     const app = this.app(), main = document.querySelector('[data-testid=stMain]');
-    if (!app || !main || app.dataset.testScriptState !== 'notRunning') return false;
-    if (main.querySelector('[data-stale=true], [data-testid=stSkeleton]')) return false;
+    if (!app || !main || app.dataset.testScriptState !== 'notRunning') return 'the script is running';
+    if (main.querySelector('[data-stale=true], [data-testid=stSkeleton]')) return 'a stale element is left';
     for (const plot of main.querySelectorAll('.plot')) {
       const box = plot.getBoundingClientRect();
-      if (box.top < innerHeight && box.bottom > 0 && !plot.dataset.drawn) return false;
+      if (box.top < innerHeight && box.bottom > 0 && !plot.dataset.drawn) return 'a figure is not drawn';
     }
-    return this.images(main).every(image => image.complete);
+    return this.images(main).every(image => image.complete) ? '' : 'an image is not loaded';
   },
+  drawn() { return this.missing() === ''; },
   time(event, done) {  // milliseconds from the next such event until `done` holds and is painted
     this.begin = this.result = null;
     if (event) addEventListener(event, () => { this.begin = performance.now(); }, {capture: true, once: true});
@@ -136,8 +137,10 @@ def answer(page: Page) -> float:
     try:
         return float(page.wait_for_function("bench.result", polling=20).json_value())
     except TimeoutError:
+        reason = page.evaluate("bench.missing()") or "the page is drawn, but not with what was asked for"
         raise UserError(
-            f"the explorer was not ready within {PATIENCE // 1000} seconds at {page.url}: look at it in a browser"
+            f"the explorer was not ready within {PATIENCE // 1000} seconds at {page.url} ({reason}): "
+            "look at it in a browser"
         ) from None
 
 
