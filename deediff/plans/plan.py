@@ -160,9 +160,10 @@ class Plan:
 
 
 def step_name(step: PlanStep) -> str:
-    """What a step does: the readout if it is no head, else where samples exit, and another network's name."""
+    """What a step does: where samples exit and the readout, which alone says enough at exit 0, and another network."""
     if step.readout != "head":
-        return step.readout
+        alone = step.exit_layer == 0 or step.readout == f"deep:{step.exit_layer}"
+        return step.readout if alone else f"exit {step.exit_layer} {step.readout}".replace("exit policy", "policy")
     name = step.exit_layer if isinstance(step.exit_layer, str) else f"exit {step.exit_layer}"
     return name if step.network is None else f"{name} of {step.network.rsplit('/', 1)[-1]}"
 

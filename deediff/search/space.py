@@ -26,6 +26,7 @@ from deediff.runs import list_runs
 Choices = Literal["full", "ends", "all"]
 FULL = PlanStep(0)
 REUSED = {"output:0": 1, "output:1": 2}  # readout: earlier predictions that it needs
+REMEMBERED = {"memory:0": 1, "memory:1": 2, "deep:3": 1}  # readout: full evaluations that it needs
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,20 @@ class Space:
         if self.choices == "ends":
             first, last = step == 0, step == steps - 1
             return ["full"] + ["input"] * first + ["output:0"] * (last and not first)
-        return [name for name in self.names if REUSED.get(name, 0) <= step]
+        return [name for name in self.names if (REUSED | REMEMBERED).get(name, 0) <= step]
 
     def plan(self, timesteps: Sequence[int], names: Sequence[str]) -> Plan:
-        """A plan of these options. `output` where there are too few predictions to reuse becomes a lower order."""
-        by_name, predictions, steps = dict(zip(self.names, self.options, strict=True)), 0, list[PlanStep]()
+        """A plan of these options. `output` and `memory` with too little to reuse become a lower order, or full."""
+        by_name, predictions, evaluations = dict(zip(self.names, self.options, strict=True)), 0, 0
+        steps = list[PlanStep]()
         for timestep, name in zip(timesteps, names, strict=True):
             if name in REUSED:
                 name = f"output:{min(REUSED[name], predictions) - 1}" if predictions else "full"
-            predictions += name not in REUSED
+            if name in REMEMBERED and REMEMBERED[name] > evaluations:
+                name = "memory:0" if name == "memory:1" and evaluations else "full"
+            predictions += name not in REUSED and name not in REMEMBERED
+            another = by_name[name].network is not None  # its step drops the memory
+            evaluations = 0 if another else evaluations + (name == "full")
             steps.append(replace(by_name[name], timestep=timestep))
         return Plan(tuple(steps), self.num_blocks, self.num_timesteps, clip_x0=True)
 
@@ -109,6 +115,9 @@ def make_space(choices: Choices, model: EarlyExitModel, schedule: Schedule, run:
         if model.origin is not None and gaussian_file(model.origin[0]).exists():
             readouts += ["gaussian", "teleport"]
         options += [PlanStep(0, 0, readout) for readout in readouts]
+        options += [PlanStep(0, 0, "memory:0"), PlanStep(0, 0, "memory:1")]
+        if all(model.backbone.skip_source(i) is not None for i in range(model.num_blocks - 3, model.num_blocks)):
+            options += [PlanStep(0, 3, "deep:3")]
         options += [PlanStep(0, layer) for layer in range(1, model.num_blocks) if model.has_exit(layer)]
         options += [PlanStep(0, network=name) for name in smaller_networks(model, schedule, run)]
     return Space(model.num_blocks, schedule.num_timesteps, tuple(options), choices)

@@ -14,6 +14,8 @@ NETWORKS = st.one_of(st.none(), st.text(min_size=1, max_size=12))
 STEPS = st.one_of(
     st.builds(PlanStep, st.integers(0, 999), st.one_of(st.integers(0, 13), st.just("full"), st.just("policy")),
               network=NETWORKS),
+    st.builds(PlanStep, st.integers(0, 999), st.one_of(st.integers(0, 12), st.just("policy")),
+              st.sampled_from(["memory:1", "deep:3", "output:0"])),
     st.builds(PlanStep, st.integers(0, 999), st.just(0), st.sampled_from(["gaussian", "input", "output:2"])),
 )  # fmt: skip
 

@@ -36,6 +36,19 @@ def test_an_exit_that_predicts_something_else_adds_its_error(recording: Recordin
     assert recording.deviation(last) == pytest.approx(recording.deviation(full))
 
 
+@pytest.mark.parametrize("readout", ["memory:0", "memory:1", "deep:3", "output:0"])
+def test_a_step_from_memory_is_nearer_than_a_head_and_farther_than_the_network(
+    readout: str, recording: Recording
+) -> None:
+    full, layer = uniform_plan(13, Schedule(), STEPS), 3 if readout == "deep:3" else 0
+
+    def with_step(step: PlanStep) -> float:
+        return recording.deviation(Plan((*full.steps[:40], step, *full.steps[41:]), 13, clip_x0=True))
+
+    remembered = with_step(PlanStep(full.timesteps[40], layer, readout))
+    assert recording.deviation(full) < remembered < with_step(PlanStep(full.timesteps[40], 0))
+
+
 def test_every_proxy_is_measured(run: Path, image_folder: Path, tmp_path: Path) -> None:
     judge = make_toy_judge(run, image_folder)
     plan = Plan((PlanStep(999, 0, "input"), PlanStep(500), PlanStep(100, 0, "output:0")), 13, clip_x0=True)

@@ -70,7 +70,8 @@ def test_choices_differ_in_what_a_step_may_do() -> None:
     assert full.names == ["full"]
     assert [ends.allowed(s, 3) for s in range(3)] == [["full", "input"], ["full"], ["full", "output:0"]]
     assert {"full", "input", "exit 3", "output:1"} <= set(every.allowed(2, 3))
-    assert not {"output:0", "output:1"} & set(every.allowed(0, 3))
+    assert {"memory:0", "memory:1", "deep:3"} <= set(every.allowed(2, 3))
+    assert not {"output:0", "output:1", "memory:0", "deep:3"} & set(every.allowed(0, 3))
     assert "gaussian" not in every.names, "this model has no statistics of a Gaussian"
 
 
@@ -81,6 +82,9 @@ def test_smaller_networks_beside_the_run_are_options(tmp_path: Path) -> None:
     make_run(tmp_path / "other-size", make_model(config=replace(TINY, depth=2, img_size=8)))
     space = make_space("all", MODEL, Schedule(), run)
     assert [option.network for option in space.options if option.network] == ["../shallow"]
+    names = ["memory:0", "full", "memory:1", "deep:3", "full of shallow", "memory:1", "memory:1"]
+    plan = space.plan([900, 800, 700, 600, 500, 400, 300], names)
+    assert [step.readout for step in plan.steps] == ["head", "head", "memory:0", "deep:3", "head", "head", "memory:0"]
 
 
 @pytest.mark.parametrize("kind", get_args(Choices))
