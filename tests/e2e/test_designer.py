@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+import deediff
 from deediff.bench.browser import PATIENCE, wait_until_drawn
+from deediff.diffusion.schedule import Schedule
 from deediff.plans.text import steps_from_text
+from deediff.search.start import uniform_plan
 from tests.e2e.conftest import meta_of
+from tests.e2e.screen import check_divided
 
 pytestmark = pytest.mark.e2e
 STEPS = "999:input,700,450,200"
@@ -84,3 +91,32 @@ def test_keys_move_and_remove_a_step(tab: Page, served: str) -> None:
     tab.locator(f'{LINE} .handle[data-k="3"]').press("Delete")
     expect(tab.locator(f"{LINE} .handle")).to_have_count(3, timeout=PATIENCE)
     expect(tab).not_to_have_url(re.compile("200"), timeout=PATIENCE)
+
+
+def test_the_divider_parts_the_plan_from_the_full_network_and_from_the_rival(
+    tab: Page, served: str, copied: Path
+) -> None:
+    steps = "999:input,700:3,450,200"
+    tab.goto(f"{served}/designer?run=mnist_tiny&plan=8-uniform&steps={steps}&rival=8-uniform&images_as=wipe")
+    stacks = tab.locator(".st-key-designer-wipe .stack")
+    expect(stacks).to_have_count(16, timeout=3 * PATIENCE)
+    wait_until_drawn(tab)
+    model = deediff.load(copied / "mnist_tiny")
+    seed = int(parse_qs(urlsplit(tab.url).query)["designer seed"][0])
+
+    def image(**sampler: Any) -> np.ndarray:
+        *_, last = deediff.sample(model, num_samples=16, batch_size=16, seed=seed, **sampler)
+        return np.rint((last.x[0, 0].clamp(-1, 1).numpy() + 1) * 127.5)
+
+    uniform = uniform_plan(model.num_blocks, Schedule(), 8)
+    texts = (steps, "999,700,450,200")  # the plan, and the full network at its timesteps
+    a, b = (image(plan=replace(uniform, steps=steps_from_text(text))) for text in texts)
+    check_divided(stacks.first, a, b)
+    tab.keyboard.press("f")
+    check_divided(stacks.first, b, a)
+    tab.get_by_role("button", name="Flip").click()
+    tab.locator(".st-key-wipe_b").click()
+    tab.get_by_role("option", name="Rival: 8-uniform").click()
+    expect(tab.locator(".st-key-designer-wipe .right")).to_have_text("B: Rival: 8-uniform", timeout=PATIENCE)
+    wait_until_drawn(tab)
+    check_divided(stacks.first, a, image(plan=uniform))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from playwright.sync_api import Page, expect
 
 import deediff
 from deediff.bench.browser import PATIENCE, wait_until_drawn
+from tests.conftest import sample_trace
 from tests.e2e.conftest import SHOTS
+from tests.e2e.screen import check_divided, grey, source
 
 A, B, NUMBER = "ddim50-threshold-0.11", "ddim50-never", 3
 STACK = ".st-key-images-wipe .stack"
@@ -24,16 +24,7 @@ pytestmark = pytest.mark.e2e
 
 def stored(root: Path, trace: str, number: int) -> np.ndarray:
     """(H,W) the image in the trace."""
-    found = deediff.read_trace(root / "mnist_tiny" / "traces" / trace).samples([number])
-    return np.asarray(Image.open(io.BytesIO(found["png"].iloc[0])).convert("L"), dtype=int)
-
-
-def on_screen(page: Page, size: int) -> np.ndarray:
-    """(size,size) the painted pair, read at the middle of every pixel of the image."""
-    shot = page.locator(STACK).first.screenshot()
-    pixels = np.asarray(Image.open(io.BytesIO(shot)).convert("L"), dtype=int)
-    rows, columns = (((np.arange(size) + 0.5) * side / size).astype(int) for side in pixels.shape)
-    return pixels[np.ix_(rows, columns)]
+    return grey(deediff.read_trace(root / "mnist_tiny" / "traces" / trace).samples([number])["png"].iloc[0])
 
 
 def test_the_divider_shows_a_on_its_left_and_b_on_its_right(tab: Page, served: str, copied: Path) -> None:
@@ -42,27 +33,20 @@ def test_the_divider_shows_a_on_its_left_and_b_on_its_right(tab: Page, served: s
     wait_until_drawn(tab)
     number = int(tab.locator(f"{STACK} + figcaption").first.inner_text())
     a, b = stored(copied, A, number), stored(copied, B, number)
-    size = len(a)
-    assert (np.abs(a - b) > 40).sum() > 5
-
-    def check(left: np.ndarray, right: np.ndarray, place: float) -> None:
-        edge, seen = round(place * size), on_screen(tab, size)
-        assert np.abs(seen[:, : edge - 2] - left[:, : edge - 2]).max(initial=0) <= 8
-        assert np.abs(seen[:, edge + 2 :] - right[:, edge + 2 :]).max(initial=0) <= 8
-
-    check(a, b, 0.5)
-    box = tab.locator(STACK).first.bounding_box()
+    stack = tab.locator(STACK).first
+    check_divided(stack, a, b)
+    box = stack.bounding_box()
     assert box is not None
     middle = box["y"] + box["height"] / 2
     tab.mouse.move(box["x"] + 0.5 * box["width"], middle)
     tab.mouse.down()
     tab.mouse.move(box["x"] + 0.8 * box["width"], middle, steps=3)
     tab.mouse.up()
-    check(a, b, 0.8)
+    check_divided(stack, a, b, 0.8)
     tab.keyboard.press("f")
-    check(b, a, 0.8)
+    check_divided(stack, b, a, 0.8)
     expect(tab.locator(".st-key-images-wipe .left")).to_have_text(re.compile("^B: "))
-    divider = tab.get_by_label("Divider")
+    divider = tab.get_by_role("slider", name="Divider")
     before = int(divider.input_value())
     divider.press("ArrowLeft")
     assert int(divider.input_value()) == before - 1
@@ -91,3 +75,43 @@ def test_one_button_plays_every_film_at_the_same_time(tab: Page, served: str) ->
     assert seen[0] == tab.locator(".st-key-film-clock output").inner_text()
     tab.get_by_role("button", name="Stop").click()
     expect(tab).not_to_have_url(re.compile(r"[?&]t=999(&|$)"), timeout=PATIENCE)
+
+
+@pytest.fixture
+def few_steps(copied: Path) -> tuple[deediff.Trace, deediff.Trace]:
+    """Traces of equal noise with 6 and 12 steps."""
+    run = copied / "mnist_tiny"
+    options = {"num_samples": 4, "batch_size": 4}
+    names = {f"few-{steps}": steps for steps in (6, 12)}
+    for name, steps in names.items():
+        if not (run / "traces" / name).exists():
+            sample_trace(run, run / "traces" / name, policy="threshold:0.12", steps=steps, **options)
+    a, b = (deediff.read_trace(run / "traces" / name) for name in names)
+    return a, b
+
+
+def test_films_of_six_and_twelve_steps_show_the_same_time(
+    tab: Page, served: str, copied: Path, few_steps: tuple[deediff.Trace, deediff.Trace]
+) -> None:
+    model, expected = deediff.load(copied / "mnist_tiny"), []
+    for trace in few_steps:
+        settings = {"policy": "threshold:0.12", "steps": len(trace.timesteps), "num_samples": 4, "batch_size": 4}
+        steps = list(deediff.sample(model, **settings))
+        frames = [np.rint((step.x0[NUMBER, 0].clamp(-1, 1).numpy() + 1) * 127.5).astype(int) for step in steps]
+        expected.append((trace.timesteps, frames, trace.exit_layers()[NUMBER]))
+    tab.goto(f"{served}/sample?run=mnist_tiny&trace=few-6&b=few-12&sample={NUMBER}")
+    films = tab.locator(".st-key-film-player figure")
+    expect(films.nth(3)).to_be_visible(timeout=3 * PATIENCE)
+    wait_until_drawn(tab)
+    clock = tab.get_by_role("slider", name="Denoising time of every film")
+    times = few_steps[1].timesteps
+    assert int(clock.get_attribute("max") or 0) == len(times) - 1  # every frame of the longer film
+    clock.press("Home")
+    for place, t in enumerate(times):
+        expect(tab.locator(".st-key-film-clock output")).to_have_text(f"t = {t}")
+        for film, (timesteps, frames, exits) in zip((films.nth(0), films.nth(2)), expected, strict=True):
+            step = min(range(len(timesteps)), key=lambda k: abs(timesteps[k] - t))
+            expect(film.locator("figcaption")).to_have_text(f"t = {timesteps[step]} · exit {exits[step]}")
+            assert np.abs(source(film.locator("img")) - frames[step]).max() <= 2
+        if place < len(times) - 1:
+            clock.evaluate("range => { range.stepUp(); range.dispatchEvent(new Event('input')); }")

@@ -15,6 +15,7 @@ from deediff.bench.browser import PATIENCE, wait_until_drawn
 from deediff.checkpoints import load_checkpoint
 from deediff.diffusion.schedule import Schedule
 from tests.e2e.conftest import SHOTS, click_point, exported, hover_point, recorded, reopened
+from tests.e2e.screen import source
 
 TRACE, NUMBER = "ddim50-threshold-0.11", 3
 PLOT = ".st-key-plot-diffusion-lens"
@@ -72,6 +73,23 @@ def test_a_cell_is_chosen_and_its_exit_forced(tab: Page, served: str, copied: Pa
     expect(tab.get_by_text(costs)).to_be_visible()
     wait_until_drawn(tab)
     expect(tab.locator(".st-key-forced-images figure")).to_have_count(3)
+    films = tab.locator(".st-key-forced-player figure")
+    clock = tab.get_by_role("slider", name="Denoising time of every film")
+    for key in ("Home", "End"):  # before the forced step the two films are equal
+        clock.press(key)
+        wait_until_drawn(tab)
+        frame = int(clock.input_value())
+        at = steps[frame]
+        for film, side in zip((films.nth(0), films.nth(1)), (trajectory, other), strict=True):
+            caption = f"t = {trace.timesteps[at]} · exit {side.exit_layers[at]}"
+            expect(film.locator("figcaption")).to_have_text(caption, timeout=PATIENCE)
+            assert np.abs(source(film.locator("img")) - side.film[at][0]).max() <= 2
+    for place, side in enumerate((trajectory, other)):
+        image = tab.locator(".st-key-forced-images figure img").nth(place)
+        assert np.abs(source(image) - side.image[0]).max() <= 2
+    click_point(tab, PLOT, column, row)
+    expect(tab).to_have_url(re.compile(rf"[?&]t={t}&"), timeout=PATIENCE)
+    wait_until_drawn(tab)
     tab.locator(".st-key-forced").scroll_into_view_if_needed()
     tab.screenshot(path=SHOTS / "lens-forced.png")
     assert f"forced={t}%3A{layer}%3Ahead" in reopened(tab)

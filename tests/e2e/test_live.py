@@ -14,6 +14,7 @@ from playwright.sync_api import Page, expect
 import deediff
 from deediff.bench.browser import PATIENCE, SCRIPT, wait_until_drawn
 from tests.e2e.conftest import SHOTS
+from tests.e2e.screen import check_divided
 
 STEPS, IMAGES, BLOCKS = 6, 4, 13
 
@@ -113,6 +114,26 @@ def test_sampling_follows_the_slider_and_the_seed_key(page: Page, copied: Path) 
         re.compile(r"t = \d+ \(step \d\): exit layer \d+")
     )
     page.screenshot(path=SHOTS / "live-followed.png")
+
+
+def test_the_divider_parts_the_full_network_from_early_exit(page: Page, copied: Path) -> None:
+    prepare(page, STEPS, IMAGES)
+    page.get_by_role("radio", name="Wipe").click()
+    sample(page)
+    done(page)
+    model, options = deediff.load(copied / "mnist_tiny"), {"num_samples": IMAGES, "steps": STEPS, "batch_size": IMAGES}
+    full, early = (
+        np.rint((list(deediff.sample(model, policy=which, **options))[-1].x[0, 0].clamp(-1, 1).numpy() + 1) * 127.5)
+        for which in ("never", policy(page))
+    )
+    stacks = page.locator(".st-key-live-wipe .stack")
+    expect(stacks).to_have_count(IMAGES)
+    check_divided(stacks.first, full, early)
+    page.locator(".st-key-live-tau input").blur()
+    page.keyboard.press("f")
+    check_divided(stacks.first, early, full)
+    expect(page.locator(".st-key-live-wipe .left")).to_have_text(f"B: Early exit, {policy(page)}")
+    page.screenshot(path=SHOTS / "live-wipe.png")
 
 
 def test_progress_cancel_and_a_trace_that_is_kept(page: Page, copied: Path) -> None:

@@ -28,9 +28,9 @@ def draw_films(selected: Selection, job: FilmJob) -> None:
     if job.other is not None and selected.other is not None:
         reels.append(reel_of(selected.other, job.other, f"Trace B, {selected.other.meta.title}"))
     reels.append(Reel("Trace A, x_t that enters the step", film.entering, reels[0].captions, reels[0].timesteps))
-    timesteps = reels[0].timesteps
+    timesteps = max((reel.timesteps for reel in reels), key=len)  # so that every frame of every film is shown
     with st.container(key="films"):
-        clock(CLOCK, timesteps, int(np.abs(film.steps - selected.step).argmin()), _stop)
+        clock(CLOCK, timesteps, int(np.abs(np.asarray(timesteps) - selected.timestep).argmin()), _stop)
         if wiping():
             a, b = _choose_pair(reels)
             wipe("film wipe", a, b)
