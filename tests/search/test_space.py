@@ -84,7 +84,7 @@ def test_smaller_networks_beside_the_run_are_options(tmp_path: Path) -> None:
     assert [option.network for option in space.options if option.network] == ["../shallow"]
     names = ["memory:0", "full", "memory:1", "deep:3", "full of shallow", "memory:1", "memory:1"]
     plan = space.plan([900, 800, 700, 600, 500, 400, 300], names)
-    assert [step.readout for step in plan.steps] == ["head", "head", "memory:0", "deep:3", "head", "head", "memory:0"]
+    assert [step.readout for step in plan.steps] == ["head", "head", "memory:1", "deep:3", "head", "head", "memory:0"]
 
 
 @pytest.mark.parametrize("kind", get_args(Choices))
