@@ -27,7 +27,7 @@ class FiniteGuard:
         """
         if not self._finite:
             raise UserError(
-                f"the loss or its gradient is not finite at step {step} or shortly before; nothing of it was saved: run "
+                f"the loss or its gradient is not finite at step {step} or just before; nothing of it was saved: run "
                 "the same command again to resume from the last checkpoint, with a lower learning rate if this repeats"
             )
         largest = torch.finfo(dtype).max

@@ -18,8 +18,8 @@ from deediff.quality.collect import features_of
 from deediff.quality.extractors import Extractor, MissingWeights, load_extractor
 from deediff.quality.frechet import frechet_infinity
 from deediff.quality.image_sets import TraceImages, held_out_of
-from deediff.quality.jackknife import LEAST, Features, Groups, JackknifeEstimate, group_of
-from deediff.quality.metrics import METRICS, Metric, expand
+from deediff.quality.jackknife import LEAST, T_975, Features, Groups, JackknifeEstimate, group_of
+from deediff.quality.metrics import METRICS, Metric, expand, reference_errors
 from deediff.quality.progress import Progress
 from deediff.quality.references import Reference, find_reference
 from deediff.quality.results import Quality, write_quality
@@ -27,6 +27,8 @@ from deediff.storage import AnyPath
 from deediff.traces.reader import Trace, read_trace
 
 FLOOR_DRAWS = 5
+FEW = 100  # images below which a distance is measured with a warning
+NOISE = "intervals include the noise of the reference"
 LEAST_FOR_INFINITY = 5000
 BUILT_IN = {(1, 32): "fd-mnist", (3, 32): "fd-cifar"}  # by channels and size; no download needed
 
@@ -72,13 +74,14 @@ class Evaluator:
                 continue
             single = not all(METRICS[name].infinity for name in chosen)
             real = self._reference(reference, images, extractor, single)
+            problems += few_images(str(trace.path.name), len(images)) + few_images(f"reference {real.name}", real.count)
             floor = self._floor(held_out, images, extractor, problems)
             with features_of(images, extractor, self.progress) as (numbers, features):
                 for done, name in enumerate(chosen):
                     self.progress.report(f"{name} of {trace.path.name}", done, len(chosen))
                     results += self._measure(trace, name, features, group_of(numbers), real, floor)
             write_quality(trace.path, results)
-        if problems and not results:
+        if not results:
             raise UserError("; ".join(problems))
         self.problems += [problem for problem in problems if problem not in self.problems]
         return results
@@ -131,15 +134,18 @@ class Evaluator:
             "seed": trace.meta.seed,
         }
         results = []
+        noise = reference_errors(metric, features, real)
+        scope = NOISE if noise else f"{NOISE.replace('include', 'lack')}, of which single features are not kept"
         for key, estimate in metric.measure(features, groups, real).items():
-            low, high = estimate.interval
+            half = T_975 * float(np.hypot(estimate.error, noise.get(key, 0.0)))
+            low, high = estimate.value - half, estimate.value + half
             draws = [draw[key].value for draw in floors]
             quality = Quality(
                 metric=key,
                 value=estimate.value,
                 low=max(0.0, low) if metric.share else low,
                 high=min(1.0, high) if metric.share else high,
-                interval=metric.note,
+                interval=f"{metric.note}; {scope}",
                 floor=float(np.mean(draws)) if draws else None,
                 floor_spread=float(np.std(draws, ddof=1)) if draws else None,
                 floor_source=(
@@ -177,6 +183,12 @@ class Evaluator:
             draws = [np.sort(rng.permutation(len(floor.features))[:count]) for _ in range(FLOOR_DRAWS)]
             self._floors[key] = [metric.measure(floor.features[draw], None, real) for draw in draws]
         return self._floors[key]
+
+
+def few_images(what: str, count: int) -> list[str]:
+    """A warning where there are so few images that their noise and bias hide most differences."""
+    warning = f"{what} holds {count} images: with fewer than {FEW}, noise and bias hide most differences"
+    return [warning] if count < FEW else []
 
 
 def training_images(run: AnyPath, what: str) -> str:

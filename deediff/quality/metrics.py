@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from deediff.errors import UserError
-from deediff.quality.frechet import frechet
-from deediff.quality.jackknife import Features, Groups, JackknifeEstimate
+from deediff.quality.frechet import FeatureMoments, frechet
+from deediff.quality.jackknife import GROUPS, LEAST, Features, Groups, JackknifeEstimate
 from deediff.quality.kernels import cmmd, kid
 from deediff.quality.manifold import precision_recall
 from deediff.quality.references import KEPT, Reference
@@ -73,3 +75,29 @@ def expand(names: Sequence[str]) -> list[str]:
     if unknown := [name for name in names if name not in METRICS]:
         raise UserError(f"unknown metric {', '.join(unknown)}: expected some of {', '.join(METRICS)}")
     return list(dict.fromkeys(each for name in names for each in TOGETHER.get(name, (name,))))
+
+
+def reference_errors(metric: Metric, features: Features, real: Reference) -> dict[str, float]:
+    """Standard error of each of the metric's values, by leaving out groups of the reference instead of the trace.
+
+    The metrics are symmetric, but for precision and recall, which change places. `features` are those of the trace,
+    (n, D). A reference of more images than single features are kept of has a smaller error, by the root of their
+    ratio. Empty where no single features are kept.
+    """
+    kept = len(real.features)
+    if kept < LEAST:
+        return {}
+    origin = np.asarray(real.gaussian.mean)
+    gaussian = FeatureMoments.of(features, origin).gaussian(origin)
+    generated = Reference("", "", len(features), gaussian, np.asarray(features) if metric.most else features)
+    exchanged = metric.measure(np.asarray(real.features), np.arange(kept) % GROUPS, generated)
+    scale = (kept / real.count) ** 0.5
+    return {_partner(name): scale * estimate.error for name, estimate in exchanged.items()}
+
+
+def _partner(name: str) -> str:
+    """precision for recall and the reverse; other metrics themselves."""
+    for one, other in (("precision", "recall"), ("recall", "precision")):
+        if name.startswith(one):
+            return other + name.removeprefix(one)
+    return name

@@ -25,7 +25,7 @@ from deediff.quality.collect import features_of
 from deediff.quality.extractors import Extractor
 from deediff.quality.frechet import FeatureMoments, Gaussian
 from deediff.quality.image_sets import REFERENCES, RealImages, real_images
-from deediff.quality.jackknife import Features
+from deediff.quality.jackknife import LEAST, Features
 from deediff.quality.progress import Progress
 from deediff.storage import write_atomically
 
@@ -137,8 +137,8 @@ def reference_of(images: RealImages, extractor: Extractor, progress: Progress, c
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             file.unlink(missing_ok=True)  # damaged: computed again
     with features_of(images, extractor, progress) as (_, features):
-        if len(features) < 2:
-            raise UserError(f"reference {images.name} holds {len(features)} image(s), expected at least two")
+        if len(features) < LEAST:
+            raise UserError(f"reference {images.name} holds {len(features)} images, expected at least {LEAST}")
         origin = np.asarray(features[:KEPT], np.float64).mean(axis=0)
         gaussian = FeatureMoments.of(features, origin).gaussian(origin)
         kept = np.array(features[kept_rows(len(features))])

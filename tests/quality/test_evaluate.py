@@ -21,6 +21,7 @@ from deediff.quality import evaluate, extractors, references
 from deediff.quality.evaluate import Evaluator
 from deediff.quality.extractors import load_extractor
 from deediff.quality.image_sets import TraceImages, real_images
+from deediff.quality.jackknife import T_975, standard_error
 from deediff.quality.paired import quality_difference
 from deediff.quality.results import read_quality
 from deediff.traces.reader import read_trace
@@ -83,6 +84,8 @@ def test_evaluation_writes_value_interval_and_floor(digits: Path, cache: Path, g
     assert fd.high is not None
     assert fd.floor is not None
     assert fd.low < fd.value < fd.high
+    assert fd.high - fd.low > 2 * T_975 * standard_error(np.array(fd.without))  # of the trace's images alone
+    assert "include the noise of the reference" in fd.interval
     assert 0 < fd.floor < fd.value  # noise is nearer to noise than this network's images
     assert (fd.images, fd.reference, fd.reference_images, fd.seed) == (48, "real", 60, 3)
     assert not fd.higher_is_better
