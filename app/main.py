@@ -15,7 +15,6 @@ from pathlib import Path
 
 import streamlit as st
 from starlette.middleware import Middleware
-from starlette.routing import Route
 from streamlit.cli_util import open_browser
 from streamlit.web.server.server_util import get_url
 
@@ -46,6 +45,6 @@ async def ready(_: st.App) -> AsyncIterator[None]:
 app = st.App(
     "explorer.py",
     lifespan=ready,
-    routes=[Route(head.plotly_path(), head.serve_plotly)],
+    routes=head.routes(),
     middleware=[Middleware(head.InHead)],
 )

@@ -14,6 +14,8 @@ import streamlit as st
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _FOLDER = Path(__file__).parent
@@ -25,6 +27,15 @@ _style = st.components.v2.component(
 def load_styles() -> None:
     """Add the styles to the page."""
     _style(key="styles")
+
+
+def routes() -> list[BaseRoute]:
+    """plotly.js, and beside it the scripts and the font that save a figure as PDF."""
+    path = plotly_path()
+    return [
+        Route(path, serve_plotly),
+        Mount(f"{path.rpartition('/')[0]}/pdf", StaticFiles(directory=_FOLDER / "pdf")),
+    ]
 
 
 def plotly_path() -> str:

@@ -9,6 +9,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
   while (grid.children.length > data.tiles.length) grid.lastChild.remove();
   while (grid.children.length < data.tiles.length) grid.append(emptyTile());
 
+  const chosen = data.tiles.findIndex(({ number }) => number !== null && number === data.chosen);
+  const stop = Math.max(0, chosen); // the tile that the Tab key reaches; arrow keys move on from it
   data.tiles.forEach((tile, k) => {
     const figure = grid.children[k];
     const [image, strip, caption] = figure.children;
@@ -17,18 +19,38 @@ export default function ({ data, parentElement, setTriggerValue }) {
     caption.textContent = tile.caption;
     figure.classList.toggle("chosen", tile.number !== null && tile.number === data.chosen);
     figure.dataset.number = tile.number ?? "";
-    figure.tabIndex = data.clickable ? 0 : -1;
+    image.tabIndex = data.clickable && k === stop ? 0 : -1;
+    image.role = data.clickable ? "button" : null;
     strip.style.display = tile.strip === null && !tile.place ? "none" : "block";
     strip.style.visibility = tile.strip === null ? "hidden" : "visible";
     if (tile.strip !== null) drawStrip(strip, tile.strip, data);
 
     const pick = () => data.clickable && tile.number !== null && setTriggerValue("picked", tile.number);
     figure.onclick = pick;
-    figure.onkeydown = (event) => event.key === "Enter" && pick();
+    figure.onkeydown = (event) => {
+      if (data.clickable && (event.key === "Enter" || event.key === " ")) {
+        event.preventDefault();
+        pick();
+      }
+      move(event, grid, k);
+    };
     figure.onmousemove = (event) => showTip(tip, event, describe(tile, strip, event, data));
     figure.onmouseleave = () => (tip.style.display = "none");
   });
   return () => (tip.style.display = "none");
+}
+
+// Focus the next tile in the direction of an arrow key.
+function move(event, grid, k) {
+  const columns = getComputedStyle(grid).gridTemplateColumns.split(" ").length;
+  const far = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[event.key];
+  const image = grid.children[k + far]?.querySelector("[tabindex]");
+  if (!image || event.target.role !== "button") return;
+  event.preventDefault();
+  event.stopPropagation(); // of the page's own arrow keys
+  event.target.tabIndex = -1;
+  image.tabIndex = 0;
+  image.focus();
 }
 
 function emptyTile() {

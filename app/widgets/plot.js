@@ -8,7 +8,7 @@ const looks = new WeakMap(); // root element → the drawn figure as text: Plotl
 export default function ({ data, parentElement, setTriggerValue }) {
   const root = parentElement.querySelector(".plot");
   root.style.minHeight = `${data.figure.layout.height}px`;
-  root.setAttribute("role", "img");
+  root.setAttribute("role", "figure"); // not an image: it holds buttons
   root.setAttribute("aria-label", data.alt);
   const wanted = { ...data, setTriggerValue };
   shown.set(root, wanted);
@@ -77,19 +77,15 @@ const missing = new Promise((miss) => {
 
 function say(root, sentence) {
   root.classList.add("missing");
-  root.removeAttribute("role"); // text, not an image
+  root.removeAttribute("role"); // text, not a figure
   root.textContent = sentence;
 }
 
 // One configuration for all updates: Plotly starts a figure anew, and forgets its zoom, where that is another object.
-const button = (format) => ({
-  name: `Save as ${format.toUpperCase()}; with Shift, in the colours on screen`, icon: icon(format.toUpperCase()),
-  click: (root, event) => window.Plotly.downloadImage(...saved(root, format, event.shiftKey)),
-});
 const config = {
   displaylogo: false, displayModeBar: "hover", showSendToCloud: false, plotlyServerURL: "", // no uploads
   modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d", "autoScale2d", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d"],
-  modeBarButtonsToAdd: [button("svg"), button("png")],
+  modeBarButtonsToAdd: [{ name: "Save figure", icon: icon("Save"), click: askHowToSave }],
 };
 
 // Lines that can be dragged. Other shapes lie below the data, where Plotly does not drag them.
@@ -145,9 +141,8 @@ function icon(word) {
     <text x="17" y="13" text-anchor="middle" font-size="13" font-weight="bold" font-family="sans-serif">${word}</text></svg>` };
 }
 
-// Colours and font of the page; a saved figure is light unless Shift was held.
+// Colours and font of the page; a saved figure is light unless the page's colours are asked for.
 const LIGHT = { ink: "#1b1f27", paper: "#ffffff", line: "#d5d8de", box: "#f3f5f8" };
-const LINE = 15; // pixels of a line of the caption
 
 function colours(root) {
   const style = getComputedStyle(root);
@@ -169,30 +164,4 @@ function themed(layout, { ink, paper, line, box, family }) {
     hoverlabel: { bgcolor: box, font: { color: ink }, bordercolor: line }, ...layout, ...axes,
     ...(layout.shapes && { shapes: structuredClone(layout.shapes) }), // Plotly moves dragged ones in place
   };
-}
-
-// The figure as it is zoomed, without marks of the selection, and its caption below: arguments of `downloadImage`.
-function saved(root, format, asShown) {
-  const { figure, name, caption, lines: dragged } = shown.get(root);
-  const width = root.offsetWidth, lines = wrapped(caption, width / 6);
-  const zoomed = Object.entries(root._fullLayout).filter(isAxis).map(([key, { range }]) =>
-    [key, { ...figure.layout[key], autorange: false, range: [...range] }]);
-  const layout = themed({ ...figure.layout, ...Object.fromEntries(zoomed) },
-    { ...colours(root), ...(asShown ? {} : LIGHT), family: "Arial, sans-serif" }); // the page's font is not in the file
-  const text = LINE * lines.length + 4, below = text + 1.6 * LINE, height = root.offsetHeight + below;
-  const margin = { ...layout.margin, b: root._fullLayout._size.b + below };
-  const title = { text: lines.join("<br>"), font: { size: 11 }, pad: { l: 8 }, x: 0, xref: "container", xanchor: "left",
-    y: text / height, yref: "container", yanchor: "top" };
-  const shapes = (layout.shapes ?? []).filter(({ name }) => name !== "selected" && !dragged.includes(name));
-  return [{ data: root.data, layout: { ...layout, width, height, margin, shapes, title } },
-    { format, filename: name, width, height, scale: format === "png" ? 2 : 1 }];
-}
-
-function wrapped(text, most) {
-  const lines = [""];
-  for (const word of text.split(" ")) {
-    if (lines.at(-1).length + word.length > most) lines.push("");
-    lines.push(`${lines.pop()} ${word}`.trim());
-  }
-  return lines;
 }

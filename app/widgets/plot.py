@@ -17,7 +17,7 @@ _mount = st.components.v2.component(
     "plot",
     html='<div class="plot"></div>',
     css=(_FOLDER / "plot.css").read_text(encoding="utf-8"),
-    js=(_FOLDER / "plot.js").read_text(encoding="utf-8"),
+    js="\n".join((_FOLDER / name).read_text(encoding="utf-8") for name in ("plot.js", "save.js")),
     isolate_styles=False,
 )
 
@@ -39,8 +39,8 @@ def chart(
     """Draw a figure. A click on a point or a cell calls `on_click` before the next run of the script, and so does
     `on_move` with the position where a line was dragged, or with the customdata of the points in a box.
 
-    The mode bar saves it as SVG or PNG, under its key without “plot”: in the light theme, without the marks of the
-    selection, with a line below it (`about`, then `caption`).
+    The mode bar saves it as SVG, PNG or PDF, at the width of a paper's column or of the screen, under its key without
+    “plot”: in the light theme, without the marks of the selection, with a line below it (`about`, then `caption`).
     """
 
     def clicked() -> None:

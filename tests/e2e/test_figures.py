@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
+from pypdf import PdfReader
 
 import deediff
 from deediff.bench.browser import PATIENCE, wait_until_drawn
@@ -38,11 +41,16 @@ def paper(svg: str) -> str:
     return found[1]
 
 
-def save(tab: Page, kind: str, *modifiers: str) -> bytes:
+def save(tab: Page, kind: str, width: str = "screen", as_shown: bool = False) -> bytes:
     tab.locator(HEATMAP).hover()
-    button = tab.locator(f"{HEATMAP} [data-title^='Save as {kind}']")
+    tab.locator(f"{HEATMAP} [data-title='Save figure']").click()
+    dialog = tab.get_by_role("dialog", name="Save figure")
+    dialog.locator(f"[value={width}]").check()
+    colours = dialog.get_by_label("Dark, as on screen")
+    if colours.is_visible():  # on a dark page
+        colours.set_checked(as_shown)
     with tab.expect_download(timeout=PATIENCE) as download:
-        button.click(modifiers=list(modifiers))  # type: ignore[arg-type]
+        dialog.get_by_role("button", name=kind).click()
     assert download.value.suggested_filename == f"exit-heatmap.{kind.lower()}"
     return Path(download.value.path()).read_bytes()
 
@@ -62,10 +70,41 @@ def test_saved_figures_are_light_and_say_what_they_show(scheme: str, tab: Page, 
         for part in ("run mnist_tiny", f"A = {FULL}, N = {samples:,}", "τ = 0.1", "P(exit at layer | timestep)"):
             assert part in caption
         assert text.count('class="shape-group"') == 2  # the line at the middle block and its shade
-        assert (hexadecimal(paper(save(tab, "SVG", "Shift").decode())) == "#ffffff") == (scheme == "light")
+        assert (hexadecimal(paper(save(tab, "SVG", as_shown=True).decode())) == "#ffffff") == (scheme == "light")
         assert save(tab, "PNG").startswith(b"\x89PNG")
+        picture = Image.open(io.BytesIO(save(tab, "PNG", "one")))
+        assert picture.width == pytest.approx(3.25 * 300, abs=1)  # dots per inch
+        assert hexadecimal("rgb({}, {}, {})".format(*picture.convert("RGB").getpixel((1, 1)))) == "#ffffff"  # type: ignore[misc]
     finally:
         tab.emulate_media(color_scheme="light")
+
+
+@pytest.mark.parametrize(("width", "inches"), [("one", 3.25), ("two", 6.75)])
+def test_a_pdf_has_a_column_s_width_and_its_text_in_an_embedded_font(
+    width: str, inches: float, tab: Page, served: str, copied: Path
+) -> None:
+    open_page(tab, served, layer=4)
+    reader = PdfReader(io.BytesIO(save(tab, "PDF", width)))
+    (page,) = reader.pages
+    assert float(page.mediabox.width) == pytest.approx(72 * inches)
+    sizes: list[float] = []
+
+    def visit(text: str, _: object, matrix: list[float], __: object, size: float) -> None:
+        if text.strip():
+            sizes.append(0.75 * size * abs(matrix[3]))
+
+    text = " ".join(page.extract_text(visitor_text=visit).split())
+    for word in ("timestep t", "exit layer", "P(exit)", "middle block", "mean exit layer", "1.0", "999", "τ = 0.1"):
+        assert word in text
+    assert f"run mnist_tiny · A = {FULL}, N = {meta_of(copied, FULL)['num_samples']:,}" in text
+    assert sizes
+    assert 8 <= min(sizes) <= max(sizes) <= 11  # points
+    (font,) = page["/Resources"]["/Font"].values()  # type: ignore[index]
+    descriptor = font.get_object()["/DescendantFonts"][0].get_object()["/FontDescriptor"]
+    assert descriptor["/FontFile2"].get_data()[:4] == b"\0\1\0\0"  # TrueType
+    assert len(page.images) == 1  # the cells
+    assert reader.metadata is not None
+    assert "ddim50-never-full" in (reader.metadata.title or "")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -79,10 +118,10 @@ def test_the_buttons_of_a_figure_can_be_read_and_none_uploads_it(scheme: str, ta
         )
         background = "e => getComputedStyle(e).backgroundColor"
         behind = hexadecimal(tab.locator("[data-testid=stApp]").evaluate(background))
-        assert len(looks) >= 3
+        assert len(looks) == 2
         assert all(contrast(hexadecimal(look), behind) >= 4.5 for look in looks)
         titles = tab.locator(f"{HEATMAP} .modebar-btn").evaluate_all("all => all.map(e => e.dataset.title)")
-        assert [title for title in titles if not title.startswith(("Save as", "Reset"))] == []
+        assert [title for title in titles if not title.startswith(("Save figure", "Reset"))] == []
     finally:
         tab.emulate_media(color_scheme="light")
 
