@@ -32,6 +32,7 @@ from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 from deediff.readouts import READOUTS, Readout, ReadoutState, make_readout
 from deediff.readouts.base import LogSNR
+from deediff.readouts.skip import Skip
 from deediff.sampling.condition import make_condition
 from deediff.sampling.cpu import one_thread
 from deediff.sampling.sampler import Sampling
@@ -66,7 +67,8 @@ def available_readouts(model: EarlyExitModel) -> list[str]:
     for name, entry in READOUTS.items():
         for spec in [name] if ":" not in entry.usage else [f"{name}:{order}" for order in range(ORDERS)]:
             try:
-                if isinstance(readout := make_readout(spec), Readout) and readout.prepared(model):
+                readout = make_readout(spec)
+                if isinstance(readout, Readout) and not isinstance(readout, Skip) and readout.prepared(model):
                     found.append(spec)
             except UserError:
                 continue
@@ -90,6 +92,8 @@ def diffusion_lens(
     wanted = range(job.model.num_blocks + 1) if layers is None else sorted(set(layers))
     columns = range(len(job.planned)) if steps is None else list(steps)
     _check(job, columns, wanted, exits)
+    if job.skips:
+        raise UserError("samples of this trace skip timesteps, where they have no x: a lens needs one that visits all")
     prepared = {spec: _prepared(spec, job.model) for spec in readouts}
     rows = [ExitChoice(0, spec) for spec in prepared]
     if any(step.network is not None for step in job.planned):
@@ -195,7 +199,7 @@ def _state(trajectory: Trajectory, s: int) -> ReadoutState:
 def _prepared(spec: str, model: EarlyExitModel) -> Readout:
     """A readout without blocks. Raises UserError."""
     readout = make_readout(spec)
-    if not isinstance(readout, Readout):
+    if not isinstance(readout, Readout) or isinstance(readout, Skip):
         raise UserError(f"{spec} is no readout without blocks: choose it with exits")
     return readout.prepared(model)
 

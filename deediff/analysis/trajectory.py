@@ -113,6 +113,8 @@ def force_exit(
     job = trajectory.job
     if not 0 <= step < len(job.planned):
         raise UserError(f"there is no step {step}, expected 0 … {len(job.planned) - 1}")
+    if job.skips:
+        raise UserError("samples of this trace skip timesteps of their own: no decision of theirs can be changed")
     planned = list(job.planned)
     planned[step] = _forced_step(job, trajectory.exit_layers, step, choice)
     found = _sampled(replace(job, planned=full_before_memory(planned)), trajectory.number, on_step, cancelled)

@@ -59,6 +59,7 @@ class ExitPolicy(ABC):
     needs_heads: ClassVar[bool] = True
     decides_for_batch: bool = False  # the decision depends on the whole batch: no micro-batches
     remembers: bool = False  # the decision depends on the sample's earlier steps
+    reads_past_only: bool = False  # the decision at layer 0 needs nothing of the step itself
     reads_change: bool = False  # reads `PastView.change`
     keeps_input: bool = False  # reads `PastView.previous_input`
     reads_heads: bool = True  # exits are read out by output heads; False: by another readout, at any layer

@@ -14,6 +14,7 @@ from deediff.readouts.gaussian import GaussianReadout, Teleport
 from deediff.readouts.identity import Input
 from deediff.readouts.memory import Deep, Memory, StateReadout
 from deediff.readouts.output import Output
+from deediff.readouts.skip import Skip
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ READOUTS: dict[str, ReadoutEntry] = {
         "output:o",
         "exit 0: the last predictions of ε, reused (o = 0) or extrapolated (o = 1, 2)",
         lambda argument: Output(_whole("output", argument)),
+    ),
+    "skip": ReadoutEntry(
+        "skip", "exit 0: nothing; the solver step goes on to the next timestep (every:k, drift:δ)", lambda _: Skip()
     ),
     "memory": ReadoutEntry(
         "memory:o",

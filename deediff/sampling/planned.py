@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from deediff.policies.dual import check_network
 from deediff.policies.fixed import Fixed
 from deediff.readouts import Readout, ReadoutState, StateReadout, make_readout
 from deediff.readouts.memory import Deep
+from deediff.readouts.skip import Skip
 from deediff.sampling.past import Taken
 
 
@@ -59,6 +61,8 @@ def exit_cost(cost: Cost, readout: Readout | StateReadout | None) -> Cost:
         return cost
     if isinstance(readout, StateReadout):
         return cost.with_exits(readout.gflops)
+    if isinstance(readout, Skip):
+        return cost.with_exits(lambda cost, layer: math.nan if layer else -cost.embed)  # not even the embedding runs
     return cost.with_exits(lambda _cost, _layer: readout.gflops)
 
 
@@ -170,6 +174,8 @@ def _plan_step(
             raise UserError(f"{at[3:]}: the policy decides about exits of the model itself, not of another network")
         return _decided(model, decider.policy, readout or decider.readout)
     if isinstance(readout, Readout):
+        if isinstance(readout, Skip):
+            raise UserError(f"readout skip {at} leaves the timestep out for all samples: leave it out of the plan")
         if step.exit_layer != 0:
             raise UserError(f"readout {step.readout} {at} runs no block: give it exit_layer 0")
         if loaded is not None:

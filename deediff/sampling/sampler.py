@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from deediff.calibration.recalibrated import recalibrate
@@ -23,7 +22,6 @@ from deediff.cost.cost import Cost
 from deediff.devices import autocast, keep_freed_memory
 from deediff.diffusion.clipping import clip_image
 from deediff.diffusion.noise import sample_noise
-from deediff.diffusion.prediction import epsilon_scale, to_epsilon
 from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers import SOLVERS, Solver, make_solver
 from deediff.errors import UserError
@@ -31,36 +29,17 @@ from deediff.models import EarlyExitModel
 from deediff.plans.file import find_plan
 from deediff.policies import ExitPolicy, make_policy
 from deediff.readouts import Readout, ReadoutState, make_readout
+from deediff.readouts.skip import Skip
+from deediff.sampling.apart import check_apart, denoise_apart
 from deediff.sampling.condition import make_condition
 from deediff.sampling.cpu import one_thread
-from deediff.sampling.forward import Network, predict
+from deediff.sampling.forward import predict
 from deediff.sampling.past import Keepers, Past, Recall, fill_in, find_keepers
 from deediff.sampling.planned import PlannedStep, destination, plan_cost, plan_steps, run_folder, taken_by
 from deediff.sampling.request import Prediction, Request
+from deediff.sampling.step import Networks, NotFinite, Step, in_epsilon
 from deediff.settings import SamplingSettings, check_spacing
 from deediff.traces.pairing import settings_differences
-
-
-class NotFinite(UserError):
-    """The network returned NaN or infinity."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One denoising step of one batch."""
-
-    step: int  # 0, 1, …
-    timestep: int  # diffusion t
-    samples: range  # sample numbers of this batch
-    x: Tensor  # (B,C,H,W) after the step
-    x0: Tensor  # (B,C,H,W) predicted clean image at this step
-    exit_layer: Tensor  # (B,) int64
-    uncertainty: Tensor  # (B,N) float32, NaN where not evaluated
-    deviation: Tensor | None  # (B,N) float32
-    signal: Tensor | None  # (B,) float32 that the policy compared, NaN where it was not asked; None: it has none
-    since_full: NDArray[np.int64]  # (B,) steps since the sample's last full evaluation; 0: this step; −1: none yet
-    done: int = 0  # steps of this job so far, over all batches …
-    total: int = 0  # … and in all
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +65,11 @@ class Sampling:
         """What full evaluations store for later steps."""
         return find_keepers([(step.policy, step.exits) for step in self.planned], self.model)
 
+    @property
+    def skips(self) -> bool:
+        """Whether samples skip steps that others take."""
+        return any(isinstance(step.exits, Skip) for step in self.planned)
+
     def cost(self) -> Cost:
         """GFLOPs of one image and one step; guidance and steps of another network included."""
         return plan_cost(self.model, self.planned, self.settings.guidance is not None)
@@ -100,7 +84,7 @@ class Sampling:
         parts = self.settings.batches if parts is None else parts
         done, total, networks = 0, len(parts) * len(self.solver.timesteps), Networks()
         for part in parts:
-            stream = denoise(networks, self, part)
+            stream = denoise(networks, self, part) if not self.skips else denoise_apart(networks, self, part)
             while not (cancelled is not None and cancelled()):
                 step = next(stream, None)
                 if step is None:
@@ -167,26 +151,6 @@ def denoise(networks: Networks, job: Sampling, samples: range) -> Iterator[Step]
             yield Step(s, timestep, samples, x, x0, p.exit_layer, p.uncertainty, p.deviation, p.signal, since)
 
 
-class Networks:
-    """The networks of a job, each prepared once."""
-
-    def __init__(self) -> None:
-        self._prepared: dict[int, Network] = {}
-
-    def of(self, model: EarlyExitModel) -> Network:
-        """The prepared network of a model that the job holds."""
-        if id(model) not in self._prepared:
-            self._prepared[id(model)] = Network(model)
-        return self._prepared[id(model)]
-
-
-def in_epsilon(p: Prediction, kind: str, state: ReadoutState) -> Prediction:
-    """A network's prediction of ε, x_0 or v, and its deviations, as ε."""
-    a = state.alpha_bar
-    deviation = None if p.deviation is None else p.deviation * epsilon_scale(kind, a)
-    return replace(p, output=to_epsilon(kind, p.output.to(state.x.dtype), state.x, a), deviation=deviation)
-
-
 def without_network(readout: Readout, state: ReadoutState, num_blocks: int) -> Prediction:
     """The prediction of a readout that runs no block: exit 0, without u."""
     batch = len(state.x)
@@ -234,6 +198,7 @@ def prepare_sampling(
             f"deviations compare all exits of this network at every step, but {named} has steps of another network or "
             "of a readout without one: leave deviations out"
         )
+    check_apart(planned, solver, settings.deviations)
     resolved = _resolved(settings, model, chosen, solver)
     if chosen.recording is not None and (differs := settings_differences(chosen.recording, resolved)):
         raise UserError(

@@ -5,6 +5,7 @@ To add a solver: subclass `Solver` in a file of its own and add a line to `regis
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -61,6 +62,13 @@ class Solver(ABC):
         """λ = log(√ᾱ / √(1−ᾱ)) of the timestep of step `s`, half of the log signal-to-noise ratio."""
         a = self._alpha_bar[s]
         return 0.5 * math.log(a / (1 - a))
+
+    def between(self, steps: Sequence[int]) -> Solver:
+        """This solver with some of its steps only, in order."""
+        other = copy.copy(self)
+        other.timesteps = [self.timesteps[s] for s in steps]
+        other._alpha_bar = [self._alpha_bar[s] for s in steps] + [1.0]
+        return other
 
     def needs_noise(self, s: int) -> bool:
         """Whether step `s` adds noise; the last step never does."""

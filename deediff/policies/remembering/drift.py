@@ -23,6 +23,7 @@ class Drift(SignalPolicy):
     """
 
     reads_change = True
+    reads_past_only = True
 
     def __init__(self, delta: float, cap: int | None = None):
         super().__init__("drift", delta, cap)

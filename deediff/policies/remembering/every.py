@@ -23,6 +23,7 @@ class Every(ExitPolicy):
     """
 
     remembers = True
+    reads_past_only = True
 
     def __init__(self, period: int, warmup: int = 0, last: bool = False):
         if period < 1:
