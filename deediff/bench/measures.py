@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LIMITS = {  # milliseconds; memory: MB; contexts: times the median of one
     "redraw": 300.0,
     "server": 30.0,
-    "switch": 1000.0,
+    "switch": 500.0,
     "first page": 3000.0,
     "live": 2000.0,
     "first image": 1000.0,

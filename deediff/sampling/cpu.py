@@ -148,17 +148,19 @@ class _Jobs:
 
 @contextmanager
 def one_thread() -> Iterator[int]:
-    """Restrict torch's operators in this thread to one CPU thread; yields their number before. Not to be nested.
+    """Restrict torch's operators in this thread to one CPU thread. Not to be nested.
 
-    Torch's own threads would spin while they wait for the next operator, on the cores that the workers need.
+    Yields the number of threads that this job may use: its share, when several run at once. Torch's own threads would
+    spin while they wait for the next operator, on the cores that the workers need.
     """
     with _Jobs.lock:
         if _Jobs.count == 0:  # otherwise another job has already changed the number, part of which is global
             _Jobs.threads = torch.get_num_threads()
         _Jobs.count += 1
+        share = max(1, _Jobs.threads // _Jobs.count)
     torch.set_num_threads(1)
     try:
-        yield _Jobs.threads
+        yield share
     finally:
         with _Jobs.lock:
             _Jobs.count -= 1

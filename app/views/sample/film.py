@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +58,7 @@ class FilmJob(Job):
         self.full: Film | None = None  # the film itself where the trace is the full network's
         self.other: Film | None = None  # of trace B, where there is one
         self._recorded, self._other = recorded, other
+        self._done, self._total, self._counting = 0, 0, threading.Lock()  # steps of all films
 
     def work(self) -> None:
         wanted: list[tuple[Recorded, str | None]] = [(self._recorded, None)]
@@ -63,19 +66,17 @@ class FilmJob(Job):
             wanted.append((self._recorded, "never"))
         if self._other is not None:
             wanted.append((self._other, None))
-        total = sum(len(recorded.trace.timesteps) for recorded, _ in wanted)
-        films, done = [], 0
-        for recorded, policy in wanted:
-            film = self._record(recorded, policy, done, total)
-            if film is None:
-                return
-            films.append(film)
-            done += len(recorded.trace.timesteps)
+        self._total = sum(len(recorded.trace.timesteps) for recorded, _ in wanted)
+        with ThreadPoolExecutor(len(wanted)) as threads:  # one image at a time is too little work to share
+            found = list(threads.map(self._record, *zip(*wanted, strict=True)))
+        films = [film for film in found if film is not None]
+        if len(films) < len(wanted):
+            return
         if self._other is not None:
             self.other = films.pop()
         self.full, self.film = films[-1], films[0]
 
-    def _record(self, recorded: Recorded, policy: str | None, before: int, of_all: int) -> Film | None:
+    def _record(self, recorded: Recorded, policy: str | None) -> Film | None:
         """None when stopped."""
         trace, model = recorded.trace, recorded.model
         total = len(trace.timesteps)
@@ -91,7 +92,9 @@ class FilmJob(Job):
             x = step.x
             exits.append(step.exit_layer[0])
             uncertainty.append(step.uncertainty[0])
-            self.progress(before + step.step + 1, of_all)
+            with self._counting:
+                self._done += 1
+                self.progress(self._done, self._total)
         if len(exits) < total:
             return None
         exit_layers = torch.stack(exits).numpy().astype(np.int8)

@@ -19,6 +19,7 @@ from app.widgets.panels import Panel, Row, guarded, needs_trace, show
 from deediff.errors import UserError
 
 VIEWS = {"film": "Film", "lens": "Diffusion lens", "near": "Neighbours"}
+PROMPT = 1.0  # seconds for which a film is waited for, so that a short one is drawn without a second run
 
 
 def sample_page(selected: Selection) -> None:
@@ -52,6 +53,8 @@ def sample_page(selected: Selection) -> None:
     if problem:
         st.info(problem)
     else:
+        if job is not None:
+            job.join(PROMPT)
         show([frames_panel(job)], selected, key="film panel")
 
 
