@@ -121,7 +121,7 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> tuple[Ear
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} does not fit the model its JSON describes ({reason})") from None
     model.origin, model.null_label = (path, info["sha256"]), bool(info.get("null_label"))
-    model.exit_target = info.get("exit_target") or "noise"
+    model.exit_target, model.schedule = info.get("exit_target") or "noise", schedule
     return model.to(device).eval().requires_grad_(False), info
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from tyro.conf import Positional
 
 from deediff.cli.command import Command, Flag, Result, defaults_to, one_of
-from deediff.importing.checkpoint import import_checkpoint
+from deediff.importing.checkpoint import SCHEDULES, Untold, import_checkpoint
 from deediff.importing.exit_layers import import_exit_layers
 from deediff.json_files import read_json
 from deediff.models import PRESETS
@@ -22,15 +22,19 @@ class Import(Command):
     """Import a U-ViT, DiT, AdaDiff or DuoDiff checkpoint, or the exit layers of published runs, as a run."""
 
     path: Positional[Path]
-    """A .pth or .pt file; for duodiff-indices a folder of .pt files or an .npz file."""
-    layout: Annotated[str, one_of((*LAYOUTS, "duodiff-indices"))]
-    """The code that wrote it. duodiff-indices: exit layers without images."""
+    """A file of weights, or the folder N.ckpt of a training; for duodiff-indices a folder of .pt files or an .npz."""
     out: Path
     """The run folder to write."""
+    layout: Annotated[str, one_of(("auto", *LAYOUTS, "duodiff-indices"))] = "auto"
+    """The code that wrote it; auto: by the names of the tensors. duodiff-indices: exit layers without images."""
     num_heads: Annotated[int | None, defaults_to("that of the preset of this shape")] = None
     """Checkpoints: number of attention heads."""
     normalize_timesteps: Flag = False
     """Checkpoints: the network was trained on t/1000."""
+    schedule: Annotated[str, one_of(("auto", *SCHEDULES))] = "auto"
+    """Checkpoints: noise schedule. auto: linear, but Stable Diffusion's for a U-ViT of latents."""
+    null_label: Annotated[bool | None, defaults_to("known for ImageNet's labels", "")] = None
+    """Checkpoints: whether the last label means no class."""
     images_seen: int = 0
     """Checkpoints: number of training images behind the weights, for the record."""
     model: Annotated[str, one_of(tuple(PRESETS))] = "uvit_small"
@@ -40,10 +44,9 @@ class Import(Command):
 
     def run(self) -> Result:
         """Write the run."""
-        if self.layout in LAYOUTS:
-            run = import_checkpoint(
-                self.path, self.out, self.layout, self.num_heads, self.normalize_timesteps, self.images_seen
-            )
+        if self.layout != "duodiff-indices":
+            untold = Untold(self.num_heads, self.normalize_timesteps, self.schedule, self.null_label)
+            run = import_checkpoint(self.path, self.out, self.layout, images_seen=self.images_seen, untold=untold)
         else:
             run = import_exit_layers(self.path, self.out, self.model, self.uem)
         notes = read_json(run / "run.json").get("notes")

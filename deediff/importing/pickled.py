@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from deediff.errors import UserError
+from deediff.importing.files import is_safetensors, strange_content
 
 PLAIN: list[Any] = [  # classes of plain data, and the names under which pickles refer to them
     (argparse.Namespace, "argparse.Namespace"),
@@ -23,18 +28,39 @@ PLAIN: list[Any] = [  # classes of plain data, and the names under which pickles
 
 
 def load_pickled(path: Path) -> Any:
-    """`torch.load` without code execution. Raises UserError when the file is missing, corrupt or holds code.
+    """`torch.load` without code execution; safetensors by their content, whatever the file's name.
 
-    Parsed arguments and paths, which trainers often save beside the weights, count as plain data: paths of any system
-    and Python version are loaded as pure paths, which cannot access the file system.
+    Parsed arguments, paths and NumPy's numbers, which trainers often save beside the weights, count as plain data:
+    paths of any system and Python version are loaded as pure paths, which cannot access the file system. Raises
+    UserError when the file is missing, corrupt, no file of weights, or holds code.
     """
     try:
-        with torch.serialization.safe_globals(PLAIN):
+        if strange := strange_content(path):
+            raise UserError(f"{path} is not a file of plain tensors: {strange}")
+        if is_safetensors(path):
+            return load_file(path)
+        with torch.serialization.safe_globals([*PLAIN, *_numpy()]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (OSError, EOFError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        reason = (str(error) or "it is empty").splitlines()[0]
+    except (OSError, EOFError, RuntimeError, KeyError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
         raise UserError(
-            f"{path} is not a file of plain tensors ({reason}): it is corrupt, or holds code, which was not run"
+            f"{path} is not a file of plain tensors ({_reason(error)}): it is corrupt, or holds code, which was not run"
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    """The error on one line, without torch's advice to run the code."""
+    text = " ".join(str(error).split())
+    if code := re.search(r"GLOBAL ([\w.]+)", text):
+        return f"it refers to {code[1]}"
+    if "weights_only" in text or "Weights only" in text:
+        return "its content is no plain data"
+    return text[:160] or type(error).__name__
+
+
+def _numpy() -> list[Any]:
+    """Classes of NumPy's numbers, by the names of its versions 1 and 2."""
+    scalar = np.float64(0).__reduce__()[0]
+    names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    return [*names, (np.dtype, "numpy.dtype"), *(type(np.dtype(kind)) for kind in ("f8", "f4", "i8", "i4", "?"))]

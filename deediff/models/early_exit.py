@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from deediff.diffusion.prediction import check_prediction
+from deediff.diffusion.schedule import Schedule
 from deediff.models.backbone import Backbone
 from deediff.models.heads import OutputHeads, build_heads
 from deediff.models.uems import UEM, NetworkShape, build_uem
@@ -33,6 +34,7 @@ class EarlyExitModel(nn.Module):
         self.backbone, self.uem, self.heads = backbone, uem, heads
         self.prediction = check_prediction(prediction)
         self.exit_target: ExitTarget = "noise"  # what UEMs and heads learn
+        self.schedule = Schedule()  # noise schedule of its training
         self.null_label = False  # a class-conditional model's last label means "no class"
         self.origin: tuple[Path, str] | None = None  # checkpoint file that was loaded, and its SHA-256
 

@@ -13,6 +13,7 @@ from deediff.errors import UserError
 from deediff.models.early_exit import EarlyExitModel
 from deediff.models.official_dit import read_dit
 from deediff.models.presets import UVITS
+from deediff.models.tensors import known_heads, load_by_name
 from deediff.models.uvit import UViT, UViTConfig
 
 State = Mapping[str, Tensor]
@@ -22,8 +23,8 @@ UNGUIDED = 1000  # ImageNet 64×64 models have no label for "no class"; in the o
 def uvit_config(state: State, num_heads: int | None = None, normalize_timesteps: bool = False) -> UViTConfig:
     """Config of an official U-ViT, from the shapes of its tensors.
 
-    The number of attention heads does not affect the shapes: it is that of a preset with the same width and depth, or
-    one per 64 channels. Raises UserError for another network.
+    The number of attention heads does not affect the shapes: it is that of a preset with the same width and depth.
+    Raises UserError for another network, and where no preset has that width and depth.
     """
     try:
         dim, in_chans, patch_size, _ = state["patch_embed.proj.weight"].shape
@@ -43,7 +44,7 @@ def uvit_config(state: State, num_heads: int | None = None, normalize_timesteps:
         in_chans=in_chans,
         embed_dim=dim,
         depth=depth,
-        num_heads=num_heads or heads.get((dim, depth)) or max(1, dim // 64),
+        num_heads=known_heads(num_heads, heads, dim, depth),
         mlp_ratio=hidden / dim,
         qkv_bias="mid_block.attn.qkv.bias" in state,
         mlp_time_embed="time_embed.0.weight" in state,
@@ -134,6 +135,6 @@ def read_state(
     if read_exits is not None:
         uem, heads, tensors = read_exits(state, model.num_blocks)
         model.add_exits(uem, heads)
-    model.load_state_dict({f"backbone.{k}": v for k, v in backbone.items()} | tensors)
+    load_by_name(model, {f"backbone.{k}": v for k, v in backbone.items()} | tensors)
     model.null_label = model.backbone.num_classes not in (0, 1, UNGUIDED)
     return model

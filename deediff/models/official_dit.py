@@ -10,13 +10,14 @@ from deediff.errors import UserError
 from deediff.models.dit import DiT, DiTConfig
 from deediff.models.early_exit import EarlyExitModel
 from deediff.models.presets import DITS
+from deediff.models.tensors import known_heads, load_by_name
 
 
 def dit_config(state: Mapping[str, Tensor], num_heads: int | None = None) -> DiTConfig:
     """Config of an official DiT, from the shapes of its tensors.
 
-    The number of attention heads does not affect the shapes: it is that of a preset with the same width and depth, or
-    one per 64 channels. Raises UserError for another network.
+    The number of attention heads does not affect the shapes: it is that of a preset with the same width and depth.
+    Raises UserError for another network, and where no preset has that width and depth.
     """
     try:
         dim, in_chans, patch_size, _ = state["x_embedder.proj.weight"].shape
@@ -35,18 +36,18 @@ def dit_config(state: Mapping[str, Tensor], num_heads: int | None = None) -> DiT
         in_chans=in_chans,
         embed_dim=dim,
         depth=depth,
-        num_heads=num_heads or heads.get((dim, depth)) or max(1, dim // 64),
+        num_heads=known_heads(num_heads, heads, dim, depth),
         mlp_ratio=hidden / dim,
         num_classes=0 if labels is None else len(labels),
     )
 
 
 def read_dit(state: Mapping[str, Tensor], num_heads: int | None = None) -> EarlyExitModel:
-    """Model with these weights; the outputs for σ are left out. Raises UserError or RuntimeError if they do not fit."""
+    """Model with these weights; the outputs for σ are left out. Raises UserError or ValueError if they do not fit."""
     config = dit_config(state, num_heads)
     tensors = {f"backbone.{name}": predicting_epsilon(name, value, config) for name, value in state.items()}
     model = EarlyExitModel(DiT(config))
-    model.load_state_dict(tensors)
+    load_by_name(model, tensors)
     model.null_label = config.num_classes > 1  # the last label, which the official code adds to the classes
     return model
 

@@ -161,7 +161,7 @@ def without_network(readout: Readout, state: ReadoutState, num_blocks: int) -> P
 def prepare_sampling(
     model: EarlyExitModel,
     settings: SamplingSettings,
-    schedule: Schedule | None = None,  # that the model was trained with; default: Schedule()
+    schedule: Schedule | None = None,  # in place of the one that the model was trained with
     *,
     policy: ExitPolicy | None = None,  # in place of the one that the settings name
     solver: Solver | None = None,  # likewise
@@ -181,7 +181,7 @@ def prepare_sampling(
         raise UserError("a plan decides the solver: leave solver out")
     if solver is None:
         steps = settings.timesteps or settings.steps
-        solver = make_solver(settings.solver, schedule or Schedule(), steps, settings.spacing, settings.eta)
+        solver = make_solver(settings.solver, schedule or model.schedule, steps, settings.spacing, settings.eta)
     readout = make_readout(settings.readout)
     readout = readout.prepared(model) if isinstance(readout, Readout) else readout
     if readout is not None or (settings.plan is not None and settings.plan.policy_readouts):
@@ -235,7 +235,7 @@ def sample(
     *,
     policy: str | ExitPolicy | None = None,
     solver: str | Solver | None = None,
-    schedule: Schedule | None = None,  # that the model was trained with; default: Schedule()
+    schedule: Schedule | None = None,  # in place of the one that the model was trained with
     parts: Sequence[range] | None = None,  # ranges of sample numbers in place of batches
     cancelled: Callable[[], bool] | None = None,  # called before each step; True ends the iteration
     **fields: Any,  # of SamplingSettings, e.g. num_samples=16; plan: also a plan file, or its name in the model's run

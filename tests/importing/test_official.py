@@ -11,7 +11,7 @@ import torch
 import deediff
 from deediff.checkpoints import load_checkpoint
 from deediff.errors import UserError
-from deediff.importing.checkpoint import import_checkpoint
+from deediff.importing.checkpoint import Untold, import_checkpoint
 from deediff.models import UViT, UViTConfig
 from deediff.models.official import uvit_config
 from deediff.models.presets import UVITS
@@ -25,7 +25,8 @@ from tests.conftest import TINY
 def test_an_official_state_dict_gives_the_same_network(tmp_path: Path, config: object) -> None:
     net = UViT(config)  # type: ignore[arg-type]
     torch.save(net.state_dict(), tmp_path / "official.pth")
-    run = import_checkpoint(tmp_path / "official.pth", tmp_path / "run", num_heads=2, images_seen=640)
+    untold = Untold(num_heads=2, null_label=False if net.num_classes else None)
+    run = import_checkpoint(tmp_path / "official.pth", tmp_path / "run", images_seen=640, untold=untold)
     model, info = load_checkpoint(run)
     assert model.backbone.config() == net.config()
     assert info["images_seen"] == 640
