@@ -100,11 +100,11 @@ def range_slider(label: str, low: int, high: int, key: str, **more: Any) -> tupl
 
 
 def select_slider(
-    label: str, options: Sequence[int], key: str, default: int, impossible: str = IMPOSSIBLE, **more: Any
-) -> int:
+    label: str, options: Sequence[Number], key: str, default: Number, impossible: str = IMPOSSIBLE, **more: Any
+) -> Number:
     """`st.select_slider` of numbers; a number of before that is no option becomes the nearest one."""
 
-    def nearest(value: int) -> int:
+    def nearest(value: Number) -> Number:
         return min(options, key=lambda option: abs(option - value))
 
     shown = widget_default(key, resolve(key, default, _among(options), nearest, impossible=impossible))

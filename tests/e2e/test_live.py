@@ -13,6 +13,7 @@ from playwright.sync_api import Page, expect
 
 import deediff
 from deediff.bench.browser import PATIENCE, SCRIPT, wait_until_drawn
+from deediff.cost.components import model_cost
 from tests.e2e.conftest import SHOTS
 from tests.e2e.screen import check_divided
 
@@ -134,6 +135,27 @@ def test_the_divider_parts_the_full_network_from_early_exit(page: Page, copied: 
     check_divided(stacks.first, early, full)
     expect(page.locator(".st-key-live-wipe .left")).to_have_text(f"B: Early exit, {policy(page)}")
     page.screenshot(path=SHOTS / "live-wipe.png")
+
+
+def test_a_long_title_moves_no_grid_and_a_budget_is_per_image(page: Page, copied: Path) -> None:
+    page.goto(page.url.split("?")[0] + "?run=mnist_tiny&trace=ddim50-never-full&live+policy=budget&live+steps=6")
+    slider = page.locator(".st-key-live-budget input").first
+    slider.wait_for(timeout=3 * PATIENCE)
+    wait_until_drawn(page)
+    sample(page)
+    done(page)
+    title = page.locator(".st-key-live_grids h2").nth(1).inner_text()
+    asked = float(re.findall(r"budget of ([\d.]+) GFLOPs per image", title)[0])
+    full = model_cost(deediff.load(copied / "mnist_tiny")).full * STEPS
+    assert asked == pytest.approx(0.8 * full, rel=0.01)  # where the slider begins
+    names = ("Full", "Early", "Difference")
+    tops = [page.locator(f"[class*=st-key-live-{name}] figure").first.bounding_box() for name in names]
+    assert len({round(box["y"]) for box in tops if box is not None}) == 1
+    assert None not in tops
+    cost = page.locator(".st-key-live_figures [data-testid=stMetric]").first
+    spent = float(re.findall(r"→ ([\d.]+)", cost.inner_text())[0])
+    said = page.get_by_text(re.compile("These images took"))
+    assert said.count() == (spent > asked)
 
 
 def test_progress_cancel_and_a_trace_that_is_kept(page: Page, copied: Path) -> None:

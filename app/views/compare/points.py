@@ -18,11 +18,13 @@ KINDS = {
     "batch-mean": "τ = {}",
     "excess": "δ = {}",
     "fixed": "layer {}",
-    "budget": "{} GFLOPs/step",
-    "stopping": "{} GFLOPs/step",
-    "oracle": "{} GFLOPs/step",
+    "budget": "{} GFLOPs",
+    "stopping": "{} GFLOPs",
+    "oracle": "{} GFLOPs",
     "dual": "down to t = {}",
 }
+
+BUDGETS = ("budget", "stopping", "oracle")
 
 COSTS = {"gflops": "GFLOPs per image", "seconds": "seconds per image"}
 NAMES = {"timesteps": "steps", "eta": "η", "checkpoint_sha256": "weights"}  # of NOISE, where others are clearer
@@ -95,7 +97,8 @@ def family_of(trace: Trace) -> tuple[str, str]:
         return ", ".join([f"full network, {solver}", *again]), f"{steps} steps"
     place = re.split(r"[@:]", argument)[0] if kind in KINDS else argument.rpartition("/")[2].removesuffix(".json")
     with suppress(ValueError):
-        place = f"{float(place):.4g}"  # a budget found by a bisection has many digits
+        per_image = steps if kind in BUDGETS else 1  # policies take budgets per step
+        place = f"{float(place) * per_image:.4g}"  # one found by a bisection has many digits
     if kind == "schedule":  # kinds differ by the beginning of the file's name
         kind = f"schedule {re.split('[-_.]', place)[0]}"
     name = ", ".join([kind, *(bound.replace(":", " ") for bound in bounds), *again])

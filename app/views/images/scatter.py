@@ -15,6 +15,7 @@ from app.state import link
 from app.state.choice import click
 from app.state.cohort import choose_cohort
 from app.state.selection import Selection
+from app.state.traces import damaged_images
 from app.widgets import figures, inputs
 from app.widgets.formatting import signed
 from app.widgets.panels import Panel, heading
@@ -49,7 +50,7 @@ def _draw(trace: Trace, selected: Selection) -> None:
     try:
         measures = _measured(trace, [x, y, *[color] * (color != NO_COLOR)], axes)
     except UserError as error:
-        st.info(f"{error}")
+        st.info(damaged_images(trace) or str(error))
         return
     brush = " · a box selects a cohort" if trace.parts else ""
     subtitle = f"{len(measures):,} samples of {trace.path.name}{brush}"

@@ -8,6 +8,7 @@ import streamlit as st
 import torch
 
 from app.state import cache
+from app.state.choice import resolve
 from app.state.selection import HIGHEST, STEP, Selection
 from app.widgets import inputs
 from app.widgets.empty import offer_calibration, offer_sampling
@@ -136,19 +137,28 @@ def _schedule(kind: str, selection: Selection, model: EarlyExitModel, schedule: 
 
 
 def _gflops(label: str, key: str, model: EarlyExitModel) -> float:
-    full = model_cost(model).full
-    return inputs.slider(
+    """A budget per step, as policies take it and links carry it; on screen it is per image."""
+    full, steps = model_cost(model).full, _shown("steps")
+    unit = float(f"{full / 200:.1g}")
+    stops = [float(f"{k * unit:.4g}") for k in range(1, int(full / unit) + 1)]
+    return inputs.select_slider(
         label,
-        (0.0, float(f"{full:.3g}"), float(f"{full / 200:.1g}")),
+        stops,
         key,
-        float(f"{0.8 * full:.3g}"),
-        format="%.4g",
-        help=f"Mean per image and step, UEMs included; the full network costs {full:.4g}.",
+        min(stops, key=lambda stop: abs(stop - 0.8 * full)),
+        format_func=lambda per_step: f"{per_step * steps:.4g}",
+        help=f"Mean over the images, UEMs included; the full network costs {full * steps:.4g} in {steps} steps, "
+        f"{full:.4g} per step.",
     )
 
 
+def _shown(key: str) -> int:
+    """The value that a number below will show; the policy's own controls come before it."""
+    return resolve(f"live {key}", DEFAULTS[key], lambda text: int(text) if text.isdigit() else None)
+
+
 def _budget(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
-    budget = _gflops("GFLOPs budget per step", "live budget", model)
+    budget = _gflops("GFLOPs budget per image", "live budget", model)
     if selection.trace is None:
         st.caption("A budget needs a trace A that recorded u: this run has none yet.")
         return f"{kind}:{budget:g}@"
@@ -176,18 +186,18 @@ def _excess(kind: str, selection: Selection, model: EarlyExitModel, schedule: Sc
 
 
 def _stopping(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
-    budget = _gflops("GFLOPs per step", "live stopping", model)
+    budget = _gflops("GFLOPs per image", "live stopping", model)
     _calibrated(selection)
     return f"{kind}:{budget:g}"
 
 
 def _oracle(kind: str, selection: Selection, model: EarlyExitModel, schedule: Schedule) -> str:
-    budget = _gflops("GFLOPs per step", "live oracle", model)
+    budget = _gflops("GFLOPs per image", "live oracle", model)
     metas, _ = cache.metas(selection.run)
     recordings = [name for name, meta in metas.items() if meta.has_deviations]
     if not recordings:
-        solver = st.session_state.get("live solver", next(iter(SOLVERS)))
-        steps, seed, count = (st.session_state.get(f"live {key}", value) for key, value in DEFAULTS.items())
+        solver = resolve("live solver", next(iter(SOLVERS)), lambda name: name if name in SOLVERS else None)
+        steps, seed, count = map(_shown, DEFAULTS)
         settings = SamplingSettings(
             solver=solver, steps=steps, seed=seed, num_samples=count, record="full", deviations=True
         )

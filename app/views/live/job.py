@@ -132,6 +132,15 @@ class LiveJob(Job):
             return None
         return float(policy.argument.partition("@")[0])
 
+    @property
+    def policy_title(self) -> str:
+        """`short_policy`, with a budget per image, as costs are on screen; the policy itself takes it per step."""
+        if self.budget is None:
+            return short_policy(self.settings)
+        name, _, argument = short_policy(self.settings).partition(":")
+        rest = argument.lstrip("0123456789.e-+")  # the trace and the bounds
+        return f"{name} of {self.budget * self.settings.steps:.4g} GFLOPs per image{rest}"
+
     def gflops(self, side: Side, early: bool) -> float | None:
         """Mean per image and step, counted from the exits so far."""
         if self.cost is None:

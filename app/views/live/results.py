@@ -12,9 +12,9 @@ from app.jobs.queue import QUEUE
 from app.state.selection import Selection
 from app.views.live.controls import selected_weights
 from app.views.live.figures import exit_trajectories
-from app.views.live.job import LiveJob, Side, short_policy
+from app.views.live.job import LiveJob, Side
 from app.views.live.keep import draw_keep
-from app.views.live.sampling import BEFORE, current_job
+from app.views.live.sampling import BEFORE, PROBLEM, current_job
 from app.widgets import evaluation, gallery, job_list
 from app.widgets.films.player import Pair, choose_mode, wipe_images, wiping
 from app.widgets.findings import about_exits
@@ -57,8 +57,10 @@ def draw_results(selected: Selection) -> None:
 
 
 def _draw_job() -> None:
-    job = current_job()
-    if job is None:
+    job, problem = current_job(), st.session_state.get(PROBLEM)
+    if problem:
+        st.error(problem)
+    elif job is None:
         st.info("Press *Sample* to see images here during sampling, with and without early exit.")
     else:
         _draw_progress(job)
@@ -122,8 +124,9 @@ def _draw_figures(job: LiveJob, full: Side, early: Side, so_far: bool) -> None:
     budget = job.budget
     if budget is not None and not so_far and b > budget:
         st.warning(
-            f"These images took {b:.4g} GFLOPs per step, {percent(b, budget)} from the budget of {budget:.4g}: its "
-            "threshold is an open-loop estimate, and an exit changes the input of all later steps."
+            f"These images took {b * steps:.4g} GFLOPs each, {percent(b, budget)} from the budget of "
+            f"{budget * steps:.4g}: its threshold is an open-loop estimate, and an exit changes the input of all later "
+            "steps."
         )
 
 
@@ -131,19 +134,19 @@ def _draw_grids(job: LiveJob, full: Side, early: Side) -> None:
     """Full network, early exit, and their difference, at equal seeds."""
     blocks = job.num_blocks
     amplified, change = image_difference(early.images, full.images)
-    mean_exit = early.exit_layers.mean(axis=1)
+    mean_exit, dual = early.exit_layers.mean(axis=1), job.settings.policy.startswith("dual:")
     plain, exits, delta = [], [], []
     for k in range(len(amplified)):
         which = f"image {k}"
         plain.append(gallery.Tile(gallery.encode(full.images[k]), which, f"{which}, full network", full.exit_layers[k]))
         hover = f"{which}, mean exit layer {mean_exit[k]:.3f} of {blocks}; difference {change[k]:.2f}"
-        caption = f"exits at {mean_exit[k]:.1f}"
+        caption = which if dual else f"exits at {mean_exit[k]:.1f}"
         exits.append(gallery.Tile(gallery.encode(early.images[k]), caption, hover, early.exit_layers[k]))
         delta.append(gallery.Tile(gallery.encode(amplified[k]), f"Δ {change[k]:.1f}", hover, place=True))
     steps = job.settings.steps
     taken = f"{steps}" if early.step == steps else f"{early.step} of {steps}"
-    kind = "Two networks" if job.settings.policy.startswith("dual:") else "Early exit"
-    titles = ("Full network", f"{kind}, {short_policy(job.settings)}", f"Difference × {AMPLIFY}")
+    kind = "Two networks" if dual else "Early exit"
+    titles = ("Full network", f"{kind}, {job.policy_title}", f"Difference × {AMPLIFY}")
     grids = ("Full network", "Early exit", f"Difference × {AMPLIFY}")
     columns = math.ceil(math.sqrt(len(plain)))
     if wiping():
@@ -167,7 +170,7 @@ def _draw_side_by_side(job: LiveJob, grids: dict[str, tuple[str, list[gallery.Ti
         beside = st.columns(3)
     for column, (title, (grid, tiles)) in zip(beside, grids.items(), strict=True):
         with column:
-            st.header(title, anchor=False, help=GRID_HELP)
+            st.header(title, anchor=False, help=f"{title}. {GRID_HELP}")  # the title may be cut off
             gallery.gallery(f"live {grid}", tiles, columns, job.timesteps, job.num_blocks)
 
 

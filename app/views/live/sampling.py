@@ -10,11 +10,13 @@ from app.views.live.controls import MOST_IMAGES, MOST_STEPS, is_quick, live_sett
 from app.views.live.job import LiveJob
 from app.widgets import inputs
 from app.widgets.job_list import submit_job
-from app.widgets.panels import Panel, guarded
+from app.widgets.panels import Panel
 from deediff.diffusion.schedule import Schedule
+from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 from deediff.settings import SamplingSettings
 
+PROBLEM = "live problem"  # session state: why the latest settings cannot be sampled, shown in the place of the images
 JOB, BEFORE = "job", "job before"  # session state: this tab's latest job, and the one before that has images
 SETTINGS, AGAIN = "live settings", "live again"  # session state: the latest settings; whether to sample another seed
 SAMPLED = "live sampled"  # in the URL once there are images: its link samples them again, where that is quick
@@ -57,14 +59,19 @@ def draw_sampling(selected: Selection) -> None:
 def _start(model: EarlyExitModel, schedule: Schedule, settings: SamplingSettings, weights: str, follows: bool) -> None:
     """Replace the tab's job; a job that follows a slider may reuse the full network's images."""
     st.session_state[SETTINGS] = settings, weights
-    with guarded(), st.spinner("Preparing …"):
-        job = LiveJob(session.this_tab(), model, schedule, settings, weights, remember=follows)
-        if (before := current_job()) is not None:
-            before.cancel()
-            if before.early is not None:
-                st.session_state[BEFORE] = before  # on screen until the new job has images
-        st.session_state[JOB] = job
-        submit_job(job)
+    st.session_state[PROBLEM] = None
+    with st.spinner("Preparing …"):
+        try:
+            job = LiveJob(session.this_tab(), model, schedule, settings, weights, remember=follows)
+        except UserError as error:
+            st.session_state[PROBLEM] = str(error)
+            return
+    if (before := current_job()) is not None:
+        before.cancel()
+        if before.early is not None:
+            st.session_state[BEFORE] = before  # on screen until the new job has images
+    st.session_state[JOB] = job
+    submit_job(job)
 
 
 def _next_seed() -> None:

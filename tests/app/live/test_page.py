@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,6 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 import deediff
-from deediff.cli.parsing import parse_arguments
-from deediff.cli.sampling import Sample
 from deediff.cost.components import model_cost
 from deediff.plans import Plan, PlanStep
 from deediff.plans.file import write_plan
@@ -20,7 +17,6 @@ from deediff.policies.registry import POLICIES
 from tests.app.helpers import (
     APP,
     BLOCKS,
-    FULL,
     STEPS,
     calibrate_run,
     in_the_link,
@@ -29,7 +25,6 @@ from tests.app.helpers import (
     press,
     sentences,
     shown_tiles,
-    titles,
     write_run,
 )
 from tests.conftest import sample_trace
@@ -240,55 +235,3 @@ def test_a_corrupt_checkpoint_is_a_sentence(runs: Path) -> None:
     (runs / "toy" / "checkpoints" / "100.safetensors").write_bytes(b"nonsense")
     app = open_app("live")
     assert "not a readable checkpoint" in sentences(app)
-
-
-def test_a_link_names_no_file_on_the_server(runs: Path, tmp_path: Path) -> None:
-    file = tmp_path / "secret.json"
-    file.write_text('{"exit_layer": [3]}')
-    app = open_app("live", **{"live policy": "schedule", "live schedule": str(file)})
-    assert "live schedule" in sentences(app)
-    assert app.text_input(key="live schedule").value == "ase"
-    app.text_input(key="live schedule").set_value(str(file)).run()  # whoever types it may read it
-    assert not app.exception
-    assert str(file) not in in_the_link(app).values()
-    assert app.text_input(key="live schedule").value == str(file)
-
-
-def test_a_budget_that_was_not_kept_is_said(runs: Path) -> None:
-    app = open_app("live", trace=FULL)
-    app.number_input(key="live steps").set_value(3)
-    app.selectbox(key="live policy").set_value("budget").run()
-    full = press(app).session_state["job"].cost.full
-    kept = set()
-    for budget in (0.99 * full, 0.5 * full, 0.2 * full, 0.1 * full):
-        app.slider(key="live budget").set_value(budget).run()
-        job = app.session_state["job"]
-        job.join(60)
-        app.run()
-        price = job.cost.at_exit(with_uem=True)[job.early.exit_layers].mean()
-        assert job.budget == pytest.approx(budget, rel=1e-4)
-        kept.add(price <= job.budget)
-        assert (f"These images took {price:.4g} GFLOPs per step" in sentences(app)) == (price > job.budget)
-    assert kept == {True, False}
-
-
-def test_two_networks_are_named_by_their_runs_and_are_no_exit(runs: Path) -> None:
-    app = open_app("live")
-    app.number_input(key="live steps").set_value(2)
-    app.selectbox(key="live policy").set_value("dual").run()
-    app = press(app)
-    assert "Two networks, dual:500:toy" in titles(app)
-    assert not [title for title in titles(app) if title.startswith("Early exit")]
-
-
-def test_the_command_of_a_recording_has_the_settings_of_the_page(runs: Path) -> None:
-    app = open_app("live")
-    app.number_input(key="live steps").set_value(7)
-    app.number_input(key="live seed").set_value(3)
-    app.number_input(key="live images").set_value(5)
-    app.selectbox(key="live policy").set_value("oracle").run()
-    command = next(block.value for block in app.code if block.value.startswith("deediff sample"))
-    settings = parse_arguments(Sample, shlex.split(command)[2:], "deediff sample").settings
-    assert settings.solver == app.selectbox(key="live solver").value
-    assert (settings.steps, settings.seed, settings.num_samples) == (7, 3, 5)
-    assert (settings.policy, settings.record, settings.deviations) == ("never", "full", True)
