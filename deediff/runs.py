@@ -84,16 +84,16 @@ def newest_first(folders: Iterable[Path]) -> list[Path]:
 
 
 def is_fresh(folder: Path, now: float | None = None) -> bool:
-    """Whether any file in the folder was written within the last FRESH seconds."""
+    """Whether any file in the folder was written within the last FRESH seconds; a date in the future is no such sign."""
     newest = max((file.stat().st_mtime for file in _files(folder)), default=0.0)
-    return (time.time() if now is None else now) - newest < FRESH
+    return abs((time.time() if now is None else now) - newest) < FRESH
 
 
 def is_training(run: Run) -> bool:
     """Whether a trainer still writes to the run. A killed trainer counts as running until its files are not fresh."""
     own = [run.path / "run.json", run.path / "metrics.parquet", *run.checkpoints[-1:]]
     newest = max((file.stat().st_mtime for file in own if file.exists()), default=0.0)
-    return run.info.get("status") == "training" and time.time() - newest < FRESH
+    return run.info.get("status") == "training" and abs(time.time() - newest) < FRESH
 
 
 def why_busy(folder: Path) -> str | None:

@@ -102,6 +102,15 @@ def test_a_folder_in_use_cannot_be_deleted_until_its_files_are_old(tmp_path: Pat
     assert all_paths(tmp_path) == []
 
 
+@pytest.mark.parametrize("status", ["done", "training"])
+def test_files_dated_in_the_future_keep_no_folder_busy(tmp_path: Path, status: str) -> None:
+    run = make(tmp_path, "a", status=status)
+    write_json(run / "traces" / "one" / "trace.json", {"format_version": 1, "complete": False})
+    age(run, -FRESH - 60)
+    assert why_busy(run) is None
+    delete(run, tmp_path)
+
+
 def test_the_size_of_a_folder_is_the_sum_over_its_files(tmp_path: Path) -> None:
     run = make(tmp_path, "a")
     (run / "traces" / "one" / "part-00000.parquet").write_bytes(b"x" * 12345)
