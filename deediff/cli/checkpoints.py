@@ -71,8 +71,7 @@ def schedule_argument(name: str) -> Schedule:
 class Calibrate(Command):
     """Compare u with the real error on held-out images, fit maps that correct u, fit a Gaussian, and measure drift.
 
-    For the policies excess and stopping, and --recalibrated; for the readouts gaussian and teleport; for the policies
-    drift and teacache.
+    For excess, stopping, --recalibrated; the readouts gaussian, teleport; the policies drift, teacache.
 
     All are written beside the checkpoint. A model without exits gets the last two only.
     """

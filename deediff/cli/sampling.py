@@ -41,8 +41,21 @@ def parse_timesteps(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split(",")))
 
 
+def parse_solver(text: str) -> str:
+    """A name of SOLVERS, or diffusers:NAME. Raises ValueError."""
+    if text not in SOLVERS and not text.startswith("diffusers:"):
+        known = ", ".join(map(repr, SOLVERS))
+        raise ValueError(f"invalid choice {text!r}, expected {known} or 'diffusers:NAME'")
+    return text
+
+
 Samples = Annotated[range, from_text("A:B", parse_samples, lambda samples: f"{samples.start}:{samples.stop}")]
 POLICY_HELP = "\n".join([*(f"{entry.usage}: {entry.help}" for entry in POLICIES.values()), BOUNDS])
+
+SOLVER_HELP = (
+    f"{', '.join(SOLVERS)}, or diffusers:NAME: a deterministic scheduler of that package, such as diffusers:UniPC or "
+    "diffusers:DPM-Solver++(3M)"
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +63,7 @@ class Options(SamplingSettings):
     """The settings of a sampling job (`deediff.SamplingSettings`)."""
 
     policy: Annotated[str, arg(help=POLICY_HELP, metavar="POLICY")] = SamplingSettings.policy
-    solver: Annotated[str, one_of(tuple(SOLVERS))] = SamplingSettings.solver
+    solver: Annotated[str, from_text("SOLVER", parse_solver, str), arg(help=SOLVER_HELP)] = SamplingSettings.solver
     spacing: Annotated[str, one_of(SPACINGS)] = SamplingSettings.spacing
     timesteps: Annotated[tuple[int, ...] | None, from_text("T,T,…", parse_timesteps, str), defaults_to("spaced")] = None
     clip_x0: Flag = SamplingSettings.clip_x0

@@ -42,6 +42,7 @@ def check_apart(planned: Sequence[PlannedStep], solver: Solver, deviations: bool
     skipping = [step.policy for step in planned if isinstance(step.exits, Skip)]
     if not skipping:
         return
+    solver.between([0])  # raises where steps of different lengths cannot be taken
     if solver.stochastic:
         raise UserError("readout skip needs a solver that draws no noise: ddim with eta 0, or dpm-solver++")
     if deviations or not all(policy.reads_past_only for policy in skipping):

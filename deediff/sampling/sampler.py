@@ -97,7 +97,7 @@ class Sampling:
 
 def denoise(networks: Networks, job: Sampling, samples: range) -> Iterator[Step]:
     """Denoise one batch (sample numbers `samples`) from noise to images, one `Step` at a time."""
-    model, solver, settings = job.model, job.solver, job.settings
+    model, solver, settings = job.model, job.solver.fresh(), job.settings
     device, seed = next(model.parameters()).device, settings.seed
     condition = make_condition(model, samples, settings.classes, settings.guidance)
     x = sample_noise(seed, samples, 0, model.image_shape).to(device)  # (B,C,H,W)

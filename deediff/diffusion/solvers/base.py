@@ -63,6 +63,10 @@ class Solver(ABC):
         a = self._alpha_bar[s]
         return 0.5 * math.log(a / (1 - a))
 
+    def fresh(self) -> Solver:
+        """The solver for one batch: another one for solvers that keep what earlier steps predicted."""
+        return self
+
     def between(self, steps: Sequence[int]) -> Solver:
         """This solver with some of its steps only, in order."""
         other = copy.copy(self)

@@ -8,6 +8,7 @@ from deediff.diffusion.schedule import Schedule
 from deediff.diffusion.solvers.base import Solver
 from deediff.diffusion.solvers.ddim import DDIM
 from deediff.diffusion.solvers.ddpm import DDPM
+from deediff.diffusion.solvers.diffusers import PREFIX, DiffusersSolver
 from deediff.diffusion.solvers.dpm_solver import DPMSolver
 from deediff.errors import UserError
 
@@ -26,9 +27,11 @@ def make_solver(
     eta: float = 0.0,
 ) -> Solver:
     """A solver by name. Raises UserError for an unknown name or a setting out of range."""
-    if name not in SOLVERS:
-        raise UserError(f"unknown solver {name!r}, expected one of: {', '.join(SOLVERS)}")
-    cls = SOLVERS[name]
+    if name.startswith(PREFIX) and not eta:
+        return DiffusersSolver(name.removeprefix(PREFIX), schedule, steps, spacing)
+    if name not in SOLVERS and not name.startswith(PREFIX):
+        raise UserError(f"unknown solver {name!r}, expected one of: {', '.join(SOLVERS)}, {PREFIX}NAME")
+    cls = SOLVERS.get(name, DiffusersSolver)
     if cls.has_eta:
         return cls(schedule, steps, spacing, eta=eta)  # type: ignore[call-arg]
     if eta:
