@@ -24,6 +24,7 @@ from app.state.shown import Shown
 from app.widgets import figures
 
 WIDTH = 84  # least width of an image in pixels, where the number of columns follows the window
+LEAST, GAP = 44, 8  # pixels: least width of an image in a given number of columns; between two columns, as in the CSS
 ASSETS = Path(__file__).parent
 
 
@@ -65,7 +66,7 @@ def gallery(
 
     scale = figures.layer_colors(np.arange(num_blocks + 1, dtype=np.int8), num_blocks)
     content: dict[str, Any] = {
-        "columns": "repeat(auto-fill, minmax(" + f"{WIDTH}px, 1fr))" if columns is None else f"repeat({columns}, 1fr)",
+        "columns": _columns(columns),
         "tiles": [_content(tile) for tile in tiles],
         "timesteps": list(timesteps),
         "colors": scale.tolist(),
@@ -75,6 +76,12 @@ def gallery(
     images = tuple((tile["src"], tile["caption"]) for tile in content["tiles"])
     shown.add(key, Shown(key.capitalize(), f"{len(tiles)} images", images=images))
     _component()(key=key, data=content, on_picked_change=picked)
+
+
+def _columns(most: int | None) -> str:
+    """As many as fit, or exactly `most` where each then has LEAST pixels."""
+    least = f"{WIDTH}px" if most is None else f"max({LEAST}px, (100% - {GAP * (most - 1) + 1}px) / {most})"
+    return f"repeat(auto-fill, minmax({least}, 1fr))"
 
 
 def _content(tile: Tile) -> dict[str, Any]:

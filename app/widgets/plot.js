@@ -108,19 +108,22 @@ function moved(root, changes) {
 function drawFigure(root, { figure, lines }) {
   const Plotly = window.Plotly;
   const first = !root.classList.contains("js-plotly-plot");
-  const layout = themed(figure.layout, colours(root));
-  const look = JSON.stringify([figure.data, layout]);
+  const { data, layout } = forWidth(root.offsetWidth, figure.data, themed(figure.layout, colours(root)));
+  const look = JSON.stringify([data, layout]);
   if (looks.get(root) === look) return;
   looks.set(root, look);
   if (root.classList.contains("missing")) root.textContent = ""; // plotly.js arrived late
   root.classList.remove("missing");
   const now = { ...layout, editrevision: ++drawings }; // what was dragged is drawn where the answer has it
-  Plotly.react(root, figure.data, now, lines.length ? draggable : config).then(() => (root.dataset.drawn = "yes"));
+  Plotly.react(root, data, now, lines.length ? draggable : config).then(() => (root.dataset.drawn = "yes"));
   if (first) {
     let width = root.offsetWidth;
     new ResizeObserver(() => {
-      if (root.offsetWidth && root.offsetWidth !== width) Plotly.Plots.resize(root);
+      const before = width;
       width = root.offsetWidth || width;
+      if (width === before) return;
+      Plotly.Plots.resize(root);
+      if (Math.min(width, before) < NARROW) drawFigure(root, shown.get(root));
     }).observe(root);
     root.on("plotly_click", ({ points: [point] }) => {
       const { setTriggerValue, clickable } = shown.get(root);
@@ -131,6 +134,19 @@ function drawFigure(root, { figure, lines }) {
       if (box?.points.length) shown.get(root).setTriggerValue("brushed", box.points.map(({ customdata }) => customdata));
     });
   }
+}
+
+// On a phone: titles that fit, the whole legend, and no labels beside points, which hovering shows as well.
+const NARROW = 480, AROUND = 70, ENTRY = 19; // pixels: of the page, of labels and margins, of a legend's row
+function forWidth(width, data, layout) {
+  if (width >= NARROW) return { data, layout };
+  const beside = (trace) => Array.isArray(trace.textposition) && trace.mode?.includes("+text");
+  const bare = data.map((trace) => (beside(trace) ? { ...trace, mode: trace.mode.replace("+text", "") } : trace));
+  const names = data.filter(({ name, showlegend }) => layout.showlegend && name && showlegend !== false).map(({ name }) => name);
+  const rows = names.length / (Math.max(0, ...names.map((name) => name.length)) > width / 25 ? 1 : 2);
+  const legend = layout.legend?.orientation === "h" ? Math.max(0, ENTRY * (Math.ceil(rows) - 3)) : 0;
+  const fit = fitted(layout, width - AROUND, layout.height - AROUND);
+  return { data: bare, layout: { ...fit, height: layout.height + legend, legend: { ...layout.legend, maxheight: 0.9 } } };
 }
 
 const plain = (value) => (ArrayBuffer.isView(value) ? Array.from(value) : value ?? null);

@@ -101,7 +101,7 @@ function fitted(layout, wide, high) {
     const said = axis.title?.text ?? "", most = room / LETTER;
     const text = said.length > most ? wrapped(said.replace(/\s+\(.*\)$/, ""), most).join("<br>") : said;
     let { dtick } = axis;
-    while (dtick > 0 && (room * dtick) / Math.abs(axis.range[1] - axis.range[0]) < ROW) dtick *= 2;
+    while (dtick > 0 && axis.range && (room * dtick) / Math.abs(axis.range[1] - axis.range[0]) < ROW) dtick *= 2;
     return [key, { ...axis, ...(dtick && { dtick }), ...(text && { title: { ...axis.title, text } }) }];
   };
   return { ...layout, ...Object.fromEntries(Object.entries(layout).filter(isAxis).map(fit)) };

@@ -110,7 +110,9 @@ def test_a_figure_is_saved_as_svg(tab: Page, served: str) -> None:
     open_page(tab, served)
     tab.locator(PLOT).hover()
     with tab.expect_download() as download:
-        tab.locator(f'{PLOT} [data-title^="Save as SVG"]').click()
+        tab.locator(f"{PLOT} [data-title='Save figure']").click()
+        tab.locator("dialog.save [value=screen]").check()
+        tab.locator("dialog.save [value=svg]").click()
     text = Path(download.value.path()).read_text()
     assert text.startswith("<svg")
     assert "τ = 0.11" in text

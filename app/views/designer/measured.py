@@ -114,7 +114,7 @@ def _draw_measure(design: Design, selected: Selection) -> None:
         _draw_record(record)
     known = saved or f"{name}.json"
     out = typed(run / "traces" / f"plan-{name}")
-    st.code(f"deediff sample {typed(run)} --plan {known} --num-samples 64 --out {out}", "bash")
+    st.code(f"deediff sample {typed(run)} --plan {known} --num-samples 64 --out {out}", "bash", wrap_lines=True)
     polled(lambda: job_list.draw_jobs(evaluation.evaluate_traces), job_list.is_busy, POLL)
 
 

@@ -1,7 +1,7 @@
 // A plan as a timeline from noise (left) to image (right): a handle per step, dragged along t; below it a ladder of what
 // the step may do, clicked. Every change returns the whole plan as text.
 const SVG = "http://www.w3.org/2000/svg";
-const LEFT = 118, RIGHT = 18, TOP = 46, ROW = 19, BOTTOM = 40;
+const RIGHT = 18, TOP = 46, ROW = 19, BOTTOM = 40;
 
 export default function ({ data, parentElement, setTriggerValue }) {
   const root = parentElement.querySelector(".timeline");
@@ -9,9 +9,10 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const rows = data.rows.length;
   const height = TOP + rows * ROW + BOTTOM;
   let width = root.clientWidth || 800;
+  let left = labelSpace(root, data.rows, width);
 
-  const xOf = (t) => LEFT + (1 - t / data.last) * (width - LEFT - RIGHT);
-  const tOf = (x) => Math.round((1 - (x - LEFT) / (width - LEFT - RIGHT)) * data.last);
+  const xOf = (t) => left + (1 - t / data.last) * (width - left - RIGHT);
+  const tOf = (x) => Math.round((1 - (x - left) / (width - left - RIGHT)) * data.last);
   const yOf = (row) => TOP + (rows - 1 - row + 0.5) * ROW; // the first row at the bottom
   const send = () => setTriggerValue("steps", marks.map((m) => m.t + data.rows[m.row].text).join(","));
 
@@ -42,13 +43,16 @@ export default function ({ data, parentElement, setTriggerValue }) {
     root.replaceChildren();
     const svg = add(root, "svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group" });
     svg.setAttribute("aria-label", `plan of ${marks.length} steps`);
-    const band = add(svg, "rect", { x: LEFT, y: 0, width: width - LEFT - RIGHT, height: TOP - 6, class: "band" });
+    const band = add(svg, "rect", { x: left, y: 0, width: width - left - RIGHT, height: TOP - 6, class: "band" });
     add(band, "title").textContent = "Click to add a step here";
     band.onclick = (event) => insert(tOf(event.clientX - svg.getBoundingClientRect().left));
     data.rows.forEach((row, r) => {
-      add(svg, "line", { x1: LEFT, x2: width - RIGHT, y1: yOf(r), y2: yOf(r), class: "row" });
-      const label = add(svg, "text", { x: LEFT - 12, y: yOf(r) + 4, "text-anchor": "end", class: "label" });
+      add(svg, "line", { x1: left, x2: width - RIGHT, y1: yOf(r), y2: yOf(r), class: "row" });
+      const label = add(svg, "text", { x: left - 12, y: yOf(r) + 4, "text-anchor": "end", class: "label" });
       label.textContent = row.label;
+      for (let k = row.label.length; k > 1 && label.getComputedTextLength() > left - 14; k--) {
+        label.textContent = `${row.label.slice(0, k - 1)}…`; // on a phone
+      }
       add(label, "title").textContent = row.title;
     });
     const bottom = TOP + rows * ROW + 4;
@@ -56,10 +60,10 @@ export default function ({ data, parentElement, setTriggerValue }) {
       const t = Math.round((data.last * (5 - k)) / 5);
       add(svg, "text", { x: xOf(t), y: bottom + 14, "text-anchor": "middle", class: "tick" }).textContent = t;
     }
-    add(svg, "text", { x: LEFT, y: bottom + 30, class: "tick" }).textContent = "noise";
+    add(svg, "text", { x: left, y: bottom + 30, class: "tick" }).textContent = "noise";
     const end = add(svg, "text", { x: width - RIGHT, y: bottom + 30, "text-anchor": "end", class: "tick" });
     end.textContent = "image";
-    const middle = add(svg, "text", { x: (LEFT + width - RIGHT) / 2, y: bottom + 30, "text-anchor": "middle", class: "tick" });
+    const middle = add(svg, "text", { x: (left + width - RIGHT) / 2, y: bottom + 30, "text-anchor": "middle", class: "tick" });
     middle.textContent = "timestep t";
     marks.forEach((mark, k) => drawMark(svg, mark, k));
     if (focused !== undefined) root.querySelector(`.handle[data-k="${focused}"]`)?.focus();
@@ -111,9 +115,9 @@ export default function ({ data, parentElement, setTriggerValue }) {
     event.preventDefault();
     root.querySelector(`.handle[data-k="${k}"]`)?.focus();
     const before = marks[k].t;
-    const left = svg.getBoundingClientRect().left;
+    const edge = svg.getBoundingClientRect().left;
     const move = (e) => {
-      marks[k].t = between(k, tOf(e.clientX - left));
+      marks[k].t = between(k, tOf(e.clientX - edge));
       draw();
     };
     const up = () => {
@@ -128,11 +132,23 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const observer = new ResizeObserver(() => {
     if (!root.clientWidth || root.clientWidth === width) return;
     width = root.clientWidth;
+    left = labelSpace(root, data.rows, width);
     draw();
   });
   observer.observe(root);
   draw();
   return () => observer.disconnect();
+}
+
+// Pixels for the longest label and its distance from the ladder: at most two fifths of the width.
+function labelSpace(root, rows, width) {
+  const svg = add(root, "svg"), text = add(svg, "text", { class: "label" });
+  const lengths = rows.map((row) => {
+    text.textContent = row.label;
+    return text.getComputedTextLength();
+  });
+  svg.remove();
+  return Math.ceil(Math.min(0.4 * width, Math.max(96, ...lengths) + 22));
 }
 
 function add(parent, name, attributes = {}) {

@@ -49,7 +49,7 @@ def timeline(plan: Plan, rungs: Sequence[Rung], key: str = "timeline") -> None:
 def _row(rung: Rung) -> dict[str, Any]:
     name = step_name(rung.option)
     return {
-        "label": name if len(name) <= 16 else f"{name[:15]}…",
+        "label": name,
         "title": f"{name}: {rung.gflops:.3g} GFLOPs",
         "text": steps_to_text([rung.option])[1:],  # without the timestep, 0
         "color": GROUPS[step_group(rung.option)][0],

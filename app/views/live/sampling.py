@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from app.state import cache, link, session
+from app.state.choice import resolve
 from app.state.selection import Selection
 from app.views.live.controls import MOST_IMAGES, MOST_STEPS, is_quick, live_settings, selected_weights
 from app.views.live.job import LiveJob
@@ -39,7 +40,7 @@ def draw_sampling(selected: Selection) -> None:
     with link.one_step():
         settings = live_settings(selected, model, schedule)
         follow = inputs.toggle("Live mode", "live mode", True, help=LIVE_HELP)
-        sampled = job is not None or link.requested(SAMPLED) is not None
+        sampled = job is not None or bool(resolve(SAMPLED, "", {"yes": "yes"}.get))
         link.write({SAMPLED: "yes" if sampled else None})
     with st.spinner("Counting GFLOPs …"):  # once per model
         live = follow and is_quick(settings, model)
