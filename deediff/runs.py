@@ -84,7 +84,7 @@ def newest_first(folders: Iterable[Path]) -> list[Path]:
 
 
 def is_fresh(folder: Path, now: float | None = None) -> bool:
-    """Whether any file in the folder was written within FRESH seconds of now; a date further in the future is no sign."""
+    """Whether any file in the folder was written within FRESH seconds of now; a later date is no sign."""
     newest = max((file.stat().st_mtime for file in _files(folder)), default=0.0)
     return abs((time.time() if now is None else now) - newest) < FRESH
 
