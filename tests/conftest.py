@@ -15,7 +15,7 @@ import deediff
 from deediff.checkpoints import save_checkpoint
 from deediff.diffusion.schedule import Schedule
 from deediff.json_files import write_json
-from deediff.models import BackboneConfig, DiTConfig, EarlyExitModel, UViTConfig, make_backbone
+from deediff.models import BackboneConfig, DiTConfig, EarlyExitModel, UNetConfig, UViTConfig, make_backbone
 from deediff.photos import check
 from deediff.quality import references
 from deediff.recording.job import sample_to_trace
@@ -24,6 +24,7 @@ from deediff.storage import AnyPath
 
 REPO = Path(__file__).resolve().parents[1]
 TINY = UViTConfig(img_size=16, patch_size=4, in_chans=3, embed_dim=32, depth=12, num_heads=2)
+TINY_UNET = UNetConfig(img_size=16, in_chans=3, channels=(8, 16, 16), attention=(8,), norm_groups=4)
 TINY_DIT = DiTConfig(img_size=16, patch_size=4, in_chans=3, embed_dim=32, depth=6, num_heads=2, num_classes=0)
 
 TAU = 0.4  # at which the samples of `record` exit at many layers
@@ -45,8 +46,8 @@ def make_model(seed: int = 0, config: BackboneConfig = TINY) -> EarlyExitModel:
         x, t = torch.randn(32, config.in_chans, config.img_size, config.img_size), torch.arange(0, 960, 30)
         y = torch.arange(32) % config.num_classes if config.num_classes else None
         for i, state in zip(range(model.num_blocks), model.backbone.states(x, t, y), strict=False):
-            model.uem.weight[i].normal_(std=1.0 / float(state.std()))
-            model.uem.bias[i] = -(state @ model.uem.weight[i]).mean()
+            weight = model.uem.weight[i, : state.shape[-1]].normal_(std=1.0 / float(state.std()))
+            model.uem.bias[i] = -(state @ weight).mean()
     return model.eval().requires_grad_(False)
 
 

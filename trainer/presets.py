@@ -81,6 +81,10 @@ PRESETS: dict[str, Preset] = {
         "Digits of each class on a laptop: DiT, width 96, 7 blocks, patch 4, MNIST padded to 32×32",
         replace(DIGITS, model=MODELS["dit_tiny"], label_dropout=0.1),
     ),
+    "mnist_unet": Preset(
+        "Digits on a laptop: U-Net of three resolutions, MNIST padded to 32×32",
+        replace(DIGITS, model=MODELS["unet_tiny"], start="official"),
+    ),
     "mnist_shallow": Preset(
         "The shallow network of --policy dual for mnist_tiny: three blocks, no exits",
         replace(DIGITS, model=replace(UVITS["uvit_tiny"], in_chans=1, depth=2), exits=NO_EXITS),

@@ -105,12 +105,13 @@ def _count(shape: str) -> Components:
 
 def _count_component(name: str, call: ComponentCall) -> Component:
     counts = count_operations(call)
-    separate = ("attention", "layer_norm", "elementwise")
+    norms = ("layer_norm", "group_norm")
+    separate = ("attention", "elementwise", *norms)
     return Component(
         name,
         macs=int(sum(value for operator, value in counts.items() if operator not in separate)),
         attention_macs=int(counts["attention"]),
-        norm_ops=int(counts["layer_norm"]),
+        norm_ops=int(sum(counts[norm] for norm in norms)),
         elementwise_ops=int(counts["elementwise"]),
     )
 

@@ -64,8 +64,8 @@ def _elementwise(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
     return Counter({"elementwise": max(math.prod(shape) if shape else 0 for shape in shapes)})
 
 
-ARITHMETIC = ("add", "add_", "sub", "mul", "mul_", "div", "div_", "lerp", "exp", "sin", "cos", "clamp")
-REDUCTIONS = ("sum", "mean", "amax")
+ARITHMETIC = ("add", "add_", "addcmul", "sub", "mul", "mul_", "div", "div_", "lerp", "exp", "sin", "cos", "clamp")
+REDUCTIONS = ("sum", "mean", "amax", "upsample_nearest2d")
 ACTIVATIONS = ("gelu", "silu", "sigmoid", "tanh", "relu")
 HANDLES: dict[str, Handle] = {
     "aten::scaled_dot_product_attention": _attention,

@@ -6,10 +6,8 @@ number of exits that have a UEM. `noise` below is the target of the prediction: 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 
@@ -95,19 +93,15 @@ def early_exit_loss(
     noise: Tensor,  # (B, C, H, W)
     options: LossOptions = STANDARD,
     *,
-    maps: Tensor | None = None,  # (K, B, image tokens, patch_dim): u before pooling, if it is a map (AdaDiff)
-    patchify: Callable[[Tensor], Tensor] | None = None,  # (B,C,H,W) → (B, image tokens, patch_dim), for maps
+    maps: Tensor | None = None,  # (K, B, C, H, W): u before pooling, if it is a map (AdaDiff)
 ) -> LossTerms:
     """Eq. 9 plus Eq. 10: L = L_simple + λ L_u + β L_UAL + c L_L."""
     error = squared_error(predictions[:-1], noise)  # (K, B)
     simple = simple_loss(predictions[-1], noise)
     target = uncertainty_map(predictions[:-1], noise, options.detach_target)  # (K, B, C, H, W)
     mean_target = target.mean(dim=(-3, -2, -1))  # (K, B)
-    if maps is None:
-        uncertainty = uncertainty_loss(u, mean_target, options.sum_over_batch)
-    else:
-        assert patchify is not None
-        uncertainty = uncertainty_loss(maps, torch.stack([patchify(one) for one in target]), options.sum_over_batch)
+    pair = (u, mean_target) if maps is None else (maps, target)
+    uncertainty = uncertainty_loss(*pair, options.sum_over_batch)
     weight = u.detach()
     if options.weight_by_target:
         weight = mean_target

@@ -10,6 +10,7 @@ from deediff.models.early_exit import EarlyExitModel
 from deediff.models.presets import PRESETS
 from deediff.models.starts import STARTS
 from deediff.models.uems import UEM, MLPUncertainty
+from deediff.models.unet import UNet, UNetConfig
 from deediff.models.uvit import UViT, UViTConfig
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "DiTConfig",
     "EarlyExitModel",
     "MLPUncertainty",
+    "UNet",
+    "UNetConfig",
     "UViT",
     "UViTConfig",
     "build_backbone",
@@ -32,6 +35,7 @@ __all__ = [
 BACKBONES: dict[str, tuple[type[BackboneConfig], type[Backbone]]] = {  # name → config class, network class
     "uvit": (UViTConfig, UViT),
     "dit": (DiTConfig, DiT),
+    "unet": (UNetConfig, UNet),
 }
 
 

@@ -29,17 +29,17 @@ class BackboneConfig:
 class Backbone(nn.Module, ABC):
     """N blocks from a noisy image and a timestep to a prediction of the noise.
 
-    `state` is the tensor that flows from block to block; its first dimension is the batch, its last the width D.
+    `state` is the tensor (B, tokens, D) that flows from block to block. Tokens and width D may differ between layers.
     """
 
     num_blocks: int  # N
-    dim: int  # width D of a state's last dimension
+    dim: int  # width D of a state, where it is largest
     in_chans: int  # image channels C
     img_size: int  # image height and width in pixels
     num_classes: int  # 0: unconditional
     state_size: int  # number of values in one image's state, where it is largest
     extras: int  # leading tokens of a state that are not part of the image
-    patch_dim: int  # values of the image per image token
+    patch_dim: int  # values of the image per image token of the first state
 
     @abstractmethod
     def embed(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
@@ -58,16 +58,29 @@ class Backbone(nn.Module, ABC):
         """Output state of the last block → (B,C,H,W) noise prediction."""
 
     @abstractmethod
-    def patchify(self, image: Tensor) -> Tensor:
-        """(B,C,H,W) → (B, image tokens, patch_dim): the values of the image per token."""
-
-    @abstractmethod
     def unpatchify(self, values: Tensor) -> Tensor:
-        """Inverse of `patchify`, (B, image tokens, patch_dim) → (B,C,H,W); with one value per token → (B,1,h,w)."""
+        """Values per image token of any layer, (B, image tokens, patch_dim) → (B,C,H,W), or one value → (B,1,h,w)."""
 
     @abstractmethod
-    def make_head(self) -> nn.Module:
-        """A fresh output head g_i: input state of any block → (B,C,H,W) noise prediction."""
+    def make_head(self, layer: int) -> nn.Module:
+        """A fresh output head g_i of exit `layer`: input state of that block → (B,C,H,W) noise prediction."""
+
+    def layer_dim(self, layer: int) -> int:
+        """Width D of the input state of block `layer`; of the last output for N."""
+        return self.dim
+
+    def layer_patch_dim(self, layer: int) -> int:
+        """Values of the image per image token in the input state of block `layer`."""
+        return self.patch_dim
+
+    def layer_shape(self, layer: int) -> tuple[int, int]:
+        """What tells states of different shapes apart: width and values of the image per token."""
+        return self.layer_dim(layer), self.layer_patch_dim(layer)
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether the states of all layers have the same shape."""
+        return len({self.layer_shape(i) for i in range(self.num_blocks + 1)}) == 1
 
     def make_timestep_head(self, num_timesteps: int) -> nn.Module:
         """A fresh output head that depends on the timestep: input state of any block, (B,) → (B,C,H,W).

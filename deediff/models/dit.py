@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from deediff.models.backbone import Backbone, BackboneConfig, check_inputs
@@ -192,14 +191,10 @@ class DiT(Backbone):
         image: Tensor = self.final_layer(state)
         return image
 
-    def patchify(self, image: Tensor) -> Tensor:
-        p = self.cfg.patch_size
-        return rearrange(image, "b c (h p1) (w p2) -> b (h w) (p1 p2 c)", p1=p, p2=p)
-
     def unpatchify(self, values: Tensor) -> Tensor:
         return unpatchify(values, 1 if values.shape[2] == 1 else self.cfg.patch_size)
 
-    def make_head(self) -> FinalLayer:
+    def make_head(self, layer: int = 0) -> FinalLayer:
         """A head initialised with the weights of the network's own last layers; it is modulated by the timestep."""
         head = FinalLayer(self.cfg)
         head.load_state_dict(self.final_layer.state_dict())

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deediff.diffusion.prediction import check_prediction
@@ -107,8 +108,9 @@ class EarlyExitModel(nn.Module):
     def uncertainty_maps(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """u over the image, before its aggregation: (B,C,H,W), (B,) → (N,B,h,w) float32.
 
-        One value per token; per pixel, averaged over channels, if the UEM has one per value of the image. NaN at layers
-        without a UEM. Raises ValueError when the UEMs give scalars only.
+        One value per token; per pixel, averaged over channels, if the UEM has one per value of the image. Where layers
+        differ in resolution, at the finest of them. NaN at layers without a UEM. Raises ValueError when the UEMs give
+        scalars only.
         """
         uem, net = self.uem, self.backbone
         if uem is None or not uem.by_token:
@@ -120,8 +122,10 @@ class EarlyExitModel(nn.Module):
                     values = uem.map(i, state.float(), t)  # (B, tokens, values)
                 image_tokens = state.shape[1] - net.extras
                 maps[i] = net.unpatchify(values[:, -image_tokens:]).mean(dim=1)
-        missing = torch.full_like(maps[uem.layers[0]], torch.nan)
-        return torch.stack([maps.get(i, missing) for i in range(self.num_blocks)])
+        finest = max(maps.values(), key=lambda each: each.shape[-1])
+        missing = torch.full_like(finest, torch.nan)
+        found = [maps.get(i, missing) for i in range(self.num_blocks)]
+        return torch.stack([F.interpolate(each[:, None], finest.shape[1:])[:, 0] for each in found])
 
     def all_exits(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(B,C,H,W), (B,) → predictions (N+1,B,C,H,W), of which the last is the backbone's own, and u (N,B).

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from deediff.models.backbone import Backbone
 
-HEAD_KINDS: dict[str, Callable[[Backbone, int], nn.Module]] = {  # from a backbone and its number of timesteps
-    "linear": lambda net, num_timesteps: net.make_head(),
-    "timestep": lambda net, num_timesteps: net.make_timestep_head(num_timesteps),
+HEAD_KINDS: dict[str, Callable[[Backbone, int, int], nn.Module]] = {  # from a backbone, its timesteps and the layer
+    "linear": lambda net, num_timesteps, layer: net.make_head(layer),
+    "timestep": lambda net, num_timesteps, layer: net.make_timestep_head(num_timesteps),
     # A side branch (BranchyNet, arXiv 1709.01686): one small block, then the linear head.
-    "branch": lambda net, num_timesteps: nn.Sequential(net.make_branch(), net.make_head()),
+    "branch": lambda net, num_timesteps, layer: nn.Sequential(net.make_branch(), net.make_head(layer)),
 }
 
 

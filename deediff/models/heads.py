@@ -24,8 +24,8 @@ class OutputHeads(nn.ModuleList, ABC):
 
     @classmethod
     @abstractmethod
-    def build(cls, net: Backbone, make_head: Callable[[], nn.Module]) -> OutputHeads:
-        """Fresh heads for this backbone; `make_head` makes one of the chosen kind, to be called by `read_head`."""
+    def build(cls, net: Backbone, make_head: Callable[[int], nn.Module]) -> OutputHeads:
+        """Fresh heads for this backbone; `make_head` makes one of a layer, to be called by `read_head`."""
 
     @abstractmethod
     def predict(self, layer: int, state: Tensor, t: Tensor, net: Backbone) -> Tensor:
@@ -41,8 +41,8 @@ class HeadPerExit(OutputHeads):
     kind = "each"
 
     @classmethod
-    def build(cls, net: Backbone, make_head: Callable[[], nn.Module]) -> HeadPerExit:
-        return cls(make_head() for _ in range(net.num_blocks))
+    def build(cls, net: Backbone, make_head: Callable[[int], nn.Module]) -> HeadPerExit:
+        return cls(make_head(layer) for layer in range(net.num_blocks))
 
     def predict(self, layer: int, state: Tensor, t: Tensor, net: Backbone) -> Tensor:
         return read_head(self[layer], state, t)
@@ -58,8 +58,9 @@ class SharedHead(OutputHeads):
     kind = "shared"
 
     @classmethod
-    def build(cls, net: Backbone, make_head: Callable[[], nn.Module]) -> SharedHead:
-        return cls([make_head()])
+    def build(cls, net: Backbone, make_head: Callable[[int], nn.Module]) -> SharedHead:
+        check_uniform(net, cls.kind)
+        return cls([make_head(0)])
 
     def predict(self, layer: int, state: Tensor, t: Tensor, net: Backbone) -> Tensor:
         return read_head(self[0], state, t)
@@ -71,11 +72,20 @@ class DecoderHead(OutputHeads):
     kind = "decoder"
 
     @classmethod
-    def build(cls, net: Backbone, make_head: Callable[[], nn.Module]) -> DecoderHead:
+    def build(cls, net: Backbone, make_head: Callable[[int], nn.Module]) -> DecoderHead:
+        check_uniform(net, cls.kind)
         return cls()
 
     def predict(self, layer: int, state: Tensor, t: Tensor, net: Backbone) -> Tensor:
         return net.decode(state)
+
+
+def check_uniform(net: Backbone, kind: str) -> None:
+    """Raises ValueError if one head cannot read the states of all layers."""
+    if not net.is_uniform:
+        raise ValueError(
+            f"the states of a {type(net).__name__} differ in shape, so heads {kind!r} cannot read all: use 'each'"
+        )
 
 
 HEADS: dict[str, type[OutputHeads]] = {kind.kind: kind for kind in (HeadPerExit, SharedHead, DecoderHead)}

@@ -57,7 +57,7 @@ class ExitsObjective(nn.Module):
         assert target is not None
         with torch.autocast(x.device.type, enabled=False):
             inputs = [(i, states[i].float(), t) for i in uem.layers]
-            maps = torch.stack([uem.map(*args) for args in inputs]) if uem.gives_map else None
-            u = torch.stack([uem(*args) for args in inputs] if maps is None else [uem.pool(m) for m in maps])
-        patchify = model.backbone.patchify
-        return vars(early_exit_loss(predictions, u, target, self.options, maps=maps, patchify=patchify))
+            tokens = [uem.map(*args) for args in inputs] if uem.gives_map else None
+            u = torch.stack([uem(*args) for args in inputs] if tokens is None else [uem.pool(m) for m in tokens])
+            maps = None if tokens is None else torch.stack([model.backbone.unpatchify(m) for m in tokens])
+        return vars(early_exit_loss(predictions, u, target, self.options, maps=maps))

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from deediff.models.backbone import BackboneConfig
 from deediff.models.dit import DiTConfig
+from deediff.models.unet import UNetConfig
 from deediff.models.uvit import UViTConfig
 
 UVITS: dict[str, UViTConfig] = {
@@ -41,4 +42,9 @@ DITS: dict[str, DiTConfig] = {
     # Small enough to train on a CPU: digits with their classes and the null label, 7 blocks, 64 patches.
     "dit_tiny": DiTConfig(in_chans=1, patch_size=4, embed_dim=96, depth=7, num_heads=4, num_classes=11),
 }
-PRESETS: dict[str, BackboneConfig] = {**UVITS, **DITS}
+UNETS: dict[str, UNetConfig] = {
+    "unet_small": UNetConfig(),  # DDPM's network for CIFAR-10 (Ho et al. 2020): 35.7 M parameters, 9 stages
+    # Small enough to train on a CPU: 0.7 M, 7 stages, maps of 32, 16 and 8 pixels per side.
+    "unet_tiny": UNetConfig(in_chans=1, channels=(24, 32, 48), norm_groups=8),
+}
+PRESETS: dict[str, BackboneConfig] = {**UVITS, **DITS, **UNETS}

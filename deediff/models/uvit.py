@@ -263,7 +263,7 @@ class UViT(Backbone):
     def unpatchify(self, values: Tensor) -> Tensor:
         return unpatchify(values, 1 if values.shape[2] == 1 else self.cfg.patch_size)
 
-    def make_head(self) -> OutputHead:
+    def make_head(self, layer: int = 0) -> OutputHead:
         """A head initialised with the weights of the network's own last layers."""
         head = OutputHead(self.cfg, self.extras)
         for name in ("norm", "decoder_pred", "final_layer"):

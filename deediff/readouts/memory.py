@@ -72,6 +72,15 @@ class Memory(StateReadout):
             state = state + part
         return state
 
+    def check(self, model: EarlyExitModel, exits: Collection[int]) -> None:
+        net, last = model.backbone, model.backbone.layer_shape(model.num_blocks)
+        possible = exits or (range(model.num_blocks) if model.uem is None else model.uem.layers)
+        if different := sorted(i for i in possible if net.layer_shape(i) != last):
+            raise UserError(
+                f"readout {self.spec} adds the state of an exit to one of the last layer, whose shape differs from "
+                f"that of layer {different[0]}: exit at layers of its shape, or use the readout deep:j"
+            )
+
 
 class Deep(StateReadout):
     """Blocks 0 … j−1 and N−j … N−1 run, the state between them is that of the last full evaluation (DeepCache).

@@ -18,7 +18,7 @@ from deediff.analysis.origin import origin_of
 from deediff.calibration.checkpoint import CalibrationSettings, calibrate_checkpoint
 from deediff.cost.components import model_cost
 from deediff.diffusion.noise import sample_noise
-from deediff.models import BACKBONES, Backbone, BackboneConfig, DiTConfig, EarlyExitModel
+from deediff.models import BACKBONES, Backbone, BackboneConfig, DiTConfig, EarlyExitModel, UNetConfig
 from deediff.policies import make_policy
 from deediff.sampling.forward import predict
 from deediff.sampling.request import Request
@@ -57,7 +57,7 @@ class Mixer(Backbone):
         self.layers = nn.ModuleList(nn.Linear(self.dim, self.dim) for _ in range(self.num_blocks))
 
     def embed(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.enter(self.patchify(x)) + self.time(t[:, None, None] / 1000)
+        return self.enter(rearrange(x, "b c h w -> b h (w c)")) + self.time(t[:, None, None] / 1000)
 
     def block(self, i: int, state: Tensor, skip: Tensor | None = None) -> Tensor:
         mixed = state + state.flip(1).roll(1, dims=1)
@@ -69,14 +69,11 @@ class Mixer(Backbone):
     def decode(self, state: Tensor) -> Tensor:
         return self.unpatchify(self.leave(state))
 
-    def patchify(self, image: Tensor) -> Tensor:
-        return rearrange(image, "b c h w -> b h (w c)")
-
     def unpatchify(self, values: Tensor) -> Tensor:
         channels = self.in_chans if values.shape[2] == self.patch_dim else 1
         return rearrange(values, "b h (w c) -> b c h w", c=channels)
 
-    def make_head(self) -> nn.Module:
+    def make_head(self, layer: int) -> nn.Module:
         return MixerHead(self)
 
     def config(self) -> dict[str, Any]:
@@ -101,7 +98,12 @@ def _registered() -> Iterator[None]:
     del BACKBONES["mixer"]
 
 
-CONFIGS = [MixerConfig(), DiTConfig(8, 4, 3, embed_dim=16, depth=4, num_heads=2, num_classes=0)]
+CONFIGS = [
+    MixerConfig(),
+    DiTConfig(8, 4, 3, embed_dim=16, depth=4, num_heads=2, num_classes=0),
+    UNetConfig(8, 3, channels=(8, 16), attention=(4,), norm_groups=4),
+]
+NAMES = ("a mixer of 5 blocks", "DiT 3×8×8, 4 blocks, width 16, patch 4", "U-Net 3×8×8, 5 stages, channels 8, 16")
 
 
 @pytest.fixture(params=CONFIGS, ids=lambda config: type(config).__name__)
@@ -129,7 +131,7 @@ def test_it_trains_calibrates_samples_and_is_described(run: Path, image_folder: 
         trace = deediff.read_trace(folder)
         assert 0 < trace.meta.mean_gflops <= trace.cost.at_exit(with_uem=True)[-1]
         assert trace.maps(0).shape == (3, trace.meta.num_blocks, 8, 8)
-        assert origin_of(trace).model in ("a mixer of 5 blocks", "DiT 3×8×8, 4 blocks, width 16, patch 4")
+        assert origin_of(trace).model in NAMES
 
 
 def test_its_real_exits_equal_the_simulated_ones(run: Path) -> None:

@@ -24,7 +24,7 @@ class Adapter(OutputHeads):
     kind = "adapter"
 
     @classmethod
-    def build(cls, net: Backbone, make_head: Callable[[], nn.Module]) -> Adapter:
+    def build(cls, net: Backbone, make_head: Callable[[int], nn.Module]) -> Adapter:
         return cls(nn.Linear(net.dim, net.dim) for _ in range(net.num_blocks))
 
     def predict(self, layer: int, state: Tensor, t: Tensor, net: Backbone) -> Tensor:

@@ -31,8 +31,9 @@ def watched(config=TINY, **uem: object) -> EarlyExitModel:
     model.add_exits({"name": "mlp", "tokens": "image", **uem})
     with torch.no_grad():
         for position, layer in enumerate(model.uem.layers):
-            rows = slice(position * model.uem.values, (position + 1) * model.uem.values)
-            spread = torch.linspace(0.9, 1.1, model.uem.values)[:, None]
+            values = model.uem.values[position]
+            rows = slice(position * values, (position + 1) * values)
+            spread = torch.linspace(0.9, 1.1, values)[:, None]
             model.uem.weight[rows], model.uem.bias[rows] = old.weight[layer] * spread, old.bias[layer]
     return model.eval().requires_grad_(False)
 

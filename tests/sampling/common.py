@@ -12,10 +12,15 @@ import torch
 from deediff.diffusion.noise import sample_noise
 from deediff.models import EarlyExitModel
 from deediff.sampling import Step, sample
-from tests.conftest import TINY, TINY_DIT, make_model
+from tests.conftest import TINY, TINY_DIT, TINY_UNET, make_model
 
-CONFIGS = {"uvit": TINY, "dit": TINY_DIT}  # the laws hold for every backbone: see the fixture `case`
-SHALLOW = {"uvit": replace(TINY, depth=2), "dit": replace(TINY_DIT, depth=3)}  # of three blocks
+CONFIGS = {"uvit": TINY, "dit": TINY_DIT, "unet": TINY_UNET}  # the laws hold for every backbone: see the fixture `case`
+UNCONDITIONAL = ("unet",)  # takes no classes
+SHALLOW = {  # of three blocks
+    "uvit": replace(TINY, depth=2),
+    "dit": replace(TINY_DIT, depth=3),
+    "unet": replace(TINY_UNET, channels=(8,)),
+}
 NUMBERS = np.arange(16)
 
 
@@ -25,12 +30,17 @@ def exits_by_definition(u: torch.Tensor, threshold: float) -> torch.Tensor:
     return torch.where(below.any(0), below.int().argmax(0), len(u))
 
 
+def assert_same_x(a: torch.Tensor, b: torch.Tensor) -> None:
+    """Equal up to rounding, in units of the largest value: a random network lets x grow from step to step."""
+    torch.testing.assert_close(a, b, atol=1e-4 * max(1.0, float(b.abs().max()) / 50), rtol=1e-4)
+
+
 @dataclass(frozen=True)
 class Case:
     """A model of one backbone, noise of 16 samples, and a threshold at which some exit early, some late, some not."""
 
     model: EarlyExitModel
-    conditional: EarlyExitModel  # the same network with four classes, of which the last is no class
+    conditional: EarlyExitModel | None  # the same network with four classes, the last of which is no class
     x: torch.Tensor  # (16,C,H,W)
     tau: float
 
@@ -48,8 +58,10 @@ class Case:
 
 @cache
 def make_case(name: str) -> Case:
-    model, conditional = make_model(config=CONFIGS[name]), make_model(config=replace(CONFIGS[name], num_classes=4))
-    conditional.null_label = True
+    model, conditional = make_model(config=CONFIGS[name]), None
+    if name not in UNCONDITIONAL:
+        conditional = make_model(config=replace(CONFIGS[name], num_classes=4))
+        conditional.null_label = True
     x = sample_noise(3, range(16), 0, model.image_shape)
     _, u = model.all_exits(x, torch.full((16,), 700))
     return Case(model, conditional, x, float(u.amin(dim=0).median()) + 0.01)

@@ -28,19 +28,19 @@ def conditional_steps(model: EarlyExitModel, **kwargs: object) -> list[Step]:
     return list(sample(model, **{**CLASSES, **kwargs}))  # type: ignore[arg-type]
 
 
-def test_the_class_of_a_sample_depends_on_its_number_only(case: Case) -> None:
-    together, alone = (conditional_steps(case.conditional, batch_size=size) for size in (6, 1))
+def test_the_class_of_a_sample_depends_on_its_number_only(conditional_case: Case) -> None:
+    together, alone = (conditional_steps(conditional_case.conditional, batch_size=size) for size in (6, 1))
     for k in range(6):
         torch.testing.assert_close(together[-1].x[k], alone[4 * k + 3].x[0], atol=1e-3, rtol=1e-3)
-    a, b = (conditional_steps(case.conditional, policy="never", classes=c)[-1].x for c in ([2, 0], [2, 1]))
+    a, b = (conditional_steps(conditional_case.conditional, policy="never", classes=c)[-1].x for c in ([2, 0], [2, 1]))
     same = torch.isclose(a, b, atol=1e-3).flatten(1).all(1)
     assert same.tolist() == [True, False] * 3
 
 
 @pytest.mark.parametrize("record", ["exit", "full"])
-def test_guidance_combines_both_halves_and_they_leave_together(case: Case, record: str) -> None:
+def test_guidance_combines_both_halves_and_they_leave_together(conditional_case: Case, record: str) -> None:
     """ε = ε(∅) + w (ε(y) − ε(∅)), and a pair exits once both u are at most τ."""
-    model = case.conditional
+    model = conditional_case.conditional
     x, labels = sample_noise(3, range(8), 0, model.image_shape), torch.tensor([2, 0] * 4)
     t = torch.full((8,), 700)
     eps_y, u_y = model.all_exits(x, t, labels)
@@ -59,11 +59,13 @@ def test_guidance_combines_both_halves_and_they_leave_together(case: Case, recor
     assert known.all() == (record == "full")
 
 
-def test_a_guidance_of_one_is_no_guidance_and_costs_twice(case: Case) -> None:
-    plain, guided = (conditional_steps(case.conditional, policy="never", guidance=w)[-1].x for w in (None, 1.0))
+def test_a_guidance_of_one_is_no_guidance_and_costs_twice(conditional_case: Case) -> None:
+    plain, guided = (
+        conditional_steps(conditional_case.conditional, policy="never", guidance=w)[-1].x for w in (None, 1.0)
+    )
     torch.testing.assert_close(guided, plain, atol=1e-3, rtol=1e-3)
     settings = [SamplingSettings(steps=2, guidance=guidance) for guidance in (None, 1.0)]
-    cost, twice = (prepare_sampling(case.conditional, each).cost() for each in settings)
+    cost, twice = (prepare_sampling(conditional_case.conditional, each).cost() for each in settings)
     assert twice.full == pytest.approx(2 * cost.full)
 
 

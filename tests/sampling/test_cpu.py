@@ -47,12 +47,14 @@ def test_the_number_of_threads_changes_nothing(case: Case, batch: int, threads: 
 
 
 @pytest.mark.parametrize("guidance", [None, 2.5])
-def test_micro_batches_keep_their_labels(case: Case, guidance: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_micro_batches_keep_their_labels(
+    conditional_case: Case, guidance: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Seven samples in micro-batches of at most three."""
-    model = case.conditional
+    model = conditional_case.conditional
     copies = 1 if guidance is None else 2
     monkeypatch.setattr("deediff.sampling.cpu.CPU_CACHE", 3 * copies * model.backbone.state_size)
-    x, condition = case.x[:7], Condition(torch.arange(7) % 3, guidance, null_label=3)
+    x, condition = conditional_case.x[:7], Condition(torch.arange(7) % 3, guidance, null_label=3)
     with one_thread():
         alone, shared = (
             predict(model, x, Request(Never(), 0, 700, NUMBERS[:7], condition=condition), n) for n in (1, 2)

@@ -17,7 +17,7 @@ from deediff.recording.recompute import recompute
 from deediff.sampling import Step, sample
 from deediff.settings import SamplingSettings
 from tests.conftest import TAU, comparable, make_model, record
-from tests.sampling.common import Case
+from tests.sampling.common import Case, assert_same_x
 
 MODEL = make_model()
 SETTINGS: list[dict[str, Any]] = [
@@ -51,7 +51,7 @@ def test_a_batch_equals_its_samples_alone(case: Case, fields: dict[str, Any]) ->
     count = len(together)
     for s, step in enumerate(together):
         singles = [alone[sample * count + s] for sample in range(6)]
-        torch.testing.assert_close(step.x, torch.cat([one.x for one in singles]), atol=1e-4, rtol=1e-4)
+        assert_same_x(step.x, torch.cat([one.x for one in singles]))
         assert torch.equal(step.exit_layer, torch.cat([one.exit_layer for one in singles]))
 
 

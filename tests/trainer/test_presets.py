@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import deediff
+from deediff.models import UNetConfig
 from trainer.presets import METHODS, PRESETS
 from trainer.run import main
 
@@ -18,6 +19,7 @@ SMALL = shlex.split(
     "--model.img-size 16 --model.patch-size 4 --model.embed-dim 64 --model.num-heads 2 "
     "--backbone.steps 20 --backbone.batch-size 4 --exits.batch-size 4 --device cpu --log-every 1 --sample-every 0"
 )
+SMALL_UNET = shlex.split("--model.img-size 16 --model.channels 8 16 --model.attention 8 --model.norm-groups 4")
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
@@ -26,10 +28,12 @@ def test_each_preset_trains_20_steps_and_samples(
 ) -> None:
     config, run = PRESETS[name][1], tmp_path / "run"
     exits = ["--exits.steps", "20"] if config.exits.steps else []
-    data = ["--dataset", str(image_folder)]
+    small, data = SMALL, ["--dataset", str(image_folder)]
+    if isinstance(config.model, UNetConfig):
+        small = [*SMALL_UNET, *SMALL[SMALL.index("--backbone.steps") :]]
     if config.model.num_classes:  # three, and none
         data = ["--dataset", str(class_folder), "--model.num-classes", "4"]
-    assert main([name, *SMALL, *exits, *data, "--out", str(run)]) == 0
+    assert main([name, *small, *exits, *data, "--out", str(run)]) == 0
     assert json.loads((run / "run.json").read_text())["config"]["strategy"] == config.strategy
     terms = pd.read_parquet(run / "metrics.parquet")
     stages = (["backbone"] * 20 if config.strategy != "scratch" else []) + ["exits"] * 20 * bool(exits)

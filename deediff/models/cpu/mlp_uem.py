@@ -33,7 +33,7 @@ def _is_plain(uem: MLPUncertainty) -> bool:
 
 def _product(uem: MLPUncertainty, layer: int) -> UEMCall:
     position = uem.layers.index(layer)
-    weight, bias = uem.weight[position], uem.bias[position]  # (D,), scalar
+    weight, bias = uem.weight[position, : uem.shape.dim_of(layer)], uem.bias[position]  # (D,), scalar
 
     def run(state: Tensor, t: Tensor) -> Tensor:  # (B, L, D), (B,) → (B,)
         u = torch.addmv(bias, state.flatten(0, 1), weight).sigmoid_().view(state.shape[:2])

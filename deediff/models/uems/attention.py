@@ -31,20 +31,20 @@ class AttentionUncertainty(UEM):
         squash: str = "sigmoid",  # or "clamp"
     ):
         super().__init__()
-        dim = shape.dim
-        if num_heads < 1 or dim % num_heads:
-            raise ValueError(f"width {dim} is not a multiple of the {num_heads} attention heads of the UEM")
         check_option("scope", scope, ("layer",))
         self.tokens = check_option("tokens", tokens, ("all", "image"))
         self.squash = check_option("squash", squash, ("sigmoid", "clamp"))
         self.clamps = squash == "clamp"
         self.layers = check_layers(layers, shape.num_layers)
         self.num_heads, self.detach, self.shape = num_heads, detach, shape
-        count = len(self.layers)
-        self.q = nn.Parameter(torch.randn(count, num_heads, 1, dim // num_heads) * 0.02)
-        self.weight_kv = nn.ModuleList(nn.Linear(dim, 2 * dim) for _ in range(count))
+        dims = [shape.dim_of(layer) for layer in self.layers]
+        for dim in dims:
+            if num_heads < 1 or dim % num_heads:
+                raise ValueError(f"width {dim} is not a multiple of the {num_heads} attention heads of the UEM")
+        self.q = nn.Parameter(torch.randn(len(dims), num_heads, 1, max(dims) // num_heads) * 0.02)
+        self.weight_kv = nn.ModuleList(nn.Linear(dim, 2 * dim) for dim in dims)
         self.classification = nn.ModuleList(
-            nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, 1)) for _ in range(count)
+            nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, 1)) for dim in dims
         )
 
     def forward(self, layer: int, state: Tensor, t: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class AttentionUncertainty(UEM):
             state = state.detach()
         kv = self.weight_kv[position](state)  # (B, image tokens, 2·D)
         k, v = rearrange(kv, "b l (two h d) -> two b h l d", two=2, h=self.num_heads)
-        q = self.q[position].to(k.dtype).expand(len(state), -1, -1, -1)  # (B, heads, 1, head_dim)
+        q = self.q[position, ..., : k.shape[-1]].to(k.dtype).expand(len(state), -1, -1, -1)  # (B, heads, 1, head_dim)
         pooled = rearrange(F.scaled_dot_product_attention(q, k, v), "b h 1 d -> b (h d)")
         logit = self.classification[position](pooled)[:, 0]  # (B,)
         return logit.sigmoid() if self.squash == "sigmoid" else logit.clamp(0, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,18 +14,33 @@ from deediff.models.backbone import Backbone
 
 @dataclass(frozen=True)
 class NetworkShape:
-    """Sizes of a backbone that its UEMs depend on."""
+    """Sizes of a backbone that its UEMs depend on; the largest ones where its layers differ."""
 
     num_layers: int  # N
     dim: int  # width D of the tokens
     extras: int = 1  # leading tokens that are not part of the image: time, class
     patch_dim: int = 1  # values of an image per token
     num_timesteps: int = 1000  # T
+    dims: tuple[int, ...] = ()  # per layer, where widths differ …
+    patch_dims: tuple[int, ...] = ()  # … and the values per token
 
     @classmethod
     def of(cls, net: Backbone, num_timesteps: int = 1000) -> NetworkShape:
         """The shape of this backbone, trained with this many timesteps."""
-        return cls(net.num_blocks, net.dim, net.extras, net.patch_dim, num_timesteps)
+        shape = cls(net.num_blocks, net.dim, net.extras, net.patch_dim, num_timesteps)
+        if net.is_uniform:
+            return shape
+        layers = range(net.num_blocks)
+        dims, patch_dims = (tuple(map(f, layers)) for f in (net.layer_dim, net.layer_patch_dim))
+        return replace(shape, dims=dims, patch_dims=patch_dims)
+
+    def dim_of(self, layer: int) -> int:
+        """Width D of the tokens of this layer."""
+        return self.dims[layer] if self.dims else self.dim
+
+    def patch_dim_of(self, layer: int) -> int:
+        """Values of an image per token of this layer."""
+        return self.patch_dims[layer] if self.patch_dims else self.patch_dim
 
 
 class UEM(nn.Module, ABC):

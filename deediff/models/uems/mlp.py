@@ -37,7 +37,8 @@ class MLPUncertainty(UEM):
     """One linear map and a sigmoid per token, then their mean (DeeDiff, Eq. 5).
 
     The weights are one tensor with a row per layer, per timestep, or per pair of both: for 13 layers and 1000 timesteps
-    13 000 UEMs, of which each sample uses the one of its own timestep.
+    13 000 UEMs, of which each sample uses the one of its own timestep. Where layers differ in width, rows of narrower
+    ones have entries at their end that are not used.
     """
 
     by_token = True
@@ -50,12 +51,15 @@ class MLPUncertainty(UEM):
         self.layers = check_layers(chosen.layers, shape.num_layers)
         self.timestep_embedding, self.gives_map, self.detach = chosen.timestep_embedding, chosen.map, chosen.detach
         self.first_timestep, self.shape = chosen.first_timestep, shape
-        self.values = shape.patch_dim if chosen.map else 1  # per token
-        rows = 1 if self.scope == "timestep" else len(self.layers)
-        rows *= 1 if self.scope == "layer" else shape.num_timesteps
+        if self.scope == "timestep" and shape.dims:
+            raise ValueError("UEMs per timestep are shared by layers, whose widths differ here: use scope 'layer'")
+        self.values = [shape.patch_dim_of(layer) if chosen.map else 1 for layer in self.layers]  # per token
+        repeats = 1 if self.scope == "layer" else shape.num_timesteps
+        counts = self.values[:1] if self.scope == "timestep" else self.values  # per set of weights
+        self.first_row = [repeats * sum(counts[:position]) for position in range(len(counts))]
         width = shape.dim * (2 if chosen.timestep_embedding else 1)
-        self.weight = nn.Parameter(torch.randn(rows * self.values, width) * 0.02)
-        self.bias = nn.Parameter(torch.zeros(rows * self.values))
+        self.weight = nn.Parameter(torch.randn(repeats * sum(counts), width) * 0.02)
+        self.bias = nn.Parameter(torch.zeros(repeats * sum(counts)))
 
     def forward(self, layer: int, state: Tensor, t: Tensor) -> Tensor:
         return self.pool(self.map(layer, state, t))
@@ -69,15 +73,16 @@ class MLPUncertainty(UEM):
         if self.first_timestep:
             t = t[:1].expand_as(t)
         if self.timestep_embedding:
-            emb = timestep_embedding(t, self.shape.dim).to(state.dtype)
+            emb = timestep_embedding(t, state.shape[-1]).to(state.dtype)
             state = torch.cat([state, emb[:, None].expand_as(state)], dim=-1)  # (B, tokens, 2·D)
-        position, values = self.layers.index(layer), self.values
+        position, repeats = self.layers.index(layer), 1 if self.scope == "layer" else self.shape.num_timesteps
+        values, first = self.values[position], self.first_row[0 if self.scope == "timestep" else position]
+        rows = slice(first, first + repeats * values)
+        weight, bias = self.weight[rows, : state.shape[-1]], self.bias[rows]
         if self.scope == "layer":
-            rows = slice(position * values, (position + 1) * values)
-            return F.linear(state, self.weight[rows], self.bias[rows]).sigmoid()
-        row = t if self.scope == "timestep" else position * self.shape.num_timesteps + t  # (B,)
-        weight = self.weight.unflatten(0, (-1, values))[row]  # (B, values, D)
-        bias = self.bias.unflatten(0, (-1, values))[row]  # (B, values)
+            return F.linear(state, weight, bias).sigmoid()
+        weight = weight.unflatten(0, (-1, values))[t]  # (B, values, D)
+        bias = bias.unflatten(0, (-1, values))[t]  # (B, values)
         return torch.baddbmm(bias[:, None], state, weight.transpose(1, 2)).sigmoid()
 
     def pool(self, u: Tensor) -> Tensor:
