@@ -8,6 +8,7 @@ from app.state.selection import current
 from app.views.trends.estimate import ESTIMATE
 from app.views.trends.exits import GAP, HEATMAP, INSIDE, MOMENT, SPREAD
 from app.views.trends.lines import LINES, THRESHOLDS
+from app.views.trends.signal import SIGNAL
 from app.views.trends.variance import VARIANCE
 from app.widgets.empty import no_trace
 from app.widgets.panels import Panel, Row, needs_trace, show
@@ -30,7 +31,8 @@ def trends_page() -> None:
     elif (missing := needs_trace(selected)) is not None:
         st.info(missing)
     else:
-        show(PANELS, selected)
+        trace = selected.trace
+        show([*PANELS, *([SIGNAL] if trace is not None and trace.meta.signal_exit is not None else [])], selected)
 
 
 trends_page()
