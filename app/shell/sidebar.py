@@ -105,7 +105,9 @@ def _open(run: Run, name: str, problems: list[str]) -> Trace | None:
     except UserError as error:
         problems.append(str(error))
         return None
-    problems += [f"{name}: {problem}" for problem in trace.problems]
+    problems += [f"{name}: {problem}" for problem in trace.problems[:1]]
+    if (more := len(trace.problems) - 1) > 0:
+        problems.append(f"{name}: {more} more of its files cannot be read either")
     return trace
 
 

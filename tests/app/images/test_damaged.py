@@ -51,3 +51,14 @@ def test_damaged_images_are_said_and_reach_no_log(
         assert "no trace" not in said, page
         assert "server's log" not in said, page
     assert "Traceback" not in caplog.text
+
+
+def test_many_damaged_files_are_two_sentences(runs: Path) -> None:
+    files = sorted((runs / "toy" / "traces" / FULL).glob("samples-*.parquet"))
+    assert len(files) > 1
+    for file in files:
+        cut(file)
+    (warning,) = (box.value for box in open_app("trends", trace=FULL).warning)
+    assert f"{FULL}: {files[0].name} is truncated" in warning
+    assert f"{FULL}: {len(files) - 1} more of its files cannot be read either" in warning
+    assert files[1].name not in warning
