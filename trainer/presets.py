@@ -78,11 +78,11 @@ PRESETS: dict[str, Preset] = {
         DIGITS,  # 140 800 images, then 38 400 for the exits
     ),
     "mnist_dit": Preset(
-        "Digits of each class on a laptop: DiT, width 96, 7 blocks, patch 4, MNIST padded to 32×32",
+        "Digits with their classes: DiT, width 96, 7 blocks, patch 4, MNIST padded to 32×32",
         replace(DIGITS, model=MODELS["dit_tiny"], label_dropout=0.1),
     ),
     "mnist_unet": Preset(
-        "Digits on a laptop: U-Net of three resolutions, MNIST padded to 32×32",
+        "Digits: U-Net of three resolutions, MNIST padded to 32×32",
         replace(DIGITS, model=MODELS["unet_tiny"], start="official"),
     ),
     "mnist_shallow": Preset(

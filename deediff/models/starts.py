@@ -13,8 +13,6 @@ from deediff.models.backbone import Backbone
 from deediff.models.dit import DiT
 from deediff.models.uvit import UViT
 
-SELF_LOGIT = 5.0  # of a query with the key of its own patch, at a local start of a DiT
-
 
 @torch.no_grad()
 def identity_start_(net: UViT) -> UViT:
@@ -104,38 +102,6 @@ def identity_dit_(net: DiT) -> DiT:
     return net
 
 
-@torch.no_grad()
-def local_dit_(net: DiT) -> DiT:
-    """`identity_dit_` in place, with open gates, and attention that starts with high weights on neighbouring patches.
-
-    Queries and keys start as the same projection of the position embedding, as in `local_start_`. The gates of adaLN
-    start at 1 and the last linear maps of attention and MLP at 0 instead of the other way round, so that they learn at
-    once: gates that start at 0 stay small for a thousand steps.
-    """
-    identity_dit_(net)
-    side, head_dim = net.cfg.img_size // net.cfg.patch_size, net.dim // net.cfg.num_heads
-    count = head_dim // 4  # frequencies
-    if count < 1:
-        raise ValueError(f"a local start needs 4 or more channels per head, this model has {head_dim}")
-    code = position_code(side, count)
-    fixed = net.pos_embed[0] - net.pos_embed[0].mean(dim=1, keepdim=True)  # LayerNorm subtracts the mean
-    code *= (SELF_LOGIT * head_dim**0.5) ** 0.5 / code.norm(dim=1, keepdim=True)
-    projection = torch.linalg.pinv(fixed.double(), rtol=1e-3).float() @ code  # (dim, 4·count)
-    variance = net.pos_embed[0].var(dim=1, correction=0).mean() + net.patch_dim / net.dim
-    for block in net.blocks:
-        queries, keys, _ = block.attn.qkv.weight.unflatten(0, (3, net.cfg.num_heads, head_dim))  # type: ignore[union-attr, operator]
-        for query, key in zip(queries, keys, strict=True):
-            turned = nn.init.orthogonal_(torch.empty(head_dim, 4 * count)) @ projection.T * variance.sqrt()
-            query.copy_(turned)
-            key.copy_(turned)
-        gates = block.adaLN_modulation[1].bias.unflatten(0, (6, net.dim))  # type: ignore[union-attr, index, operator]
-        gates[2].fill_(1.0)
-        gates[5].fill_(1.0)
-        nn.init.zeros_(block.attn.proj.weight)  # type: ignore[union-attr, arg-type]
-        nn.init.zeros_(block.mlp.fc2.weight)  # type: ignore[union-attr, arg-type]
-    return net
-
-
 def position_code(side: int, count: int) -> Tensor:
     """Sines and cosines of each patch's row and column, `count` frequencies each: (side², 4·count), centred."""
     angle = torch.linspace(math.pi / (2 * side), math.pi, count) * (torch.arange(side) + 0.5)[:, None]
@@ -148,17 +114,17 @@ def identity_(net: Backbone) -> Backbone:
     """The identity start of a U-ViT or DiT, in place. Raises ValueError for other networks, and narrow ones."""
     if isinstance(net, DiT):
         return identity_dit_(net)
-    return identity_start_(_uvit(net, "identity"))
+    return identity_start_(_uvit(net, "identity", "U-ViTs and DiTs"))
 
 
 def local_(net: Backbone) -> Backbone:
-    """The local start of a U-ViT or DiT, in place. Raises ValueError for other networks, and narrow ones."""
-    return local_dit_(net) if isinstance(net, DiT) else local_start_(_uvit(net, "local"))
+    """The local start of a U-ViT, in place. Raises ValueError for other networks, and narrow ones."""
+    return local_start_(_uvit(net, "local", "U-ViTs"))
 
 
-def _uvit(net: Backbone, start: str) -> UViT:
+def _uvit(net: Backbone, start: str, known: str) -> UViT:
     if not isinstance(net, UViT):
-        raise ValueError(f"start {start!r} is for U-ViTs and DiTs only, this is a {type(net).__name__}: use 'official'")
+        raise ValueError(f"start {start!r} is for {known} only, this is a {type(net).__name__}: use 'official'")
     return net
 
 

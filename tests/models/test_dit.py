@@ -20,7 +20,6 @@ from deediff.models import PRESETS, DiT, DiTConfig, EarlyExitModel, make_backbon
 from deediff.models.diffusers_names import dit_from_diffusers, dit_to_diffusers
 from deediff.models.official_dit import dit_config
 from deediff.models.presets import DITS
-from deediff.models.starts import STARTS, local_dit_
 from tests.conftest import TINY_DIT, make_model
 
 CONFIG = DiTConfig(img_size=8, in_chans=3, embed_dim=32, depth=3, num_heads=2, num_classes=5)
@@ -161,33 +160,22 @@ def test_a_fresh_network_predicts_zero_and_its_blocks_change_nothing() -> None:
     assert not net.decode(state).any()
 
 
-@pytest.mark.parametrize("start", STARTS)
-def test_a_start_already_answers_with_its_input(start: str) -> None:
+def test_an_identity_start_already_answers_with_its_input() -> None:
     torch.manual_seed(0)
-    net, x = make_backbone(PRESETS["dit_tiny"], start), torch.randn(4, 1, 32, 32)
+    net, x = make_backbone(PRESETS["dit_tiny"], "identity"), torch.randn(4, 1, 32, 32)
     with torch.no_grad():
         error = (net(x, torch.full((4,), 999), torch.arange(4)) - x).square().mean()
     assert error < 0.1  # an ordinary start gives 1
-    with pytest.raises(
-        ValueError, match=f"start '{start}' is for U-ViTs and DiTs only, this is a UNet: use 'official'"
-    ):
-        make_backbone(PRESETS["unet_tiny"], start)
     with pytest.raises(ValueError, match=r"an identity start needs width ≥ \d+ .*, this model has 24"):
-        make_backbone(replace(PRESETS["dit_tiny"], embed_dim=24), start)
+        make_backbone(replace(PRESETS["dit_tiny"], embed_dim=24), "identity")
 
 
-def test_a_local_start_looks_at_neighbours_through_open_gates() -> None:
-    torch.manual_seed(0)
-    net = local_dit_(DiT(PRESETS["dit_tiny"]))
-    state = net.embed(torch.randn(8, 1, 32, 32), torch.full((8,), 999), torch.zeros(8, dtype=torch.int64))
-    block = net.blocks[3]
-    queries, keys, _ = block.attn.qkv(block.norm1(state[:, 1:])).unflatten(-1, (3, 4, -1)).permute(2, 0, 3, 1, 4)
-    weights = (queries @ keys.transpose(-1, -2) / 24**0.5).softmax(-1).mean(dim=(0, 1))  # patches
-    row, column = torch.arange(64) // 8, torch.arange(64) % 8
-    distance = ((row[:, None] - row) ** 2 + (column[:, None] - column) ** 2).sqrt()
-    assert weights[distance == 1].mean() > 2 * weights[distance >= 3].mean()  # an ordinary start gives 1
-    gates = block.adaLN_modulation(state[:, :1]).unflatten(-1, (6, 96))[:, 0, [2, 5]]
-    assert torch.equal(gates, torch.ones_like(gates))
+@pytest.mark.parametrize(
+    ("preset", "start", "known"), [("dit_tiny", "local", "U-ViTs"), ("unet_tiny", "identity", "U-ViTs and DiTs")]
+)
+def test_a_start_of_other_networks_is_refused(preset: str, start: str, known: str) -> None:
+    with pytest.raises(ValueError, match=f"start '{start}' is for {known} only, this is a .*: use 'official'"):
+        make_backbone(PRESETS[preset], start)
 
 
 def test_no_block_changes_what_represents_timestep_and_class() -> None:
