@@ -121,7 +121,7 @@ def _choose_threshold(run: Run, trace: Trace, siblings: list[Trace]) -> float | 
         return None
     lowest, highest = stops(trace)
     tau = inputs.slider(
-        "What-if threshold τ",
+        "What-if threshold τ" if trace.meta.signal_exit is None else "What-if threshold δ",
         (lowest, highest, STEP),
         "tau",
         min(max(_default_threshold([trace, *siblings]), lowest), highest),
@@ -129,7 +129,8 @@ def _choose_threshold(run: Run, trace: Trace, siblings: list[Trace]) -> float | 
         impossible=f"but this trace answers {lowest:g} … {highest:g} only",
         format="%.3f",
         help="A sample exits at the first layer whose uncertainty u is ≤ τ. Moving the slider samples nothing: the "
-        "exits are counted from the uncertainties in the trace.",
+        "exits are counted from the uncertainties in the trace. Of drift, first-block and teacache: while its recorded "
+        "signal is ≤ δ.",
     )
     if lowest > 0:
         st.caption(f"from {lowest:g}: {trace.what_if_limit[1]}")

@@ -19,6 +19,7 @@ from deediff.diffusion.solvers import make_solver
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 from deediff.plans import Plan, PlanStep
+from deediff.policies import make_policy
 from deediff.sampling import sample
 from deediff.settings import SamplingSettings
 from tests.conftest import TINY, comparable, make_model, make_run, record
@@ -132,6 +133,8 @@ def test_what_if_equals_a_count_over_rows(policy: str, run: Path) -> None:
         expected = (signal <= np.float32(delta)).sum(axis=0)
         assert found.exits[:, layer].tolist() == expected.tolist()
         assert (found.exits.sum(axis=1) == len(signal)).all()
+    with pytest.raises(UserError, match=r"records the signal of .*, not u: name a trace that recorded u"):
+        make_policy(f"budget:1@{trace.path}")
     here = trace.what_if(float(policy.split(":")[1].split(",")[0]))
     assert here.exits.tolist() == trace.summary.exits.tolist()
     assert here.gflops == pytest.approx(trace.meta.mean_gflops)

@@ -224,6 +224,8 @@ def needs_measured(selection: Selection) -> str | None:
     """Trace A answers the measured threshold closest to the slider's, if one was measured."""
     if selection.trace is None or selection.threshold is None:
         return needs_trace(selection) or f"No estimate to judge: {selection.trace and selection.trace.why_no_what_if}."
+    if selection.trace.meta.signal_exit is not None:
+        return f"The estimate is of another δ of {selection.trace.meta.policy}: sample it with that δ to see its error."
     truth, limit = closest_measured(selection), selection.trace.what_if_limit
     if truth is not None and limit is not None and (truth.threshold or 0) < limit[0]:
         return f"Trace A answers thresholds from {limit[0]:g} only, and the closest measured one is lower."

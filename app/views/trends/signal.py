@@ -37,6 +37,7 @@ def signal_heatmap(trace: Trace, selection: Selection) -> Spec:
     shares = signals[:, :highest] / int(trace.summary.samples)
     times = figures.packed(np.asarray(trace.timesteps))
     stops = np.append(THRESHOLDS, THRESHOLDS[-1] + THRESHOLDS[1])[:highest]
+    bar = {"title": {"text": "P(signal)", "side": "right"}, "thickness": 12, "tickformat": ".1f", "x": 1.1}
     data: list[figures.Trace] = [
         {
             "type": "heatmap",
@@ -46,7 +47,12 @@ def signal_heatmap(trace: Trace, selection: Selection) -> Spec:
             "zmin": 0,
             "zmax": 1,
             "colorscale": PROBABILITY,
-            "colorbar": {"title": {"text": "P(signal)", "side": "right"}, "thickness": 12, "tickformat": ".1f"},
+            "colorbar": {
+                "title": {"text": "P(signal)", "side": "right"},
+                "thickness": 12,
+                "tickformat": ".1f",
+                "x": 1.1,
+            },
             "hovertemplate": "timestep %{x}<br>signal ≤ %{y:.3f}: %{z:.2%} of the samples<extra></extra>",
         },
         {

@@ -51,6 +51,10 @@ def _exit_layers(trace: Trace, threshold: float | None) -> Iterator[NDArray[np.i
     if threshold is None:
         yield from (layers for _, layers in trace.iter_exit_layers())
         return
+    if trace.meta.signal_exit is not None:
+        for part in trace.parts:
+            yield np.where(trace.memory(part)[0] <= np.float32(threshold), trace.meta.signal_exit, trace.num_blocks)
+        return
     for part in trace.parts:
         exits = trace.uncertainty(part) <= np.float32(threshold)  # (B, S, N)
         yield np.where(exits.any(axis=-1), exits.argmax(axis=-1), trace.num_blocks)

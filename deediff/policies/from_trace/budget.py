@@ -20,6 +20,8 @@ def budget_threshold(gflops: float, trace: Trace) -> Threshold:
     lowest = trace.what_if_limit
     if lowest is None:
         raise UserError(f"{trace.path} cannot find a threshold for a budget, because {trace.why_no_what_if}")
+    if trace.meta.signal_exit is not None:
+        raise UserError(f"{trace.path} records the signal of {trace.meta.policy}, not u: name a trace that recorded u")
     cost = float("nan")
     for tau in THRESHOLDS[np.float32(lowest[0]) <= THRESHOLDS]:
         cost = trace.what_if(float(tau)).gflops

@@ -16,6 +16,7 @@ def test_the_signal_s_heatmap_and_the_age_are_counts_over_the_rows(runs: Path) -
     sample_trace(runs / "toy", folder, 9, "first-block:0.1", "ddim", 6, readout="memory:0")
     app = open_app("trends", trace="cached")
     assert not app.exception
+    assert not app.error
     trace = deediff.read_trace(folder)
     signal, age = (np.concatenate(parts) for parts in zip(*map(trace.memory, trace.parts), strict=True))
     heatmap, line = figure(app, "signal")["data"]
