@@ -61,6 +61,7 @@ def save_checkpoint(
             "schedule": asdict(schedule),
             "prediction": model.prediction,
             "null_label": model.null_label,
+            **({"class_names": list(model.class_names)} if model.class_names else {}),
             "step": step,
             "images_seen": images_seen,
             "sha256": file_sha256(path),
@@ -121,6 +122,7 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> tuple[Ear
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} does not fit the model its JSON describes ({reason})") from None
     model.origin, model.null_label = (path, info["sha256"]), bool(info.get("null_label"))
+    model.class_names = tuple(map(str, info.get("class_names") or ()))
     model.exit_target, model.schedule = info.get("exit_target") or "noise", schedule
     return model.to(device).eval().requires_grad_(False), info
 

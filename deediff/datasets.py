@@ -14,6 +14,7 @@ from deediff.errors import UserError
 from deediff.photos.folder import AS_SHOWN, FolderImages, PhotoOptions
 
 NAMED = ("cifar10", "mnist")
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DEFAULT_ROOT = Path(os.environ.get("DEEDIFF_DATA", Path.home() / ".cache" / "deediff" / "data"))
 
 
@@ -68,6 +69,13 @@ def load_labels(
     if name not in NAMED:
         return FolderImages(_folder(name), 32, 3, PhotoOptions(skip_bad=True)).labels()
     return torch.as_tensor(_named(name, root, train, download=True).targets, dtype=torch.int64)
+
+
+def class_names(name: str, images: Images | None) -> tuple[str, ...]:
+    """Names of the labels of `load_labels`, in order; empty where they have none."""
+    if isinstance(images, FolderImages):
+        return tuple(images.class_names or ())
+    return CIFAR10_CLASSES if name == "cifar10" else ()
 
 
 def _folder(name: str) -> Path:

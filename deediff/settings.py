@@ -100,7 +100,7 @@ class SamplingSettings:
     deviations: bool = False
     """With record=full: also RMS(g_i − ε_full) of every exit."""
     classes: tuple[int, ...] | None = None
-    """Classes of a class-conditional model, drawn in turn; default: all of them."""
+    """Classes of a class-conditional model, by number or name, drawn in turn; default: all of them."""
     guidance: float | None = None
     """Scale of classifier-free guidance; 1 is none."""
     recalibrated: bool = False

@@ -137,6 +137,7 @@ class RunFiles:
                 "preset": self.preset,
                 "dataset": self.dataset,
                 **self._folder_facts(),
+                **({"class_names": list(model.class_names)} if model.class_names else {}),
                 "images_seen": images_seen,
                 "step": step,
                 "parameters": {

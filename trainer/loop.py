@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from deediff.datasets import Images, load_images, to_model_range
+from deediff.datasets import Images, class_names, load_images, to_model_range
 from deediff.devices import choose_device, keep_freed_memory, training_precision
 from deediff.diffusion.prediction import training_target
 from deediff.diffusion.schedule import Schedule
@@ -73,6 +73,9 @@ class Training:
                 print(self.data.summary(), file=sys.stderr)
         self.labels = training_labels(config, self.data)
         self.model, self.images_before = initial_model(config, self.device)
+        self.schedule = self.model.schedule
+        if self.labels is not None:
+            self.model.class_names = class_names(config.dataset, self.data)
         self.ema = copy.deepcopy(self.model).requires_grad_(False)
         self.step = 0  # counted over both stages
 

@@ -109,6 +109,7 @@ def initial_model(config: TrainConfig, device: torch.device) -> tuple[EarlyExitM
         images_seen = int(info["images_seen"])
         trained.train().requires_grad_(True)
         model = EarlyExitModel(trained.backbone, prediction=trained.prediction)
+        model.schedule, model.class_names = trained.schedule, trained.class_names
         model.null_label = trained.null_label
     if config.dataset != NO_DATA:
         model.null_label = config.label_dropout > 0

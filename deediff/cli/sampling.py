@@ -69,7 +69,7 @@ class Options(SamplingSettings):
     clip_x0: Flag = SamplingSettings.clip_x0
     dynamic_threshold: Annotated[float | None, defaults_to("static clipping")] = None
     deviations: Flag = SamplingSettings.deviations
-    classes: Annotated[tuple[int, ...] | None, defaults_to("all classes", "INT [INT ...]")] = None
+    classes: Annotated[tuple[str, ...] | None, defaults_to("all classes", "CLASS[,CLASS…]")] = None  # type: ignore[assignment]
     guidance: Annotated[float | None, defaults_to("no guidance")] = None
     recalibrated: Flag = SamplingSettings.recalibrated
     plan: Suppress[Plan | None] = None

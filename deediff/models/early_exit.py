@@ -36,6 +36,7 @@ class EarlyExitModel(nn.Module):
         self.prediction = check_prediction(prediction)
         self.exit_target: ExitTarget = "noise"  # what UEMs and heads learn
         self.schedule = Schedule()  # noise schedule of its training
+        self.class_names: tuple[str, ...] = ()  # of its labels, in order; none where they are unknown
         self.null_label = False  # a class-conditional model's last label means "no class"
         self.origin: tuple[Path, str] | None = None  # checkpoint file that was loaded, and its SHA-256
 

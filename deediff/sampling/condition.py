@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from deediff.digits import whole_number
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel
 
@@ -50,6 +51,29 @@ def make_condition(
         return None
     labels = torch.tensor([classes[k % len(classes)] for k in samples], device=next(model.parameters()).device)
     return Condition(labels, guidance, null_label=model.backbone.num_classes - 1)
+
+
+def class_numbers(model: EarlyExitModel, classes: Sequence[int | str] | None) -> tuple[int, ...] | None:
+    """Classes by number, given by number, by name, or by names and numbers separated by commas.
+
+    Where names of classes are numbers, a text is a name. Raises UserError for one that is unknown.
+    """
+    if classes is None:
+        return None
+    names, found = list(model.class_names), list[int]()
+    for given in classes:
+        whole = isinstance(given, int) or given in names
+        for text in [given] if whole else [part.strip() for part in str(given).split(",")]:
+            if isinstance(text, int):
+                found.append(text)
+            elif text in names:
+                found.append(names.index(text))
+            elif (number := whole_number(text)) is not None and not any(name.isdecimal() for name in names):
+                found.append(number)
+            else:
+                known = ", ".join(names[:20]) + ", …" * (len(names) > 20) if names else "numbers, for example 0,3"
+                raise UserError(f"unknown class {text!r}, expected {'some of ' * bool(names)}{known}")
+    return tuple(found)
 
 
 def _check_classes(

@@ -31,7 +31,7 @@ from deediff.policies import ExitPolicy, make_policy
 from deediff.readouts import Readout, ReadoutState, make_readout
 from deediff.readouts.skip import Skip
 from deediff.sampling.apart import check_apart, denoise_apart
-from deediff.sampling.condition import make_condition
+from deediff.sampling.condition import class_numbers, make_condition
 from deediff.sampling.cpu import one_thread
 from deediff.sampling.forward import predict
 from deediff.sampling.past import Keepers, Past, Recall, fill_in, find_keepers
@@ -173,6 +173,7 @@ def prepare_sampling(
         recalibration = recalibrate(model).sha256
     if settings.deviations and model.heads is None:
         raise UserError("deviations need record='full' and a model with output heads")
+    settings = replace(settings, classes=class_numbers(model, settings.classes))
     make_condition(model, range(0), settings.classes, settings.guidance)  # raises when they do not fit
     chosen = make_policy(settings.policy) if policy is None else policy
     if chosen.seed not in (None, settings.seed):
@@ -243,8 +244,8 @@ def sample(
     """Sample images; yields a `Step` per denoising step, batch after batch.
 
     The noise of sample k at step s depends on (seed, k, s) only. A class-conditional model draws class
-    `classes[k mod …]` for sample k (default: all in turn); `guidance` is the scale of classifier-free
-    guidance (1: none), which evaluates the network a second time with the last label as "no class".
+    `classes[k mod …]`, a number or name, for sample k (default: all in turn); `guidance` is the scale of
+    classifier-free guidance (1: none), which evaluates the network a second time with the last label as "no class".
     `Step.done` and `Step.total` give the progress; to stop early, stop iterating.
     Raises UserError, before the first step, for settings that do not fit the model.
     """

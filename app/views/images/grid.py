@@ -11,6 +11,7 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from app.state import link
+from app.state.classes import class_of
 from app.state.selection import Selection, select
 from app.state.traces import why_no_images
 from app.widgets import gallery, inputs
@@ -90,6 +91,8 @@ def _draw_grid(letter: str, trace: Trace, numbers: list[int], name: str, selecte
     tiles = []
     for number, mean_exit, png in zip(shown["sample"], shown["mean_exit_layer"], shown["png"], strict=True):
         hover, caption = f"sample {number}, mean exit layer {mean_exit:.3f}", f"{number} · {mean_exit:.1f}"
+        if (name_of_class := class_of(trace, int(number))) is not None:
+            hover, caption = f"{hover}, class {name_of_class}", f"{caption} · {name_of_class}"
         if values is not None and number in values.index:
             value = ORDERS[name].text.format(values[number])
             hover, caption = f"{hover}, {ORDERS[name].label} {value}", f"{number} · {value}"

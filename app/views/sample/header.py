@@ -6,6 +6,7 @@ import numpy as np
 import streamlit as st
 
 from app.state import link
+from app.state.classes import class_of
 from app.state.selection import Selection, select
 from app.views.sample.stored import number_of
 from app.widgets.panels import Panel
@@ -33,7 +34,11 @@ def draw_header(selected: Selection) -> None:
                 on_click=select,
                 kwargs={"sample": int(order[to])} if exists else None,
             )
-        st.markdown(f"**Sample {number} of {trace.path.name}** · {place + 1:,} of {len(order):,}, sorted by {name}")
+        label = class_of(trace, number)
+        of_class = f" · class {label}" if label is not None else ""
+        st.markdown(
+            f"**Sample {number} of {trace.path.name}**{of_class} · {place + 1:,} of {len(order):,}, sorted by {name}"
+        )
         st.page_link("views/images/page.py", label="All images", icon=":material/grid_view:", width="content")
 
 
