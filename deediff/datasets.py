@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from deediff.errors import UserError
-from deediff.photos.folder import AS_SHOWN, FolderImages, PhotoOptions
+from deediff.photos.folder import FolderImages
+from deediff.photos.options import AS_SHOWN, PhotoOptions
 
 NAMED = ("cifar10", "mnist")
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -13,7 +13,7 @@ from deediff.cli.command import defaults_to
 from deediff.diffusion.losses import LossOptions
 from deediff.errors import UserError
 from deediff.models import BackboneConfig, UViTConfig
-from deediff.photos.color import Background
+from deediff.photos.options import Background
 from deediff.settings import Device
 
 Precision = Literal["auto", "float32", "bfloat16"]

@@ -10,7 +10,7 @@ from deediff.datasets import Images, load_labels
 from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.models import EarlyExitModel, make_backbone
-from deediff.photos.folder import PhotoOptions
+from deediff.photos.options import PhotoOptions
 from trainer.config import NO_DATA, TrainConfig
 
 

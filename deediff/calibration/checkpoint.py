@@ -22,7 +22,7 @@ from deediff.diffusion.schedule import Schedule
 from deediff.errors import UserError
 from deediff.json_files import read_json, write_json
 from deediff.models import EarlyExitModel
-from deediff.photos.folder import AS_SHOWN, PhotoOptions
+from deediff.photos.options import AS_SHOWN, PhotoOptions
 
 
 @dataclass(frozen=True)

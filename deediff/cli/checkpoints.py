@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import Positional, arg
 
 from deediff.analysis.drift import DRIFT_SAMPLES, DRIFT_STEPS, measure_drift
 from deediff.bench.components import time_components
@@ -21,7 +21,7 @@ from deediff.calibration.deviations import check_edges, deviations
 from deediff.calibration.drift import drift_file
 from deediff.calibration.gaussian import GAUSSIAN_IMAGES, RANK, fit_gaussian, gaussian_file
 from deediff.checkpoints import find_checkpoint, load_checkpoint
-from deediff.cli.command import Command, Count, Photos, Result, defaults_to, one_of
+from deediff.cli.command import Command, Count, PhotoCommand, Result, defaults_to, one_of
 from deediff.cli.sampling import progress
 from deediff.cost.table import component_table, exit_cost_table
 from deediff.datasets import load_images, to_model_range
@@ -68,7 +68,7 @@ def schedule_argument(name: str) -> Schedule:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibrate(Command):
+class Calibrate(PhotoCommand):
     """Compare u with the real error on held-out images, fit maps that correct u, fit a Gaussian, and measure drift.
 
     For excess, stopping, --recalibrated; the readouts gaussian, teleport; the policies drift, teacache.
@@ -86,7 +86,6 @@ class Calibrate(Command):
     """cifar10, mnist or a folder of images."""
     data_root: Annotated[Path | None, defaults_to("a cache folder")] = None
     """Folder with the data set in torchvision's layout."""
-    photos: OmitArgPrefixes[Photos] = field(default_factory=Photos)
     seed: int = 0
     """Seed of the noise."""
     only: Annotated[Literal["drift"] | None, defaults_to("everything", "drift")] = None
@@ -206,7 +205,7 @@ class Flops(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Deviations(Command):
+class Deviations(PhotoCommand):
     """Distance of every exit of some checkpoints from the full network of the first one, on noised held-out images."""
 
     checkpoints: Positional[tuple[Path, ...]]
@@ -219,7 +218,6 @@ class Deviations(Command):
     """cifar10, mnist or a folder of images."""
     data_root: Annotated[Path | None, defaults_to("a cache folder")] = None
     """Folder with the data set in torchvision's layout."""
-    photos: OmitArgPrefixes[Photos] = field(default_factory=Photos)
     seed: int = 0
     """Seed of the noise."""
     device: Device = "auto"

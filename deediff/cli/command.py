@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from deediff.photos.folder import PhotoOptions
+from deediff.photos.options import Background, PhotoOptions
 
 T = TypeVar("T")
 Result = dict[str, Any]  # printed as text, or as JSON with --json
@@ -33,12 +33,19 @@ class Command(ABC):
         """Do the work. A string is printed as it is, with and without --json."""
 
 
-@dataclass(frozen=True)
-class Photos(PhotoOptions):
-    """How folders of images are read (`deediff.photos`)."""
+@dataclass(frozen=True, kw_only=True)
+class PhotoCommand(Command):
+    """A command that may read folders of images."""
 
+    background: Background = "white"
+    """Folders of images: colour behind transparent parts."""
     skip_bad: Flag = False
-    replace_lost: tyro.conf.Suppress[bool] = False
+    """Folders of images: pass unreadable files over."""
+
+    @property
+    def photos(self) -> PhotoOptions:
+        """How folders of images are read."""
+        return PhotoOptions(self.background, self.skip_bad)
 
 
 def from_text(metavar: str, read: Callable[[str], T], write: Callable[[T], str] = str) -> PrimitiveConstructorSpec[T]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
 from tqdm import tqdm
-from tyro.conf import OmitArgPrefixes, arg
+from tyro.conf import arg
 
-from deediff.cli.command import Command, Photos, Result, Traces, defaults_to
+from deediff.cli.command import PhotoCommand, Result, Traces, defaults_to
 from deediff.quality.evaluate import Evaluator
 from deediff.quality.metrics import METRICS
 from deediff.quality.paired import Difference, quality_difference
@@ -25,7 +25,7 @@ METRICS_HELP = f"Comma-separated, out of {', '.join(METRICS)}."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(Command):
+class Evaluate(PhotoCommand):
     """Image quality: Fréchet and kernel distances, precision and recall, with intervals and floors.
 
     Results are written into the traces. With several traces, each is also compared with the first.
@@ -40,7 +40,6 @@ class Evaluate(Command):
     """Real images for the floor."""
     data_root: Annotated[Path | None, defaults_to("a cache folder")] = None
     """Folder with the data set in torchvision's layout."""
-    photos: OmitArgPrefixes[Photos] = field(default_factory=Photos)
     weights: Annotated[Path | None, defaults_to("shipped, found or downloaded")] = None
     """Weights of an extractor, or a folder of such files."""
     device: Device = "auto"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms
 
-Background = Literal["white", "black"]
+from deediff.photos.options import Background
+
 GREYS = ("1", "L", "LA", "La")
 INTEGER_RANGES = ((0, 255), (0, 65535))
 FLOAT_RANGES = ((0, 1), (0, 255))

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from deediff.photos.color import Background, flattened
+from deediff.photos.color import flattened
 from deediff.photos.files import picture_suffixes
+from deediff.photos.options import Background
 
 ORIENTATION = 0x0112  # the EXIF tag
 TURNS = {  # its values 2 … 8

@@ -6,7 +6,6 @@ import hashlib
 import sys
 import warnings
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,24 +13,9 @@ from torch import Tensor
 
 from deediff.errors import UserError
 from deediff.photos.check import check_photos, reason_of
-from deediff.photos.color import Background
 from deediff.photos.decode import VERSION, PixelFormat, read_photo
 from deediff.photos.files import find_photos, natural_order
-
-
-@dataclass(frozen=True)
-class PhotoOptions:
-    """How a folder of photos is read."""
-
-    background: Background = "white"
-    """Folders of images: colour behind transparent parts."""
-    skip_bad: bool = False
-    """Folders of images: pass unreadable files over."""
-    replace_lost: bool = False
-    """A file lost after the check is replaced by the next one of its class, with a warning."""
-
-
-AS_SHOWN = PhotoOptions()
+from deediff.photos.options import AS_SHOWN, PhotoOptions
 
 
 class FolderImages:

@@ -13,7 +13,7 @@ from deediff.datasets import NAMED
 from deediff.devices import choose_device, device_name
 from deediff.errors import UserError
 from deediff.json_files import read_json
-from deediff.photos.folder import AS_SHOWN, PhotoOptions
+from deediff.photos.options import AS_SHOWN, PhotoOptions
 from deediff.quality.collect import features_of
 from deediff.quality.extractors import Extractor, MissingWeights, load_extractor
 from deediff.quality.frechet import frechet_infinity

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deediff.datasets import NAMED, FolderImages, Images, load_images
 from deediff.errors import UserError
-from deediff.photos.folder import AS_SHOWN, PhotoOptions
+from deediff.photos.options import AS_SHOWN, PhotoOptions
 from deediff.traces.images import decode_png
 from deediff.traces.reader import Trace
 

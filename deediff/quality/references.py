@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deediff.errors import UserError
-from deediff.photos.folder import AS_SHOWN, PhotoOptions
+from deediff.photos.options import AS_SHOWN, PhotoOptions
 from deediff.quality import kernels, manifold
 from deediff.quality.collect import features_of
 from deediff.quality.extractors import Extractor

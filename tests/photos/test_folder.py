@@ -14,7 +14,8 @@ from deediff.datasets import load_images, load_labels
 from deediff.errors import UserError
 from deediff.photos import check
 from deediff.photos.files import find_photos, natural_order
-from deediff.photos.folder import FolderImages, PhotoOptions
+from deediff.photos.folder import FolderImages
+from deediff.photos.options import PhotoOptions
 
 SKIP = PhotoOptions(skip_bad=True)
 

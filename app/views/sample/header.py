@@ -34,8 +34,8 @@ def draw_header(selected: Selection) -> None:
                 on_click=select,
                 kwargs={"sample": int(order[to])} if exists else None,
             )
-        label = class_of(trace, number)
-        of_class = f" · class {label}" if label is not None else ""
+        class_name = class_of(trace, number)
+        of_class = f" · class {class_name}" if class_name is not None else ""
         st.markdown(
             f"**Sample {number} of {trace.path.name}**{of_class} · {place + 1:,} of {len(order):,}, sorted by {name}"
         )
