@@ -47,12 +47,7 @@ def signal_heatmap(trace: Trace, selection: Selection) -> Spec:
             "zmin": 0,
             "zmax": 1,
             "colorscale": PROBABILITY,
-            "colorbar": {
-                "title": {"text": "P(signal)", "side": "right"},
-                "thickness": 12,
-                "tickformat": ".1f",
-                "x": 1.1,
-            },
+            "colorbar": bar,
             "hovertemplate": "timestep %{x}<br>signal ≤ %{y:.3f}: %{z:.2%} of the samples<extra></extra>",
         },
         {
