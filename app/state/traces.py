@@ -51,6 +51,8 @@ def damaged_images(trace: Trace) -> str | None:
 
 def why_no_images(trace: Trace) -> str:
     """Why a trace shows no images: they are damaged, or were never there."""
+    if trace.image_parts and "latent" in trace.samples(range(1)):
+        return f"{trace.path.name} holds latents, not images: read them with `trace.latents(range(8))` in Python."
     missing = f"The images of {trace.path.name} are missing: not recorded, or not copied with the trace."
     return damaged_images(trace) or missing
 

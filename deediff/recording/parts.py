@@ -20,6 +20,7 @@ from deediff.traces.schema import (
     samples_file,
     summary_file,
     with_deviation,
+    with_latent,
     with_memory,
 )
 from deediff.traces.summary import Summary
@@ -51,10 +52,11 @@ class Part:
     exit_layer: NDArray[np.int8]  # (B, S)
     uncertainty: NDArray[np.float32] | None = None  # (B, S, N); None: the trace holds no u
     deviation: NDArray[np.float32] | None = None  # (B, S, N) RMS(g_i − ε_full)
-    images: NDArray[np.uint8] | None = None  # (B, C, H, W)
+    images: NDArray[np.uint8] | None = None  # (B, C, H, W), of 1 or 3 channels
     num_blocks: int = 0  # N
     signal: NDArray[np.float32] | None = None  # (B, S) what the policy compared, NaN where it was not asked
     since_full: NDArray[np.int16] | None = None  # (B, S) steps since the last full evaluation; −1: none yet
+    latents: NDArray[np.float32] | None = None  # (B, C, H, W), in place of images
 
 
 def write_part(folder: AnyPath, number: int, part: Part) -> None:
@@ -74,7 +76,17 @@ def _samples(part: Part) -> pa.Table:
     numbers = np.arange(part.samples.start, part.samples.stop, dtype=np.int32)
     pngs = [None] * len(numbers) if part.images is None else [encode_png(image) for image in part.images]
     means = part.exit_layer.mean(axis=1, dtype=np.float32)
-    return pa.table([numbers, means, pa.array(pngs, pa.binary())], schema=SAMPLE_SCHEMA)
+    columns = [numbers, means, pa.array(pngs, pa.binary())]
+    if part.latents is None:
+        return pa.table(columns, schema=SAMPLE_SCHEMA)
+    latents = pa.array([_npy(latent) for latent in part.latents], pa.binary())
+    return pa.table([*columns, latents], schema=with_latent(SAMPLE_SCHEMA))
+
+
+def _npy(array: NDArray[np.float32]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def _rows(part: Part) -> pa.Table:

@@ -41,13 +41,15 @@ class TraceWriter:
         if not self._is_last(step):
             return False
         deviations = [s.deviation for s in self._steps if s.deviation is not None]
+        pictures = step.x.shape[1] in (1, 3)  # others are latents, which are no RGBA pictures
         part = Part(
             step.samples,
             self.timesteps,
             exit_layer=torch.stack([s.exit_layer for s in self._steps], dim=1).numpy().astype(np.int8),  # (B, S)
             uncertainty=torch.stack([s.uncertainty for s in self._steps], dim=1).numpy(),  # (B, S, N)
             deviation=torch.stack(deviations, dim=1).numpy() if deviations else None,  # (B, S, N)
-            images=to_uint8(step.x).cpu().numpy(),  # (B, C, H, W)
+            images=to_uint8(step.x).cpu().numpy() if pictures else None,  # (B, C, H, W)
+            latents=None if pictures else step.x.float().cpu().numpy(),
             num_blocks=self.num_blocks,
             **(self._memory() if self.remembers else {}),
         )

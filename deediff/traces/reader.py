@@ -180,6 +180,13 @@ class Trace:
         """PNG bytes of these samples; fewer where images are missing (an imported trace has none)."""
         return [png for png in self.samples(samples)["png"] if png is not None]
 
+    def latents(self, samples: range) -> NDArray[np.float32]:
+        """(M, C, H, W) latents of these samples, of a model of latents. Raises UserError where there are none."""
+        found = self.samples(samples)
+        if "latent" not in found or found["latent"].isna().any() or found.empty:
+            raise UserError(f"{self.path} holds no latents of samples {samples.start} … {samples.stop - 1}")
+        return np.stack([np.load(io.BytesIO(latent), allow_pickle=False) for latent in found["latent"]])
+
     def samples(self, wanted: Collection[int]) -> pd.DataFrame:
         """`sample`, `mean_exit_layer` and `png` (None in an imported trace) of those of these samples that exist.
 

@@ -47,6 +47,11 @@ SAMPLE_SCHEMA = pa.schema(
 )
 
 
+def with_latent(schema: pa.Schema) -> pa.Schema:
+    """The schema of samples plus the latent of each, an array (C,H,W) of float32 as an .npy file, in place of a PNG."""
+    return schema.append(pa.field("latent", pa.binary()))
+
+
 def rows_file(folder: AnyPath, part: int) -> AnyPath:
     """One row per (sample, step); written last, so its existence marks the part as complete."""
     return folder / f"part-{part:05d}.parquet"
