@@ -135,7 +135,7 @@ def image_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "images"
     folder.mkdir()
     rng = np.random.default_rng(0)
-    for i in range(24):
+    for i in range(40):  # as many as an evaluation needs at least
         pixels = np.full((20, 18, 3), rng.integers(0, 255, 3), np.uint8)
         pixels[4:12, 4:12] = rng.integers(0, 255, 3)
         Image.fromarray(pixels).save(folder / f"{i}.png")

@@ -29,7 +29,7 @@ def test_calibrate_then_sample_with_it(run: Path, image_folder: Path, capsys: py
     assert first["ece_recalibrated"] < first["ece"]
     assert last["ece"] is None
     assert last["mse_late"] > 0
-    assert (found["gaussian_images"], found["gaussian_axes"]) == (24, 256)
+    assert (found["gaussian_images"], found["gaussian_axes"]) == (40, 256)
     summary = json.loads((run / "checkpoints" / "7.calibration.json").read_text())
     weights = json.loads((run / "checkpoints" / "7.json").read_text())["sha256"]
     assert summary["checkpoint_sha256"] == weights
