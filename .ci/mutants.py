@@ -240,7 +240,7 @@ def survives(mutant: Mutant) -> bool:
     """Whether the tests pass with the mutant applied."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "repo"
-        for part in ("deediff", "trainer", "tests", "pyproject.toml"):
+        for part in ("app", "deediff", "trainer", "tests", "pyproject.toml"):
             source = REPO / part
             (shutil.copytree if source.is_dir() else shutil.copy)(source, _parent(copy) / part)
         path = copy / mutant.file

@@ -27,6 +27,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
 
     const pick = () => data.clickable && tile.number !== null && setTriggerValue("picked", tile.number);
     figure.onclick = pick;
+    figure.onmousedown = (event) => event.preventDefault(); // a click takes no focus: arrow keys stay the page's own
     figure.onkeydown = (event) => {
       if (data.clickable && (event.key === "Enter" || event.key === " ")) {
         event.preventDefault();
