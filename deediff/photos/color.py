@@ -14,6 +14,7 @@ from deediff.photos.options import Background
 GREYS = ("1", "L", "LA", "La")
 INTEGER_RANGES = ((0, 255), (0, 65535))
 FLOAT_RANGES = ((0, 1), (0, 255))
+SAME_COLOUR = 2  # levels of 255 within which a profile is sRGB: those of different makers are rounded differently
 
 
 def flattened(image: Image.Image, background: Background) -> Image.Image:
@@ -22,9 +23,9 @@ def flattened(image: Image.Image, background: Background) -> Image.Image:
     Colours under full transparency do not reach the result. Greys of more than 8 bits are scaled by `scaled_greys`.
     """
     if image.mode.startswith(("I", "F")):
-        return scaled_greys(image)
+        return _without_transparent_greys(image, background)
     profile = image.info.get("icc_profile")
-    if not _has_alpha(image):
+    if not image.has_transparency_data:
         return _in_srgb(image, profile)
     grey = image.mode in GREYS
     image = image.convert({"La": "LA", "PA": "RGBA", "RGBa": "RGBA"}.get(image.mode, image.mode))
@@ -58,8 +59,13 @@ def scaled_greys(image: Image.Image) -> Image.Image:
     return Image.fromarray((255 * share).round().astype(np.uint8))
 
 
-def _has_alpha(image: Image.Image) -> bool:
-    return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+def _without_transparent_greys(image: Image.Image, background: Background) -> Image.Image:
+    """Scaled greys; those of the one value that a file declares transparent become the background."""
+    transparent, greys = image.info.get("transparency"), scaled_greys(image)
+    if isinstance(transparent, int):
+        mask = Image.fromarray((np.asarray(image) == transparent).astype(np.uint8) * 255)
+        greys.paste(Image.new("L", image.size, background), mask=mask)
+    return greys
 
 
 def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
@@ -81,11 +87,17 @@ def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 @lru_cache(maxsize=64)
 def _to_srgb(profile: bytes | None, mode: str) -> tuple[str, Any]:
-    """The mode to transform from, and the transform to sRGB; None where the profile is sRGB. Raises as ImageCms."""
+    """The mode to transform from, and the transform to sRGB; None where it changes nothing. Raises as ImageCms.
+
+    A profile's name does not say that it is sRGB: linear ones are called so, too.
+    """
     found = ImageCms.createProfile("LAB") if profile is None else ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    if profile is not None:
-        if ImageCms.getProfileDescription(found).startswith("sRGB"):
-            return mode, None
-        if mode == "L" and found.profile.xcolor_space.strip() == "RGB":  # type: ignore[union-attr]
-            mode = "RGB"
-    return mode, ImageCms.buildTransform(found, ImageCms.createProfile("sRGB"), mode, "RGB")
+    if profile is not None and mode == "L" and found.profile.xcolor_space.strip() == "RGB":  # type: ignore[union-attr]
+        mode = "RGB"
+    transform = ImageCms.buildTransform(found, ImageCms.createProfile("sRGB"), mode, "RGB")
+    if mode != "RGB":
+        return mode, transform
+    levels = np.linspace(0, 255, 6).round().astype(np.uint8)
+    colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(6, 36, 3)
+    changed = np.asarray(ImageCms.applyTransform(Image.fromarray(colours), transform)).astype(int)
+    return mode, None if np.abs(changed - colours).max() <= SAME_COLOUR else transform

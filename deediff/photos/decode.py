@@ -25,7 +25,7 @@ TURNS = {  # its values 2 … 8
     8: Image.Transpose.ROTATE_90,
 }
 DRAFT = 3  # a JPEG is decoded at no less than this multiple of the wanted size: the rest of the reduction is exact
-VERSION = 1  # of the pixels that a file gives
+VERSION = 2  # of the pixels that a file gives
 
 
 @dataclass(frozen=True)

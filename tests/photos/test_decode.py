@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +88,21 @@ def test_a_transparent_palette_entry_or_colour_shows_the_background(mode: str) -
     assert (read_photo(stored(image, transparency=key), COLOUR) == 255).all()
 
 
+def test_a_transparent_value_of_16_bit_greys_shows_the_background() -> None:
+    greys = Image.fromarray(np.full((16, 16), 1000, np.uint16))
+    file = stored(greys).getvalue()
+    chunk = b"tRNS" + (1000).to_bytes(2)
+    place = file.index(b"IDAT") - 4
+    data = file[:place] + (2).to_bytes(4) + chunk + zlib.crc32(chunk).to_bytes(4) + file[place:]
+    assert (read_photo(io.BytesIO(data), GREY) == 255).all()
+
+
+def test_a_palette_with_alpha_shows_the_background() -> None:
+    header = struct.pack("<BBBHHBHHHHBB", 0, 1, 1, 0, 1, 32, 0, 0, 16, 16, 8, 0x28)  # TGA with one colour, BGRA
+    file = io.BytesIO(header + bytes([255, 0, 255, 0]) + bytes(256))
+    assert (read_photo(file, PixelFormat(16, 3, "black")) == 0).all()
+
+
 def ramp(dtype: type, high: float) -> Image.Image:
     return Image.fromarray(np.linspace(0, high, 256).reshape(16, 16).astype(dtype))
 
@@ -145,15 +162,17 @@ def swapped_srgb() -> bytes:
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     red, green = data.index(b"rXYZ"), data.index(b"gXYZ")
     data[red : red + 4], data[green : green + 4] = b"gXYZ", b"rXYZ"
-    return bytes(data).replace("sRGB".encode("utf-16-be"), "swap".encode("utf-16-be"))
+    return bytes(data)  # its name still begins with sRGB, as that of linear profiles does
 
 
 def test_a_profile_decides_the_colours_and_a_damaged_one_is_ignored() -> None:
     red = Image.new("RGB", (16, 16), (255, 0, 0))
     found = read_photo(stored(red, icc_profile=swapped_srgb()), COLOUR).mean(axis=(1, 2))
     np.testing.assert_allclose(found, [0, 255, 0], atol=2)
-    plain = read_photo(stored(red, icc_profile=b"no profile"), COLOUR).mean(axis=(1, 2))
-    np.testing.assert_array_equal(plain, [255, 0, 0])
+    own = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile in (b"no profile", own):
+        plain = read_photo(stored(red, icc_profile=profile), COLOUR).mean(axis=(1, 2))
+        np.testing.assert_array_equal(plain, [255, 0, 0])
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
