@@ -43,6 +43,8 @@ def import_checkpoint(
     untold = untold or Untold(num_heads, normalize_timesteps)
     if images_seen < 0:
         raise UserError(f"images seen is {images_seen}, expected 0 or more")
+    if untold.num_heads is not None and untold.num_heads < 1:
+        raise UserError(f"number of attention heads is {untold.num_heads}, expected 1 or more: leave --num-heads out")
     file = weights_file(path)
     state, layout, notes = unwrap_state(load_pickled(file), file, layout)
     try:

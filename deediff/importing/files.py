@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import zipfile
 from pathlib import Path
+from textwrap import shorten
 
 from deediff.errors import UserError
 
@@ -48,15 +50,18 @@ def strange_content(path: Path) -> str | None:
     """What a file is that holds no weights, in words, with the remedy; None where it may hold some."""
     with open(path, "rb") as file:
         start = file.read(512)
-    text = start.lstrip().lower()
+    text = start.removeprefix(codecs.BOM_UTF8).lstrip().lower()
     if not start:
         return "it is empty: download it again"
-    if start.startswith(b"version https://git-lfs"):
+    if text.startswith(b"version https://git-lfs"):
         return "it is a pointer of Git LFS, not the file itself: run git lfs pull, or download it from its page"
     if text.startswith((b"<!doctype html", b"<html", b"<head")):
         return "it is an HTML page, probably of a failed or confirmed-by-hand download: download it again in a browser"
     if text.startswith(b"<?xml"):
         return "it is an XML page, probably a server's error: download it again"
+    if _is_text(start):
+        beginning = " ".join(start.removeprefix(codecs.BOM_UTF8).decode(errors="ignore").split())
+        return f"it is text that begins with {shorten(beginning, 60, placeholder=' …')!r}: download it again"
     kind = next((kind for magic, kind in ARCHIVES.items() if start.startswith(magic)), None)
     if start[257:262] == b"ustar":
         kind = "a tar archive"
@@ -65,3 +70,12 @@ def strange_content(path: Path) -> str | None:
             names = archive.namelist()
         kind = None if any(name.endswith("data.pkl") for name in names) else "a zip archive"
     return kind and f"it is {kind}, not the weights themselves: unpack it and import the file inside"
+
+
+def _is_text(start: bytes) -> bool:
+    """Whether the first bytes of a file are printable text; a character cut at the end is left out."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        return False
+    return all(sign.isprintable() or sign.isspace() or sign == "\ufeff" for sign in text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
+import warnings
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -39,10 +40,13 @@ def load_pickled(path: Path) -> Any:
             raise UserError(f"{path} is not a file of plain tensors: {strange}")
         if is_safetensors(path):
             return load_file(path)
-        with torch.serialization.safe_globals([*PLAIN, *_numpy()]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([*PLAIN, *_numpy()]), warnings.catch_warnings(), open(path, "rb") as file:
+            warnings.simplefilter("ignore")  # torch's, on the version of a pickle
+            return torch.load(file, map_location="cpu", weights_only=True)  # an open file: its name decides nothing
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
+    except UserError:  # a ValueError, too
+        raise
     except (OSError, EOFError, RuntimeError, KeyError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
         raise UserError(
             f"{path} is not a file of plain tensors ({_reason(error)}): it is corrupt, or holds code, which was not run"

@@ -72,6 +72,12 @@ def _nested(content: Any, places: list[str]) -> dict[str, Tensor] | None:
             if found:
                 places += [name, *inner]
                 return found
+    for name in (name for name, value in content.items() if isinstance(name, str) and isinstance(value, Mapping)):
+        inner = []
+        found = _nested(content[name], inner)
+        if found and any(_prefixes(found, signature) for signature in SIGNATURES.values()):  # no optimizer's state
+            places += [name, *inner]
+            return found
     tensors = {name: v for name, v in content.items() if isinstance(name, str) and isinstance(v, Tensor)}
     others = [name for name, v in content.items() if name not in tensors and isinstance(v, Mapping | list | tuple)]
     return tensors if tensors and not others else None

@@ -6,6 +6,7 @@ import hashlib
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -47,6 +48,7 @@ class FolderImages:
         self.passed_over: Counter[str] = found.passed_over + Counter({"unreadable": len(bad)})
         self._digests = [one.digest for one in checked if one.digest]
         self._lost: set[Path] = set()
+        self._last: dict[str, Tensor] = {}  # class → the last picture read of it
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -57,22 +59,36 @@ class FolderImages:
             return torch.stack([self._load(i) for i in index.tolist()])
 
     def _load(self, index: int) -> Tensor:
-        """(C,H,W) uint8: the picture or, where it was lost and `replace_lost`, the next one of its class."""
+        """(C,H,W) uint8: the picture or, where it was lost and `replace_lost`, the next one of its class.
+
+        Where all of its class are lost, but not the disk: the last one of them that was read, else any picture.
+        """
         label = self._class_of(self.paths[index])
-        following = (self.paths[i % len(self)] for i in range(index, index + len(self)))
-        for path in following:
-            if self._class_of(path) != label:
-                continue
+        for path in self._following(index):
             try:
-                return torch.from_numpy(read_photo(path, self.pixels))
+                found = torch.from_numpy(read_photo(path, self.pixels))
+                if self._class_of(path) != label:
+                    return self._last.get(label, found)
+                if self.options.replace_lost:
+                    self._last[label] = found
+                return found
             except Exception as error:  # decoders raise anything
                 sentence = f"{path} cannot be read as an image any more ({reason_of(error)})"
                 if not self.options.replace_lost:
                     raise UserError(f"{sentence}: remove or replace it") from None
             if path not in self._lost:
                 self._lost.add(path)
-                print(f"warning: {sentence}: another of its class takes its place", file=sys.stderr)
-        raise UserError(f"no picture of its class below {self.folder} can be read any more: is its disk there?")
+                print(f"warning: {sentence}: another one takes its place", file=sys.stderr)
+        raise UserError(f"no picture below {self.folder} can be read any more: is its disk there?")
+
+    def _following(self, index: int) -> Iterator[Path]:
+        """The picture and all others, from it on in turn: those of its class, then those of other classes."""
+        label = self._class_of(self.paths[index])
+        for same in (True, False):
+            for i in range(index, index + len(self)):
+                path = self.paths[i % len(self)]
+                if (self._class_of(path) == label) == same:
+                    yield path
 
     def _class_of(self, path: Path) -> str:
         """The sub-folder that a picture is in, empty where it is in none."""

@@ -184,6 +184,19 @@ def test_a_lost_file_is_replaced_by_one_of_its_class_and_reported(
         strict[torch.arange(4)]
 
 
+def test_the_loss_of_a_whole_class_ends_nothing_while_others_can_be_read(tmp_path: Path) -> None:
+    for level, name in enumerate(["a/1", "a/2", "b/1", "c/1"]):
+        save(tmp_path / f"{name}.png", level)
+    images = FolderImages(tmp_path, 16, 3, PhotoOptions(replace_lost=True))
+    assert images[torch.tensor([0, 3])][:, 0, 0, 0].tolist() == [0, 3]
+    for name in ("a/1", "a/2", "b/1"):
+        (tmp_path / f"{name}.png").unlink()
+    assert images[torch.arange(4)][:, 0, 0, 0].tolist() == [0, 0, 3, 3]  # of a the last one read, of b another
+    (tmp_path / "c" / "1.png").unlink()
+    with pytest.raises(UserError, match="no picture below .* can be read any more"):
+        images[torch.arange(4)]
+
+
 def test_a_folder_is_its_content(tmp_path: Path) -> None:
     for place in ("a", "b"):
         save(tmp_path / place / "1.png", 1), save(tmp_path / place / "2.png", 2)
