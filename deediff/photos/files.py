@@ -28,6 +28,7 @@ SYSTEM = {  # files and folders that operating systems and tools leave between p
 }
 NO_PHOTOS = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"}  # formats of Pillow that are no pictures
 PLUGINS = {".heic": "pillow-heif", ".heif": "pillow-heif", ".hif": "pillow-heif", ".jxl": "pillow-jxl-plugin"}
+Identity = tuple[int, int]  # device and number of a folder, whatever its path
 
 
 class FoundFiles(NamedTuple):
@@ -59,10 +60,11 @@ def picture_suffixes() -> frozenset[str]:
 def find_photos(folder: Path) -> FoundFiles:
     """Every picture below a folder, by its suffix or, without a suffix, its content.
 
-    Links to folders are followed. Hidden files and folders, and those of operating systems, are passed over.
+    Links to folders are followed, those within one class to each folder once. Hidden files and folders, and those of
+    operating systems, are passed over.
     """
     passed_over: Counter[str] = Counter()
-    paths = sorted(_below(folder, (), passed_over))
+    paths = sorted(_below(folder, (), set(), passed_over))
     return FoundFiles(paths, passed_over)
 
 
@@ -72,11 +74,15 @@ def natural_order(name: str) -> tuple[Any, ...]:
     return (*(int(part) if i % 2 else part for i, part in enumerate(parts)), name)
 
 
-def _below(folder: Path, above: tuple[tuple[int, int], ...], passed_over: Counter[str]) -> Iterator[Path]:
-    """The pictures below one folder; `above` identifies the folders on the way to it."""
+def _below(
+    folder: Path,
+    above: tuple[Identity, ...],  # the folders on the way to it
+    linked: set[Identity],  # folders that links in this class lead to: each is read once
+    passed_over: Counter[str],
+) -> Iterator[Path]:
+    """The pictures below one folder."""
     try:
-        info = folder.stat()
-        here = (info.st_dev, info.st_ino)
+        here = _identity(folder)
         if here in above:
             passed_over["links to a folder above"] += 1
             return
@@ -91,11 +97,22 @@ def _below(folder: Path, above: tuple[tuple[int, int], ...], passed_over: Counte
         elif entry.name.startswith("."):
             passed_over["hidden"] += 1
         elif _is(entry.is_dir):
-            yield from _below(path, (*above, here), passed_over)
+            seen = linked if above else set()  # the sub-folders of the first one are classes
+            if _is(entry.is_symlink) and (target := _identity(path)) not in (*above, here):
+                if target in seen:
+                    passed_over["further links to a folder"] += 1
+                    continue
+                seen.add(target)
+            yield from _below(path, (*above, here), seen, passed_over)
         elif reason := _not_a_picture(entry):
             passed_over[reason] += 1
         else:
             yield path
+
+
+def _identity(folder: Path) -> Identity:
+    info = folder.stat()
+    return info.st_dev, info.st_ino
 
 
 def _not_a_picture(entry: os.DirEntry[str]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -56,18 +57,20 @@ def make_condition(
 def class_numbers(model: EarlyExitModel, classes: Sequence[int | str] | None) -> tuple[int, ...] | None:
     """Classes by number, given by number, by name, or by names and numbers separated by commas.
 
-    Where names of classes are numbers, a text is a name. Raises UserError for one that is unknown.
+    Where names of classes are numbers, a text is a name. Composed and decomposed letters are the same: file systems
+    change them. Raises UserError for one that is unknown.
     """
     if classes is None:
         return None
     names, found = list(model.class_names), list[int]()
+    composed = [_composed(name) for name in names]
     for given in classes:
-        whole = isinstance(given, int) or given in names
+        whole = isinstance(given, int) or _composed(given) in composed
         for text in [given] if whole else [part.strip() for part in str(given).split(",")]:
             if isinstance(text, int):
                 found.append(text)
-            elif text in names:
-                found.append(names.index(text))
+            elif _composed(text) in composed:
+                found.append(composed.index(_composed(text)))
             elif (number := whole_number(text)) is not None and not any(name.isdecimal() for name in names):
                 found.append(number)
             else:
@@ -92,3 +95,7 @@ def _check_classes(
     if not classes or not all(0 <= label < labels for label in classes):
         raise UserError(f"the classes are {list(classes)}, expected some of 0 … {labels - 1}")
     return classes
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)

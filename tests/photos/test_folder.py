@@ -193,7 +193,7 @@ def test_the_loss_of_a_whole_class_ends_nothing_while_others_can_be_read(tmp_pat
         (tmp_path / f"{name}.png").unlink()
     assert images[torch.arange(4)][:, 0, 0, 0].tolist() == [0, 0, 3, 3]  # of a the last one read, of b another
     (tmp_path / "c" / "1.png").unlink()
-    with pytest.raises(UserError, match="no picture below .* can be read any more"):
+    with pytest.raises(UserError, match=r"no picture below .* can be read any more"):
         images[torch.arange(4)]
 
 
@@ -213,3 +213,14 @@ def test_channels_that_no_picture_has_are_refused(tmp_path: Path) -> None:
     save(tmp_path / "1.png")
     with pytest.raises(UserError, match="1 or 3 channels, but the model takes 5"):
         load_images(str(tmp_path), 16, 5)
+
+
+def test_folders_that_all_link_to_each_other_are_read_once_per_class(tmp_path: Path) -> None:
+    """Along every path there would be millions of pictures."""
+    for i in range(9):
+        save(tmp_path / f"{i}" / "1.png", i)
+        for k in set(range(9)) - {i}:
+            (tmp_path / f"{i}" / f"to-{k}").symlink_to(tmp_path / f"{k}")
+    images = FolderImages(tmp_path, 16, 3)
+    assert torch.bincount(images.labels()).tolist() == [9] * 9
+    assert images.passed_over["further links to a folder"]

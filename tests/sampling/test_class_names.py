@@ -43,6 +43,7 @@ def test_names_that_are_numbers_are_names() -> None:
     model = named("1", "2", "10")
     assert class_numbers(model, ("10", "1,2")) == (2, 0, 1)
     assert class_numbers(model, (2,)) == (2,)
+    assert class_numbers(named("a", "u\u0308"), ("\u00fc",)) == (1,)  # the same letter, decomposed in a folder's name
     with pytest.raises(UserError, match="unknown class '0', expected some of 1, 2, 10"):
         class_numbers(model, ("0",))
 
