@@ -35,7 +35,7 @@ class Checked(NamedTuple):
 
 def check_photos(folder: Path, paths: Sequence[Path], wanted: PixelFormat, cache: Path | None = None) -> list[Checked]:
     """Decode every picture once; those found readable before, of equal size and time, are not decoded again."""
-    file = (cache or DEFAULT_CACHE) / f"photos-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}.json"
+    file = (cache or DEFAULT_CACHE) / f"photos-{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]}.json"
     version = [VERSION, PIL.__version__, len(picture_suffixes())]
     known = _remembered(file, version)
     stamps = [_stamp(path) for path in paths]

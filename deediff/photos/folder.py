@@ -130,11 +130,16 @@ class FolderImages:
 
 def _bad_files(folder: Path, bad: dict[Path, str], total: int) -> str:
     """A sentence that lists all unreadable files."""
-    files = "".join(f"\n  {path.relative_to(folder)}: {problem}" for path, problem in bad.items())
+    files = "".join(f"\n  {_printable(path.relative_to(folder))}: {problem}" for path, problem in bad.items())
     return (
         f"{len(bad)} of {total} pictures below {folder} cannot be read: remove them, or pass them over with --skip-bad"
         f"{files}"
     )
+
+
+def _printable(path: Path) -> str:
+    """A file's name on one line: control characters, and bytes that are no UTF-8, as escapes."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in str(path))
 
 
 def _list_of(passed_over: Counter[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -224,3 +225,15 @@ def test_folders_that_all_link_to_each_other_are_read_once_per_class(tmp_path: P
     images = FolderImages(tmp_path, 16, 3)
     assert torch.bincount(images.labels()).tolist() == [9] * 9
     assert images.passed_over["further links to a folder"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names of any bytes")
+def test_names_of_any_bytes_are_listed_on_one_line_each(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff")
+    save(folder / "good.png")
+    for name in ("two\nlines.png", os.fsdecode(b"\xfe.png")):
+        (folder / name).write_bytes(b"x")
+    with pytest.raises(UserError, match=r"\n  two\\nlines\.png: .*\n  \\udcfe\.png: ") as error:
+        FolderImages(folder, 16, 3)
+    assert str(error.value).count("\n") == 2
+    assert len(FolderImages(folder, 16, 3, PhotoOptions(skip_bad=True))) == 1
