@@ -29,7 +29,7 @@ from PIL import Image
 
 REPO = Path(__file__).resolve().parents[1]
 START = 120.0  # seconds for the explorer to answer
-OPTIONAL = {"diffusers", "optuna", "pillow-heif", "pillow-jxl", "playwright"}  # distributions whose absence is a sentence
+OPTIONAL = {"diffusers", "optuna", "pillow-heif", "pillow-jxl", "playwright"}  # their absence is a sentence
 DRAW = """
 from pathlib import Path
 import app
