@@ -130,7 +130,13 @@ def test_each_size_has_the_published_parameters(preset: str, millions: int) -> N
 
 
 @pytest.mark.parametrize(
-    ("preset", "gmacs"), [("dit_s_2", 6.06), ("dit_b_2", 23.01), ("dit_l_2", 80.71), ("dit_xl_2", 118.64)]
+    ("preset", "gmacs"),
+    [
+        ("dit_s_2", 6.06),
+        ("dit_b_2", 23.01),
+        pytest.param("dit_l_2", 80.71, marks=pytest.mark.slow),
+        pytest.param("dit_xl_2", 118.64, marks=pytest.mark.slow),
+    ],
 )
 def test_each_size_costs_what_is_published(preset: str, gmacs: float) -> None:
     """Table 4 of the DiT paper, whose Gflops are multiply-accumulates; there the last layer predicts σ as well."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from deediff.plans.file import read_validation
 from tests.search.toy import toy_search
 
 
+@pytest.mark.slow  # several searches
 def test_comparisons_with_a_plan_that_is_another_one_now_are_dropped(run: Path, image_folder: Path) -> None:
     toy_search(run, image_folder, choices="full", minutes=0.15)
     front = toy_search(run, image_folder, choices="ends", minutes=0.15)
